@@ -1,0 +1,1 @@
+//! Layouts of the `packets` object: one record per packet in a ring buffer.

@@ -1,0 +1,4 @@
+//! Loads, attaches, reads and detaches Weir's kernel programs, and asks the kernel about interfaces and sockets.
+//!
+//! The only user-space crate that names aya or needs a privilege. What it hands upwards are the types of
+//! `weir-flow`; the layouts of `weir-common` stay inside. It never removes what it did not create.

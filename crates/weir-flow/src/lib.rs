@@ -1,0 +1,19 @@
+//! What a flow is: observations from the datapath, records that people see, fields, filters, aggregation, ledger.
+//!
+//! Pure domain code: no I/O, no clock (time comes in as an argument), no async runtime, no serde. The datapath and
+//! `weir replay` produce [`Observation`]s; everything after that is the same for both.
+
+#![forbid(unsafe_code)]
+
+pub mod ledger;
+pub mod observation;
+pub mod point;
+pub mod record;
+pub mod time;
+
+pub use ledger::{Count, Ledger};
+pub use observation::{Observation, SocketOwner, Traffic};
+pub use point::{Direction, Point, PointId, Role};
+pub use record::{Counters, Detail, EndReason, Endpoint, Initiator, Process, ProcessConfidence, Record};
+pub use time::{Monotonic, Tick, Wall};
+pub use weir_packet::Tuple;

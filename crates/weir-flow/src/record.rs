@@ -1,0 +1,120 @@
+//! A flow as people see it: both directions, named ends.
+
+use std::{net::IpAddr, sync::Arc};
+
+use weir_packet::Tuple;
+
+use crate::{Monotonic, Point, SocketOwner, Traffic, Wall};
+
+/// A flow at one interface, both directions, as of one tick.
+///
+/// `source` is the side that opened it, as far as that is known ([`Initiator`] says how). The forward direction is
+/// from source to destination.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Addresses and ports of the forward direction.
+    pub tuple: Tuple,
+    /// The side that opened the flow.
+    pub source: Endpoint,
+    /// The other side.
+    pub destination: Endpoint,
+    /// Where the *forward* direction was, or would be, seen; the reverse direction is at the same interface, the
+    /// other way round.
+    pub point: Arc<Point>,
+    /// Counters since the previous record of this flow: these can be summed.
+    pub delta: Counters,
+    /// Counters since the flow was first seen.
+    pub total: Counters,
+    /// First packet of the flow, wall time (derived once, so it never moves).
+    pub start: Wall,
+    /// Last packet of the flow so far, wall time.
+    pub end: Wall,
+    /// First packet, monotonic.
+    pub first: Monotonic,
+    /// Last packet, monotonic.
+    pub last: Monotonic,
+    /// How `source` was chosen.
+    pub initiator: Initiator,
+    /// Why the flow is over, or `None` while it goes on.
+    pub end_reason: Option<EndReason>,
+    /// What this record stands for.
+    pub detail: Detail,
+}
+
+/// Both directions of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// From source to destination.
+    pub forward: Traffic,
+    /// From destination to source.
+    pub reverse: Traffic,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; 0 where the protocol has none or it is unknown.
+    pub port: u16,
+    /// The socket at this end, where it is local and known.
+    pub owner: SocketOwner,
+    /// The process that owns the socket, where known.
+    pub process: Option<Arc<Process>>,
+}
+
+/// A process at one end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process identifier, in the namespace that Weir runs in.
+    pub pid: u32,
+    /// Name of the executable (the last part of its path), or the command name of a process without one.
+    pub executable: Arc<str>,
+    /// How it was found.
+    pub confidence: ProcessConfidence,
+}
+
+/// How sure the process of an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProcessConfidence {
+    /// It holds a descriptor of this very socket (joined by cookie, or by 5-tuple in one namespace).
+    Proven,
+    /// It listens on the port; the connection itself may belong to another process.
+    Listener,
+}
+
+/// How the source of a record was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Initiator {
+    /// It sent the SYN, or got the SYN|ACK, or it asked (ICMP query, INIT).
+    Proven,
+    /// The other side has a socket that listens on the port.
+    Listener,
+    /// The first packet seen came from it, at a time when both sides could be seen.
+    FirstPacket,
+    /// The other side has the lower port.
+    LowerPort,
+}
+
+/// Why a flow is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndReason {
+    /// No packet for the idle timeout.
+    Idle,
+    /// Both sides sent FIN.
+    Fin,
+    /// One side sent RST.
+    Reset,
+    /// Weir stopped, the capture ended, or the interface went away.
+    Shutdown,
+}
+
+/// How much detail a record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// One flow.
+    Flow,
+    /// The sum of flows that no longer fit the memory: only point, protocol and family are known, the addresses are
+    /// unspecified and the ports 0.
+    Folded,
+}

@@ -1,0 +1,1 @@
+//! Tests that need a kernel, network namespaces or real servers.
