@@ -3,10 +3,22 @@
 //! The same code runs in the kernel programs, in tests on the host, in `weir replay` and in the fuzzer. It does no
 //! I/O, allocates nothing, never panics and forbids `unsafe`. Numbers come out in host byte order. What it cannot
 //! read it names ([`Parsed`]); it never guesses.
+//!
+//! [`plain`] reads what nearly all traffic is, in a few nanoseconds; [`parse`] reads the rest and agrees with it.
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![expect(clippy::inline_always, reason = "calls cost in the kernel, where arguments are five registers")]
 
+mod accounting;
+mod icmp;
+mod parse;
+pub mod plain;
 mod tuple;
+mod window;
 
-pub use tuple::{Tuple, protocol};
+pub use accounting::{VLAN_TAG_BYTES, last_frame_bytes, segments, wire_bytes};
+pub use icmp::answering_type;
+pub use parse::{Headers, Link, Parsed, ethertype, parse, parse_bytes};
+pub use tuple::{Details, Tuple, ipv4_words, ipv6_words, protocol};
+pub use window::{BUFFER, SLACK, WINDOW, Window};

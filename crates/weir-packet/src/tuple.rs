@@ -13,8 +13,28 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP, RFC 768.
     pub const UDP: u8 = 17;
+    /// Hop-by-hop options of IPv6, RFC 8200 4.3.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// Routing header of IPv6, RFC 8200 4.4.
+    pub const ROUTING: u8 = 43;
+    /// Fragment header of IPv6, RFC 8200 4.5.
+    pub const FRAGMENT: u8 = 44;
+    /// Encapsulating security payload, RFC 4303.
+    pub const ESP: u8 = 50;
+    /// Authentication header, RFC 4302.
+    pub const AH: u8 = 51;
     /// ICMP for IPv6, RFC 4443.
     pub const ICMPV6: u8 = 58;
+    /// Nothing follows, RFC 8200 4.7.
+    pub const NO_NEXT_HEADER: u8 = 59;
+    /// Destination options of IPv6, RFC 8200 4.6.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// Mobility header, RFC 6275 6.1.
+    pub const MOBILITY: u8 = 135;
+    /// Host identity protocol, RFC 7401.
+    pub const HIP: u8 = 139;
+    /// Multihoming shim, RFC 5533.
+    pub const SHIM6: u8 = 140;
     /// SCTP, RFC 9260.
     pub const SCTP: u8 = 132;
 }
@@ -103,8 +123,20 @@ pub const fn ipv4_words(address: [u8; 4]) -> [u64; 2] {
 /// Words of an IPv6 address.
 #[inline(always)]
 pub const fn ipv6_words(address: [u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+    // Not by way of a 128-bit number, which the kernel's machine does not have.
+    let high =
+        [address[0], address[1], address[2], address[3], address[4], address[5], address[6], address[7]];
+    let low = [
+        address[8],
+        address[9],
+        address[10],
+        address[11],
+        address[12],
+        address[13],
+        address[14],
+        address[15],
+    ];
+    [u64::from_be_bytes(high), u64::from_be_bytes(low)]
 }
 
 impl Tuple {
@@ -117,8 +149,9 @@ impl Tuple {
     /// Makes a tuple from words that [`Tuple::words`] gave, ignoring the free bits of word 4.
     #[inline(always)]
     pub const fn from_words(words: [u64; 5]) -> Self {
-        let [a, b, c, d, e] = words;
-        Self { words: [a, b, c, d, e & ((1 << 57) - 1)] }
+        let [source_high, source_low, destination_high, destination_low, details] = words;
+        let details = details & ((1 << 57) - 1);
+        Self { words: [source_high, source_low, destination_high, destination_low, details] }
     }
 
     /// The words, as described above.
@@ -130,9 +163,10 @@ impl Tuple {
     /// The tuple of the opposite direction.
     #[must_use]
     pub const fn reversed(&self) -> Self {
-        let [a, b, c, d, e] = self.words;
-        let ports = (e & 0xffff) << DESTINATION_PORT | (e >> DESTINATION_PORT) & 0xffff;
-        Self { words: [c, d, a, b, e & !0xffff_ffff | ports] }
+        let [source_high, source_low, destination_high, destination_low, details] = self.words;
+        let ports = (details & 0xffff) << DESTINATION_PORT | (details >> DESTINATION_PORT) & 0xffff;
+        let details = details & !0xffff_ffff | ports;
+        Self { words: [destination_high, destination_low, source_high, source_low, details] }
     }
 
     /// Source address.
