@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod field;
+pub mod format;
 pub mod ledger;
 pub mod observation;
 pub mod point;

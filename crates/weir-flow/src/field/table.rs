@@ -1,0 +1,316 @@
+//! The table itself.
+
+use super::{
+    Cardinality::{self, High, Low, Medium},
+    Field, Kind, TcpFlags, Value, names,
+};
+use crate::{Detail, Endpoint, Record, Traffic};
+
+const TCP: u8 = weir_packet::protocol::TCP;
+
+/// Every field of a [`Record`], in the order in which outputs and docs list them.
+pub const FIELDS: &[Field] = &[
+    Field::new("flow.start", Kind::Timestamp, "First packet of the flow.", |record| {
+        Value::Timestamp(record.start)
+    }),
+    Field::new("flow.end", Kind::Timestamp, "Last packet of the flow so far, of either direction.", |record| {
+        Value::Timestamp(record.end)
+    }),
+    Field::new("flow.duration", Kind::Duration, "From the first packet to the last, on the monotonic clock.", |record| {
+        Value::Duration(record.last - record.first)
+    })
+    .unit("seconds"),
+    Field::new("source.address", Kind::Address, "Address of the side that opened the flow.", |record| {
+        address(record, &record.source)
+    })
+    .groupable(High),
+    Field::new("source.port", Kind::Port, "Its port; TCP, UDP and SCTP only.", |record| {
+        port(record, &record.source)
+    })
+    .groupable(High),
+    Field::new("destination.address", Kind::Address, "Address of the other side.", |record| {
+        address(record, &record.destination)
+    })
+    .groupable(High),
+    Field::new("destination.port", Kind::Port, "Its port; TCP, UDP and SCTP only.", |record| {
+        port(record, &record.destination)
+    })
+    .groupable(Medium),
+    Field::new(
+        "network.transport",
+        Kind::Protocol,
+        "Protocol above IP: its keyword (`tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `gre`, …), or its IANA number where \
+         it has no common one.",
+        |record| Value::Protocol(record.tuple.protocol()),
+    )
+    .groupable(Low),
+    Field::new("network.type", Kind::Text, "Version of IP.", |record| {
+        Value::text(Some(if record.tuple.is_ipv6() { "ipv6" } else { "ipv4" }))
+    })
+    .values(&["ipv4", "ipv6"])
+    .groupable(Low),
+    Field::new("network.interface.name", Kind::Text, "Interface that the packets passed.", |record| {
+        Value::text(Some(&record.point.interface))
+    })
+    .groupable(Medium),
+    Field::new(
+        "network.netns",
+        Kind::Text,
+        "Network namespace of the interface, where it is not Weir's own.",
+        |record| Value::text(record.point.netns.as_deref()),
+    )
+    .groupable(Medium),
+    Field::new(
+        "flow.direction",
+        Kind::Text,
+        "Which way packets from source to destination pass the interface, seen from the node. Those of the reverse \
+         direction pass it the other way.",
+        |record| Value::text(Some(record.point.direction.as_str())),
+    )
+    .values(&["ingress", "egress"])
+    .groupable(Low),
+    Field::new(
+        "flow.observation",
+        Kind::Text,
+        "Role of the interface. Counters of one role may be added, those of different roles may not.",
+        |record| Value::text(Some(record.point.role.as_str())),
+    )
+    .values(&["pod-edge", "uplink", "tunnel", "loopback", "bridge", "other"])
+    .groupable(Low),
+    Field::new("flow.bytes", Kind::Bytes, "Bytes from source to destination since the previous record.", |record| {
+        Value::Integer(record.delta.forward.bytes)
+    })
+    .counter("bytes"),
+    Field::new("flow.packets", Kind::Integer, "Frames from source to destination since the previous record.", |record| {
+        Value::Integer(record.delta.forward.packets)
+    })
+    .counter("packets"),
+    Field::new(
+        "flow.skbs",
+        Kind::Integer,
+        "Packets from source to destination as the kernel handed them over, in which a super-packet of segmentation \
+         offload is one; for comparison with the counters of the interface.",
+        |record| Value::Integer(record.delta.forward.skbs),
+    )
+    .counter("packets"),
+    Field::new("flow.reverse.bytes", Kind::Bytes, "Like `flow.bytes`, from destination to source.", |record| {
+        Value::Integer(record.delta.reverse.bytes)
+    })
+    .counter("bytes"),
+    Field::new("flow.reverse.packets", Kind::Integer, "Like `flow.packets`, from destination to source.", |record| {
+        Value::Integer(record.delta.reverse.packets)
+    })
+    .counter("packets"),
+    Field::new("flow.reverse.skbs", Kind::Integer, "Like `flow.skbs`, from destination to source.", |record| {
+        Value::Integer(record.delta.reverse.skbs)
+    })
+    .counter("packets"),
+    Field::new("flow.total.bytes", Kind::Bytes, "Bytes from source to destination since the flow was first seen.", |record| {
+        Value::Integer(record.total.forward.bytes)
+    })
+    .unit("bytes"),
+    Field::new("flow.total.packets", Kind::Integer, "Frames from source to destination since the flow was first seen.", |record| {
+        Value::Integer(record.total.forward.packets)
+    })
+    .unit("packets"),
+    Field::new("flow.reverse.total.bytes", Kind::Bytes, "Like `flow.total.bytes`, from destination to source.", |record| {
+        Value::Integer(record.total.reverse.bytes)
+    })
+    .unit("bytes"),
+    Field::new("flow.reverse.total.packets", Kind::Integer, "Like `flow.total.packets`, from destination to source.", |record| {
+        Value::Integer(record.total.reverse.packets)
+    })
+    .unit("packets"),
+    Field::new(
+        "flow.last_length",
+        Kind::Bytes,
+        "Length on the wire of the last frame from source to destination; of a super-packet, that of a full segment.",
+        |record| seen(&record.total.forward, |traffic| Value::Integer(traffic.last_length.into())),
+    )
+    .unit("bytes"),
+    Field::new(
+        "flow.tcp.flags",
+        Kind::Flags,
+        "TCP flags of all packets from source to destination since the flow was first seen, or-ed: `SYN|ACK`, or \
+         `none`.",
+        |record| tcp_flags(record, &record.total.forward),
+    )
+    .groupable(Medium),
+    Field::new("flow.reverse.tcp.flags", Kind::Flags, "Like `flow.tcp.flags`, from destination to source.", |record| {
+        tcp_flags(record, &record.total.reverse)
+    })
+    .groupable(Medium),
+    Field::new("flow.icmp.type", Kind::Integer, "Type of ICMP or ICMPv6.", |record| {
+        Value::integer(icmp(record).map(|(kind, _)| kind))
+    })
+    .groupable(Medium),
+    Field::new("flow.icmp.code", Kind::Integer, "Code of ICMP or ICMPv6.", |record| {
+        Value::integer(icmp(record).map(|(_, code)| code))
+    })
+    .groupable(Medium),
+    Field::new("flow.ip.dscp", Kind::Integer, "Differentiated services code point of the last packet from source to destination.", |record| {
+        seen(&record.total.forward, |traffic| Value::Integer(traffic.dscp.into()))
+    })
+    .groupable(Low),
+    Field::new("flow.ip.ttl", Kind::Integer, "Time to live, or hop limit, of the last packet from source to destination.", |record| {
+        seen(&record.total.forward, |traffic| Value::Integer(traffic.ttl.into()))
+    })
+    .groupable(Medium),
+    Field::new("flow.vlan", Kind::Integer, "Identifier of the outermost VLAN tag.", |record| {
+        Value::integer(record.tuple.vlan())
+    })
+    .groupable(Medium),
+    Field::new(
+        "flow.fragment",
+        Kind::Boolean,
+        "Whether these are later fragments of IP packets, whose ports nobody can know.",
+        |record| Value::Boolean(record.tuple.is_fragment()),
+    )
+    .groupable(Low),
+    Field::new(
+        "flow.truncated",
+        Kind::Boolean,
+        "Whether the transport header lies so deep in the packets that it was not read, so that ports are unknown.",
+        |record| Value::Boolean(record.tuple.is_truncated()),
+    )
+    .groupable(Low),
+    Field::new(
+        "flow.end_reason",
+        Kind::Text,
+        "Why the flow is over; absent while it goes on.",
+        |record| Value::text(record.end_reason.map(names::end_reason)),
+    )
+    .values(&["idle", "fin", "reset", "shutdown"])
+    .groupable(Low),
+    Field::new(
+        "flow.initiator.confidence",
+        Kind::Text,
+        "How the source was chosen: it was seen to open the flow, the other side listens, it sent the first packet \
+         seen, or the other side has the lower port.",
+        |record| Value::text(Some(names::initiator(record.initiator))),
+    )
+    .values(&["proven", "listener", "first-packet", "lower-port"])
+    .groupable(Low),
+    Field::new(
+        "flow.detail",
+        Kind::Text,
+        "What the record stands for: one flow, or the sum of flows that no longer fitted the memory, of which only \
+         interface, protocol and version of IP are known.",
+        |record| Value::text(Some(names::detail(record.detail))),
+    )
+    .values(&["flow", "folded"])
+    .groupable(Low),
+    Field::new("source.process.pid", Kind::Integer, "Process that owns the socket of the source.", |record| {
+        Value::integer(record.source.process.as_ref().map(|process| process.pid))
+    })
+    .groupable(Medium),
+    Field::new("source.process.executable.name", Kind::Text, "Name of its executable, or of the command.", |record| {
+        Value::text(record.source.process.as_ref().map(|process| &*process.executable))
+    })
+    .groupable(Medium),
+    Field::new(
+        "source.process.confidence",
+        Kind::Text,
+        "Whether the process holds this very socket, or just listens on its port.",
+        |record| Value::text(record.source.process.as_ref().map(|process| names::confidence(process.confidence))),
+    )
+    .values(&["proven", "listener"])
+    .groupable(Low),
+    Field::new("source.socket.cookie", Kind::Integer, "Cookie of the socket of the source, unique until reboot.", |record| {
+        Value::identifier(record.source.owner.cookie)
+    })
+    .groupable(High),
+    Field::new("source.cgroup.id", Kind::Integer, "Cgroup (version 2) of the socket of the source.", |record| {
+        Value::identifier(record.source.owner.cgroup)
+    })
+    .groupable(Medium),
+    Field::new("destination.process.pid", Kind::Integer, "Process that owns the socket of the destination.", |record| {
+        Value::integer(record.destination.process.as_ref().map(|process| process.pid))
+    })
+    .groupable(Medium),
+    Field::new("destination.process.executable.name", Kind::Text, "Name of its executable, or of the command.", |record| {
+        Value::text(record.destination.process.as_ref().map(|process| &*process.executable))
+    })
+    .groupable(Medium),
+    Field::new(
+        "destination.process.confidence",
+        Kind::Text,
+        "Whether the process holds this very socket, or just listens on its port.",
+        |record| Value::text(record.destination.process.as_ref().map(|process| names::confidence(process.confidence))),
+    )
+    .values(&["proven", "listener"])
+    .groupable(Low),
+    Field::new("destination.socket.cookie", Kind::Integer, "Cookie of the socket of the destination, unique until reboot.", |record| {
+        Value::identifier(record.destination.owner.cookie)
+    })
+    .groupable(High),
+    Field::new("destination.cgroup.id", Kind::Integer, "Cgroup (version 2) of the socket of the destination.", |record| {
+        Value::identifier(record.destination.owner.cgroup)
+    })
+    .groupable(Medium),
+];
+
+impl Field {
+    /// A field that can be filtered, and neither grouped by nor added.
+    const fn new(name: &'static str, kind: Kind, doc: &'static str, get: fn(&Record) -> Value<'_>) -> Self {
+        Self {
+            name,
+            kind,
+            unit: "",
+            doc,
+            cardinality: High,
+            filterable: true,
+            groupable: false,
+            additive: false,
+            values: &[],
+            get,
+        }
+    }
+
+    const fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
+    const fn counter(self, unit: &'static str) -> Self {
+        Self { unit, additive: true, ..self }
+    }
+
+    const fn values(self, values: &'static [&'static str]) -> Self {
+        Self { values, ..self }
+    }
+
+    const fn groupable(self, cardinality: Cardinality) -> Self {
+        Self { cardinality, groupable: true, ..self }
+    }
+}
+
+fn address<'r>(record: &Record, end: &Endpoint) -> Value<'r> {
+    match record.detail {
+        Detail::Flow => Value::Address(end.address),
+        Detail::Folded => Value::Absent,
+    }
+}
+
+fn port<'r>(record: &Record, end: &Endpoint) -> Value<'r> {
+    let known = record.tuple.has_ports() && record.detail == Detail::Flow;
+    Value::integer(known.then_some(end.port))
+}
+
+fn icmp(record: &Record) -> Option<(u8, u8)> {
+    match record.detail {
+        Detail::Flow => record.tuple.icmp(),
+        Detail::Folded => None,
+    }
+}
+
+fn tcp_flags<'r>(record: &Record, traffic: &Traffic) -> Value<'r> {
+    if record.tuple.protocol() != TCP {
+        return Value::Absent;
+    }
+    seen(traffic, |traffic| Value::Flags(TcpFlags(traffic.tcp_flags)))
+}
+
+/// A value that exists only where there were packets.
+fn seen<'r>(traffic: &Traffic, value: fn(&Traffic) -> Value<'r>) -> Value<'r> {
+    if traffic.packets == 0 { Value::Absent } else { value(traffic) }
+}

@@ -1,0 +1,18 @@
+//! Records as text: JSON lines, CSV, the log block.
+//!
+//! Everything appends to a `String`; nothing writes, colours or looks at a clock. JSON and CSV follow
+//! [`FIELDS`](crate::field::FIELDS), so a new field appears in both by itself.
+
+mod csv;
+mod json;
+mod log;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    csv::{csv_header, csv_line},
+    json::{json_line, json_text},
+    log::{log_block, log_lines},
+};
