@@ -3,4 +3,5 @@
 //! The only user-space crate that names aya or needs a privilege. What it hands upwards are the types of
 //! `weir-flow`; the layouts of `weir-common` stay inside. It never removes what it did not create.
 
+pub mod features;
 pub mod instance;

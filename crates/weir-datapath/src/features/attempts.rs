@@ -1,0 +1,230 @@
+//! Real attempts at what the datapath will do later, each on objects of its own that vanish at once.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    thread,
+    time::Instant,
+};
+
+use aya::programs::tc::{TcError, qdisc_add_clsact};
+
+use super::capability::{Capability, CapabilitySet};
+
+/// Outcome of trying something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Attempt {
+    /// Not tried, and why.
+    #[default]
+    NotTried,
+    /// Not tried, because what it would decide is decided already.
+    NotNeeded,
+    /// It works; with what was learnt on the way, if anything.
+    Works(String),
+    /// The kernel refused with this error number.
+    Refused(i32),
+}
+
+impl Attempt {
+    /// Whether it was tried and worked.
+    pub fn works(&self) -> bool {
+        matches!(self, Self::Works(_))
+    }
+
+    /// Whether the kernel refused for lack of privilege, which says nothing about the kernel's abilities.
+    pub fn lacks_privilege(&self) -> bool {
+        matches!(self, Self::Refused(libc::EPERM | libc::EACCES))
+    }
+
+    fn from_result<T>(result: io::Result<T>, detail: impl FnOnce(T) -> String) -> Self {
+        match result {
+            Ok(value) => Self::Works(detail(value)),
+            Err(error) => Self::Refused(error.raw_os_error().unwrap_or(libc::EINVAL)),
+        }
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTried => f.write_str("not tried"),
+            Self::NotNeeded => f.write_str("not needed"),
+            Self::Works(detail) if detail.is_empty() => f.write_str("works"),
+            Self::Works(detail) => f.write_str(detail),
+            Self::Refused(number) => write!(f, "{}", io::Error::from_raw_os_error(*number)),
+        }
+    }
+}
+
+/// Numbers of include/uapi/linux/bpf.h.
+mod uapi {
+    pub(super) const MAP_CREATE: i32 = 0;
+    pub(super) const MAP_UPDATE_ELEM: i32 = 2;
+    pub(super) const PROG_LOAD: i32 = 5;
+    pub(super) const PROG_QUERY: i32 = 16;
+    pub(super) const MAP_LOOKUP_AND_DELETE_BATCH: i32 = 25;
+
+    pub(super) const MAP_TYPE_HASH: u32 = 1;
+    pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+    pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+    pub(super) const PROG_TYPE_SCHED_CLS: u32 = 3;
+    pub(super) const TCX_INGRESS: u32 = 46;
+}
+
+/// Arguments of bpf(2) as 32-bit words, as long as any kernel's, so that what is not set is zero.
+struct Arguments([u32; 36]);
+
+impl Arguments {
+    fn new(words: &[u32]) -> Self {
+        let mut arguments = Self([0; 36]);
+        arguments.0[..words.len()].copy_from_slice(words);
+        arguments
+    }
+
+    /// Stores an address in the two words from `position`, in the machine's byte order, as the kernel reads a u64.
+    fn pointing_to<T>(mut self, position: usize, target: *const T) -> Self {
+        let bytes = (target.addr() as u64).to_ne_bytes();
+        for (word, half) in self.0[position..position + 2].iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([half[0], half[1], half[2], half[3]]);
+        }
+        self
+    }
+
+    /// Makes the call.
+    ///
+    /// # Safety
+    /// Every address in the arguments must be valid for what `command` does with it.
+    unsafe fn call(&mut self, command: i32) -> io::Result<i32> {
+        // SAFETY: the arguments outlive the call, their size is given, and the caller vouches for what they point to.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0)) };
+        // Descriptors and zero fit an i32.
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or(0)) }
+    }
+}
+
+fn owned(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: only called with a descriptor that bpf(2) just returned, which nobody else knows of.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+fn create_map(kind: u32, inner: Option<&OwnedFd>, max_entries: u32) -> io::Result<OwnedFd> {
+    const U32: u32 = 4;
+    #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
+    let inner = inner.map_or(0, |inner| inner.as_raw_fd() as u32);
+    // map_type, key_size, value_size, max_entries, map_flags, inner_map_fd
+    let mut arguments = Arguments::new(&[kind, U32, U32, max_entries, 0, inner]);
+    // SAFETY: BPF_MAP_CREATE follows no address here.
+    unsafe { arguments.call(uapi::MAP_CREATE) }.map(owned)
+}
+
+fn update(map: &OwnedFd, key: u32, value: u32) -> io::Result<()> {
+    #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
+    // map_fd, padding, key, value, flags
+    let mut arguments = Arguments::new(&[map.as_raw_fd() as u32])
+        .pointing_to(2, &raw const key)
+        .pointing_to(4, &raw const value);
+    // SAFETY: key and value are as long as the map was created with and outlive the call.
+    unsafe { arguments.call(uapi::MAP_UPDATE_ELEM) }.map(drop)
+}
+
+/// Loads a TC program that returns 0.
+pub(super) fn load_program() -> Attempt {
+    // mov r0, 0; exit: the operation is in the first byte.
+    let instructions = [0xb7, 0x95].map(|operation| u64::from_ne_bytes([operation, 0, 0, 0, 0, 0, 0, 0]));
+    let license = c"GPL";
+    // prog_type, insn_cnt, insns, license
+    let mut arguments = Arguments::new(&[uapi::PROG_TYPE_SCHED_CLS, 2])
+        .pointing_to(2, instructions.as_ptr())
+        .pointing_to(4, license.as_ptr());
+    // SAFETY: two instructions and a terminated string, both of which outlive the call.
+    let result = unsafe { arguments.call(uapi::PROG_LOAD) }.map(owned);
+    Attempt::from_result(result, |_| String::new())
+}
+
+/// Asks which TCX programs the first interface of this namespace (loopback) has.
+pub(super) fn query_tcx() -> Attempt {
+    const LOOPBACK: u32 = 1;
+    let mut arguments = Arguments::new(&[LOOPBACK, uapi::TCX_INGRESS]);
+    // SAFETY: with a count of zero, BPF_PROG_QUERY follows no address.
+    let result = unsafe { arguments.call(uapi::PROG_QUERY) };
+    // words: target, type, query flags, attach flags, two of address, count
+    Attempt::from_result(result, |_| match arguments.0[6] {
+        0 => "nothing else attached to lo".to_owned(),
+        count => format!("{count} attached to lo already"),
+    })
+}
+
+/// Adds a clsact qdisc to the loopback interface of a network namespace that vanishes afterwards.
+pub(super) fn add_clsact(capabilities: CapabilitySet, tcx: &Attempt) -> Attempt {
+    if tcx.works() {
+        return Attempt::NotNeeded;
+    }
+    if !capabilities.permits(Capability::SysAdmin) {
+        return Attempt::NotTried;
+    }
+    let add = || {
+        // SAFETY: only this thread moves to the new namespace, and it ends right after.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return Attempt::NotTried;
+        }
+        match qdisc_add_clsact("lo") {
+            Ok(()) => Attempt::Works(String::new()),
+            Err(TcError::NetlinkError(error)) => {
+                Attempt::Refused(error.raw_os_error().unwrap_or(libc::EINVAL))
+            }
+            Err(_) => Attempt::Refused(libc::EINVAL),
+        }
+    };
+    thread::scope(|scope| scope.spawn(add).join()).unwrap_or_default()
+}
+
+/// Replaces the inner map of a map of maps, which returns after a grace period (1ae80cf31938).
+pub(super) fn update_map_in_map() -> Attempt {
+    let duration = || -> io::Result<_> {
+        let inner = create_map(uapi::MAP_TYPE_ARRAY, None, 1)?;
+        let outer = create_map(uapi::MAP_TYPE_ARRAY_OF_MAPS, Some(&inner), 1)?;
+        #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
+        let inner_descriptor = inner.as_raw_fd() as u32;
+        let start = Instant::now();
+        update(&outer, 0, inner_descriptor)?;
+        Ok(start.elapsed())
+    };
+    Attempt::from_result(duration(), |duration| format!("{duration:.1?} just now"))
+}
+
+/// Reads and deletes the one entry of a hash map in a batch.
+pub(super) fn delete_batch() -> Attempt {
+    let count = || -> io::Result<u32> {
+        let map = create_map(uapi::MAP_TYPE_HASH, None, 4)?;
+        update(&map, 1, 1)?;
+        let (mut position, mut keys, mut values) = ([0u64; 2], [0u32; 4], [0u32; 4]);
+        #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
+        let descriptor = map.as_raw_fd() as u32;
+        // in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+        let mut arguments = Arguments::new(&[0, 0, 0, 0, 0, 0, 0, 0, 4, descriptor])
+            .pointing_to(2, position.as_mut_ptr())
+            .pointing_to(4, keys.as_mut_ptr())
+            .pointing_to(6, values.as_mut_ptr());
+        // SAFETY: position is larger than a hash map needs, and there is room for the four entries asked for.
+        let result = unsafe { arguments.call(uapi::MAP_LOOKUP_AND_DELETE_BATCH) };
+        match result {
+            // The end of the map is reported as an error, with the count of entries up to it.
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(arguments.0[8]),
+        }
+    };
+    match count() {
+        Ok(1) => Attempt::Works(String::new()),
+        Ok(_) => Attempt::Refused(libc::EINVAL),
+        Err(error) => Attempt::from_result(Err::<(), _>(error), |()| String::new()),
+    }
+}
+
+/// Soft limit of locked memory in bytes, `None` where unlimited.
+pub(super) fn memlock_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing for the length of the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if result == 0 && limit.rlim_cur == libc::RLIM_INFINITY { None } else { Some(limit.rlim_cur) }
+}
