@@ -52,7 +52,7 @@ pub struct FlowValue {
     pub tcp_flags: u16,
     /// TCP flags of the last packet.
     pub last_tcp_flags: u16,
-    /// Packets with SYN, saturating.
+    /// Packets with SYN and without ACK, saturating.
     pub syn: u8,
     /// Packets with FIN or RST, saturating.
     pub fin_rst: u8,

@@ -1,6 +1,15 @@
 //! The ledger: counters that prove nothing was lost.
+//!
+//! A [`Ledger`] says what one observation point saw and what became of it; a [`LedgerBook`] keeps them all since the
+//! start. Sums never mix roles: the same packet may pass a pod's edge, a bridge and an uplink.
 
-use std::ops::{Add, AddAssign};
+use std::{
+    collections::BTreeMap,
+    ops::{Add, AddAssign},
+    sync::Arc,
+};
+
+use crate::{Direction, Point, PointId, Role};
 
 /// Packets and bytes on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +41,21 @@ pub struct Ledger {
     pub parse_error: Count,
     /// No room in the kernel's table: known in total only.
     pub overflow: Count,
+}
+
+/// Ledgers of all points since the start.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerBook {
+    pages: BTreeMap<PointId, Page>,
+    /// Points that are gone, by role and direction.
+    closed: BTreeMap<(Role, Direction), Ledger>,
+    unlisted: Ledger,
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    point: Arc<Point>,
+    ledger: Ledger,
 }
 
 impl Add for Count {
@@ -73,5 +97,85 @@ impl Ledger {
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.seen == self.accounted()
+    }
+}
+
+impl LedgerBook {
+    /// Makes a point known, or changes its name or role. Its ledger so far goes with it to a new role.
+    pub fn set_point(&mut self, point: Arc<Point>) {
+        let ledger = self.pages.get(&point.id).map_or_else(Ledger::default, |page| page.ledger);
+        self.pages.insert(point.id, Page { point, ledger });
+    }
+
+    /// Forgets a point; what it saw stays in the totals of its role.
+    pub fn remove_point(&mut self, id: PointId) {
+        if let Some(Page { point, ledger }) = self.pages.remove(&id) {
+            *self.closed.entry((point.role, point.direction)).or_default() += ledger;
+        }
+    }
+
+    /// Adds what a point saw since the last time. What an unknown point saw counts as unlisted.
+    pub fn add(&mut self, id: PointId, ledger: &Ledger) {
+        match self.pages.get_mut(&id) {
+            Some(page) => page.ledger += *ledger,
+            None => self.unlisted += *ledger,
+        }
+    }
+
+    /// Adds what was seen at interfaces that no point stands for.
+    pub fn add_unlisted(&mut self, ledger: &Ledger) {
+        self.unlisted += *ledger;
+    }
+
+    /// Every point with what it saw so far, in the order in which they were numbered.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<Point>, &Ledger)> {
+        self.pages.values().map(|page| (&page.point, &page.ledger))
+    }
+
+    /// What a point saw so far.
+    pub fn get(&self, id: PointId) -> Option<&Ledger> {
+        self.pages.get(&id).map(|page| &page.ledger)
+    }
+
+    /// What was seen at interfaces that no point stands for.
+    pub const fn unlisted(&self) -> &Ledger {
+        &self.unlisted
+    }
+
+    /// What the points of one role and direction saw together, those included that are gone.
+    pub fn total(&self, role: Role, direction: Direction) -> Ledger {
+        let mut total = self.closed.get(&(role, direction)).copied().unwrap_or_default();
+        for Page { point, ledger } in self.pages.values() {
+            if (point.role, point.direction) == (role, direction) {
+                total += *ledger;
+            }
+        }
+        total
+    }
+
+    /// Totals of the roles of which anything was seen, both directions together, in the order that totals prefer.
+    /// Loopback shows every packet in both directions: take one of them ([`LedgerBook::total`]) to count packets.
+    pub fn totals(&self) -> impl Iterator<Item = (Role, Ledger)> {
+        let total_of = |role| {
+            let mut total = self.total(role, Direction::Ingress);
+            total += self.total(role, Direction::Egress);
+            (role, total)
+        };
+        Role::ALL.into_iter().map(total_of).filter(|(_, total)| *total != Ledger::default())
+    }
+
+    /// Σ of the flows that were read at all points, which is what a `FlowTable` must have observed.
+    pub fn flows(&self) -> Count {
+        self.all().fold(Count::default(), |sum, ledger| sum + ledger.flows)
+    }
+
+    /// Whether at every point every packet and byte that was seen is accounted for.
+    pub fn is_balanced(&self) -> bool {
+        self.all().all(Ledger::is_balanced)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Ledger> {
+        let pages = self.pages.values().map(|page| &page.ledger);
+        pages.chain(self.closed.values()).chain([&self.unlisted])
     }
 }

@@ -5,17 +5,25 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aggregate;
+pub mod community_id;
 pub mod field;
 pub mod format;
+pub mod initiator;
 pub mod ledger;
 pub mod observation;
 pub mod point;
 pub mod record;
 pub mod time;
 
-pub use ledger::{Count, Ledger};
+pub use aggregate::{Balance, Drained, Emit, Flow, FlowTable, TableConfig};
+pub use community_id::community_id;
+pub use initiator::Listener;
+pub use ledger::{Count, Ledger, LedgerBook};
 pub use observation::{Observation, SocketOwner, Traffic};
 pub use point::{Direction, Point, PointId, Role};
-pub use record::{Counters, Detail, EndReason, Endpoint, Initiator, Process, ProcessConfidence, Record};
+pub use record::{
+    Counters, Detail, End, EndReason, Endpoint, Initiator, Process, ProcessConfidence, ProcessLookup, Record,
+};
 pub use time::{Monotonic, Tick, Wall};
 pub use weir_packet::Tuple;

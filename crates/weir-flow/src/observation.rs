@@ -2,7 +2,7 @@
 
 use weir_packet::Tuple;
 
-use crate::{Monotonic, PointId};
+use crate::{Count, Monotonic, PointId};
 
 /// What was counted of one flow at one point since the last read. Several CPUs may have counted the same flow; each
 /// yields an observation of its own.
@@ -18,7 +18,11 @@ pub struct Observation {
     pub first: Monotonic,
     /// Last packet of this observation, with the same resolution.
     pub last: Monotonic,
-    /// The socket, where the kernel knew it.
+    /// The socket of the *sender*, where the kernel knew it: it belongs to the source of `tuple`.
+    ///
+    /// At egress the kernel hands over the packets with the local socket that sent them. At ingress there is none,
+    /// because traffic control runs before the receiving socket is looked up; where there is one all the same (the
+    /// node's side of a veth pair), the packet brought it along from its sender in the other namespace.
     pub owner: SocketOwner,
 }
 
@@ -39,7 +43,7 @@ pub struct Traffic {
     pub tcp_flags: u16,
     /// TCP flags of the last packet.
     pub last_tcp_flags: u16,
-    /// Packets with SYN; stops at 255 in each observation.
+    /// Packets with SYN and without ACK (openings); stops at 255 in each observation.
     pub syn: u32,
     /// Packets with FIN or RST; stops at 255 in each observation.
     pub fin_rst: u32,
@@ -56,4 +60,12 @@ pub struct SocketOwner {
     pub cookie: u64,
     /// Cgroup v2 id of the socket; 0 where unknown.
     pub cgroup: u64,
+}
+
+impl Traffic {
+    /// Packets and bytes alone.
+    #[must_use]
+    pub const fn count(&self) -> Count {
+        Count { packets: self.packets, bytes: self.bytes }
+    }
 }

@@ -15,6 +15,15 @@ impl Direction {
     /// Both, in the order in which they are listed.
     pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
+
     /// `ingress` or `egress`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,12 +4,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_packet::Tuple;
 
-use crate::{Monotonic, Point, SocketOwner, Traffic, Wall};
+use crate::{Count, Monotonic, Point, SocketOwner, Traffic, Wall};
 
 /// A flow at one interface, both directions, as of one tick.
 ///
 /// `source` is the side that opened it, as far as that is known ([`Initiator`] says how). The forward direction is
-/// from source to destination.
+/// from source to destination. A later record of the same flow has its ends the other way round only if proof turned up
+/// in between ([`Initiator::Proven`]); its totals are then swapped too.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Addresses and ports of the forward direction.
@@ -19,9 +20,10 @@ pub struct Record {
     /// The other side.
     pub destination: Endpoint,
     /// Where the *forward* direction was, or would be, seen; the reverse direction is at the same interface, the
-    /// other way round.
+    /// other way round. Where only the reverse direction is counted, this has the number of that point.
     pub point: Arc<Point>,
-    /// Counters since the previous record of this flow: these can be summed.
+    /// Counters since the previous record of this flow: these can be summed. `tcp_flags` are those of the interval; what
+    /// describes the last packet (length, flags, DSCP, TTL) is that of the last packet ever seen.
     pub delta: Counters,
     /// Counters since the flow was first seen.
     pub total: Counters,
@@ -74,6 +76,25 @@ pub struct Process {
     pub confidence: ProcessConfidence,
 }
 
+/// Finds processes for the ends of records.
+///
+/// It is asked for both ends of every record that is made, so it must be quick: a look-up, no system call.
+pub trait ProcessLookup: Send {
+    /// The process at this end, if the end is local and its process known.
+    fn process(&self, end: &End<'_>) -> Option<Arc<Process>>;
+}
+
+/// One end of a flow, as a [`ProcessLookup`] is asked about it.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// What the kernel knew of the socket at this end.
+    pub owner: SocketOwner,
+    /// The flow as this end sends it: the source is this end.
+    pub tuple: Tuple,
+    /// Where what this end sends was, or would be, seen.
+    pub point: &'a Point,
+}
+
 /// How sure the process of an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProcessConfidence {
@@ -86,13 +107,15 @@ pub enum ProcessConfidence {
 /// How the source of a record was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Initiator {
-    /// It sent the SYN, or got the SYN|ACK, or it asked (ICMP query, INIT).
+    /// It sent the SYN, or got the SYN|ACK, or it asked (ICMP query), or nothing could come back (ICMP errors, traffic to
+    /// a multicast address).
     Proven,
     /// The other side has a socket that listens on the port.
     Listener,
-    /// The first packet seen came from it, at a time when both sides could be seen.
+    /// The first packet seen came from it, at a time when both sides could be seen. Never said of TCP, whose first packet
+    /// is proof.
     FirstPacket,
-    /// The other side has the lower port.
+    /// The other side has the lower port, or nothing is known at all.
     LowerPort,
 }
 
@@ -117,4 +140,12 @@ pub enum Detail {
     /// The sum of flows that no longer fit the memory: only point, protocol and family are known, the addresses are
     /// unspecified and the ports 0.
     Folded,
+}
+
+impl Counters {
+    /// Packets and bytes of both directions.
+    #[must_use]
+    pub fn count(&self) -> Count {
+        self.forward.count() + self.reverse.count()
+    }
 }

@@ -1,6 +1,9 @@
 //! The two clocks: monotonic time orders and measures, wall time is for people.
 
-use std::{ops::Sub, time::Duration};
+use std::{
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 /// Nanoseconds of the kernel's monotonic clock (`CLOCK_MONOTONIC`); in `weir replay`, of the capture's own clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,5 +36,13 @@ impl Tick {
     #[must_use]
     pub fn wall_of(&self, moment: Monotonic) -> Wall {
         Wall(self.wall.0.saturating_add(moment.0).saturating_sub(self.monotonic.0))
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }

@@ -1,0 +1,126 @@
+//! [`Interfaces`]: which two observation points are the two directions of one interface.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::{Direction, Point, PointId};
+
+/// Points by number, paired to interfaces with small numbers of their own.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    points: HashMap<PointId, (u32, Direction), RandomState>,
+    pairs: Vec<Option<Pair>>,
+}
+
+/// The points of one interface: ingress, egress.
+struct Pair {
+    points: [Side; 2],
+}
+
+/// One direction of an interface.
+enum Side {
+    /// Not counted. The point is that of the other direction, turned round.
+    Mirrored(Arc<Point>),
+    /// Counted.
+    Present(Arc<Point>),
+    /// No longer counted.
+    Removed(Arc<Point>),
+}
+
+impl Interfaces {
+    /// Adds a point, or changes the name or role of one that is known.
+    pub(super) fn set(&mut self, point: Arc<Point>) {
+        let direction = point.direction;
+        let known = self.points.get(&point.id).map(|&(interface, _)| interface);
+        let interface = known.or_else(|| self.other_half(&point)).unwrap_or_else(|| self.vacancy());
+        self.points.insert(point.id, (interface, direction));
+        let slot = &mut self.pairs[interface as usize];
+        let mirrored = || Arc::new(Point { direction: direction.opposite(), ..(*point).clone() });
+        match slot {
+            None => {
+                let other = Side::Mirrored(mirrored());
+                let this = Side::Present(point);
+                let points = if direction == Direction::Ingress { [this, other] } else { [other, this] };
+                *slot = Some(Pair { points });
+            }
+            Some(pair) => {
+                if let other @ Side::Mirrored(_) = &mut pair.points[direction.opposite() as usize] {
+                    *other = Side::Mirrored(mirrored());
+                }
+                pair.points[direction as usize] = Side::Present(point);
+            }
+        }
+    }
+
+    /// Forgets a point; what was counted at it stays until [`Interfaces::sweep`].
+    pub(super) fn remove(&mut self, id: PointId) {
+        let Some((interface, direction)) = self.points.remove(&id) else { return };
+        if let Some(pair) = &mut self.pairs[interface as usize] {
+            let side = &mut pair.points[direction as usize];
+            *side = Side::Removed(Arc::clone(side.point()));
+        }
+    }
+
+    /// Interface and direction of a point.
+    #[inline]
+    pub(super) fn locate(&self, id: PointId) -> Option<(u32, Direction)> {
+        self.points.get(&id).copied()
+    }
+
+    /// The point of one direction of an interface.
+    pub(super) fn point(&self, interface: u32, direction: Direction) -> &Arc<Point> {
+        let pair = self.pairs[interface as usize].as_ref();
+        pair.expect("an interface stays until its flows have ended").points[direction as usize].point()
+    }
+
+    /// Whether no direction of an interface is counted any more.
+    pub(super) fn is_gone(&self, interface: u32) -> bool {
+        self.pairs[interface as usize].as_ref().is_none_or(Pair::is_gone)
+    }
+
+    /// Frees the numbers of the interfaces that are gone. No flow may still refer to them.
+    pub(super) fn sweep(&mut self) {
+        for slot in &mut self.pairs {
+            if slot.as_ref().is_some_and(Pair::is_gone) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The interface of which `point` is the direction that is missing.
+    fn other_half(&self, point: &Point) -> Option<u32> {
+        let is_it = |pair: &Pair| {
+            let other = pair.points[point.direction.opposite() as usize].point();
+            matches!(pair.points[point.direction as usize], Side::Mirrored(_))
+                && !pair.is_gone()
+                && (other.ifindex, &other.netns) == (point.ifindex, &point.netns)
+        };
+        let position = self.pairs.iter().position(|pair| pair.as_ref().is_some_and(is_it))?;
+        Some(u32::try_from(position).expect("there are fewer than 2^31 interfaces"))
+    }
+
+    /// A number that no interface has.
+    fn vacancy(&mut self) -> u32 {
+        let position = self.pairs.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.pairs.push(None);
+            self.pairs.len() - 1
+        });
+        u32::try_from(position).expect("there are fewer than 2^31 interfaces")
+    }
+}
+
+impl Pair {
+    fn is_gone(&self) -> bool {
+        !self.points.iter().any(|side| matches!(side, Side::Present(_)))
+    }
+}
+
+impl Side {
+    const fn point(&self) -> &Arc<Point> {
+        match self {
+            Self::Mirrored(point) | Self::Present(point) | Self::Removed(point) => point,
+        }
+    }
+}

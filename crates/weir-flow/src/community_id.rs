@@ -1,0 +1,139 @@
+//! Community ID version 1: a name for a flow that other tools compute alike.
+//!
+//! It is `1:` and the Base64 of the SHA-1 of seed 0, addresses, protocol, a zero byte and ports, in network order, the
+//! end with the lower (address, port) first. For ICMP the "ports" are what [`Tuple`] holds: type and code, or, for a
+//! query, type and answering type. An ICMP message that neither asks nor answers keeps its direction. Where there are no
+//! ports, or they are unknown, they are left out. VLAN, interface and time play no part.
+
+use std::net::IpAddr;
+
+use sha1::{Digest, Sha1};
+use weir_packet::Tuple;
+
+use crate::aggregate::key::canonical;
+
+const SEED: [u8; 2] = [0, 0];
+
+/// The Community ID of a flow, the same for both directions.
+///
+/// ```
+/// use weir_flow::{Tuple, community_id};
+/// use weir_packet::{Details, ipv4_words, protocol};
+///
+/// let details = Details::new(false, protocol::TCP).with_ports(1122, 3344);
+/// let tuple = Tuple::new(ipv4_words([1, 2, 3, 4]), ipv4_words([5, 6, 7, 8]), details);
+/// assert_eq!(community_id(&tuple), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+/// assert_eq!(community_id(&tuple.reversed()), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+/// ```
+pub fn community_id(tuple: &Tuple) -> String {
+    let (tuple, _) = canonical(tuple);
+    let mut digest = Sha1::new();
+    digest.update(SEED);
+    for address in [tuple.source(), tuple.destination()] {
+        match address {
+            IpAddr::V4(address) => digest.update(address.octets()),
+            IpAddr::V6(address) => digest.update(address.octets()),
+        }
+    }
+    digest.update([tuple.protocol(), 0]);
+    if tuple.has_ports() || tuple.icmp().is_some() {
+        digest.update(tuple.source_port().to_be_bytes());
+        digest.update(tuple.destination_port().to_be_bytes());
+    }
+    let mut text = String::with_capacity(30);
+    text.push_str("1:");
+    push_base64(&digest.finalize(), &mut text);
+    text
+}
+
+/// Appends Base64 with padding (RFC 4648 4).
+fn push_base64(bytes: &[u8], text: &mut String) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let byte = |position: usize| u32::from(chunk.get(position).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for (position, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let sextet = bits >> shift & 0x3f;
+            let is_padding = position > chunk.len();
+            text.push(if is_padding { '=' } else { char::from(ALPHABET[sextet as usize]) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_packet::{Details, answering_type, ipv4_words, ipv6_words, protocol};
+
+    use super::*;
+
+    const LEFT: [u8; 4] = [1, 2, 3, 4];
+    const RIGHT: [u8; 4] = [5, 6, 7, 8];
+
+    fn check(details: Details, expect: &str) {
+        let tuple = Tuple::new(ipv4_words(LEFT), ipv4_words(RIGHT), details);
+        assert_eq!(community_id(&tuple), expect, "{tuple:?}");
+    }
+
+    #[test]
+    fn the_published_baseline_is_met() {
+        check(Details::new(false, protocol::TCP).with_ports(1122, 3344), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+        check(Details::new(false, protocol::UDP).with_ports(1122, 3344), "1:0Mu9InQx6z4ZiCZM/7HXi2WMhOg=");
+    }
+
+    #[test]
+    fn base64_is_padded() {
+        for (bytes, expect) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            let mut text = String::new();
+            push_base64(bytes.as_bytes(), &mut text);
+            assert_eq!(text, expect);
+        }
+    }
+
+    #[test]
+    fn a_vlan_changes_nothing() {
+        let details = Details::new(false, protocol::TCP).with_ports(1122, 3344);
+        check(details.with_vlan(7), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+    }
+
+    #[test]
+    fn unknown_ports_are_left_out() {
+        let id = |details| community_id(&Tuple::new(ipv4_words(LEFT), ipv4_words(RIGHT), details));
+        let whole = Details::new(false, protocol::UDP);
+        assert_eq!(id(whole.with_fragment()), id(whole.with_truncated()));
+        assert_ne!(id(whole.with_fragment()), id(whole));
+    }
+
+    #[test]
+    fn an_icmp_error_keeps_its_direction() {
+        let error = Details::new(false, protocol::ICMP).with_ports(3, 1);
+        let there = Tuple::new(ipv4_words(LEFT), ipv4_words(RIGHT), error);
+        let back = Tuple::new(ipv4_words(RIGHT), ipv4_words(LEFT), error);
+        assert_ne!(community_id(&there), community_id(&back));
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_have_one_id(
+            source: [u8; 16], destination: [u8; 16], ports: (u16, u16), number in prop::sample::select(vec![6_u8, 17, 132, 47, 1]),
+        ) {
+            let details = Details::new(true, number).with_ports(ports.0, ports.1);
+            let tuple = Tuple::new(ipv6_words(source), ipv6_words(destination), details);
+            prop_assert_eq!(community_id(&tuple), community_id(&tuple.reversed()));
+        }
+
+        #[test]
+        fn request_and_reply_have_one_id(source: [u8; 16], destination: [u8; 16], kind: u8) {
+            if let Some(answer) = answering_type(true, kind) {
+                let query = |ports: (u8, u8)| {
+                    Details::new(true, protocol::ICMPV6).with_ports(ports.0.into(), ports.1.into()).with_icmp_query()
+                };
+                let request = Tuple::new(ipv6_words(source), ipv6_words(destination), query((kind, answer)));
+                let reply = Tuple::new(ipv6_words(destination), ipv6_words(source), query((answer, kind)));
+                prop_assert_eq!(community_id(&request), community_id(&reply));
+            }
+        }
+    }
+}
