@@ -21,4 +21,4 @@ pub use accounting::{VLAN_TAG_BYTES, last_frame_bytes, segments, wire_bytes};
 pub use icmp::answering_type;
 pub use parse::{Headers, Link, Parsed, ethertype, parse, parse_bytes};
 pub use tuple::{Details, Tuple, ipv4_words, ipv6_words, protocol};
-pub use window::{BUFFER, SLACK, WINDOW, Window};
+pub use window::{Buffer, SLACK, WINDOW, Window};

@@ -25,9 +25,9 @@ mod tests;
 
 use crate::{
     icmp::answering_type,
-    plain::{TCP_BYTES, UDP_BYTES, offset_and_flags},
+    plain::{TCP_BYTES, UDP_BYTES, flags_and_length},
     tuple::{Details, Tuple, ipv4_words, ipv6_words, protocol},
-    window::{BUFFER, WINDOW, Window},
+    window::{Buffer, WINDOW, Window},
 };
 
 /// Values of the type field of an Ethernet header that mean something here (IEEE registration authority).
@@ -84,6 +84,9 @@ pub struct Headers {
 }
 
 /// What a frame turned out to be.
+///
+/// In the kernel, take it apart at once: what a variant does not hold is a register with anything in it, and the
+/// compiler may move arithmetic on it before the distinction, which the verifier refuses if it is a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// An IP packet.
@@ -104,19 +107,21 @@ pub enum Parsed {
 /// tag that the network card took off, which was the outermost.
 #[inline(always)]
 pub fn parse(
-    window: &Window<'_>,
+    window: &mut Window<'_>,
     frame_length: u32,
     link: Link,
     known_ethertype: Option<u16>,
     stripped_vlan: Option<u16>,
 ) -> Parsed {
     let frame_length = frame_length as usize;
-    let window = window.shortened(frame_length);
+    window.shorten(frame_length);
     let start = match link {
-        Link::Ethernet => ethernet(&window, stripped_vlan),
-        Link::Ip => raw(&window, known_ethertype, stripped_vlan),
+        Link::Ethernet => ethernet(window, stripped_vlan),
+        Link::Ip => raw(window, known_ethertype, stripped_vlan),
     };
-    let Some(start) = start else { return Parsed::Malformed };
+    let Some(mut start) = start else { return Parsed::Malformed };
+    start.offset = window.forget_offset(start.offset);
+    start.tag = Details::from_bits(window.forget(start.tag.bits()));
     let headers = match start.ethertype {
         ethertype::IPV4 => ipv4(window, frame_length, start),
         ethertype::IPV6 => ipv6(window, frame_length, start),
@@ -141,11 +146,11 @@ pub fn parse_bytes(
     known_ethertype: Option<u16>,
     stripped_vlan: Option<u16>,
 ) -> Parsed {
-    let mut buffer = [0; BUFFER];
-    for (to, from) in buffer.iter_mut().zip(bytes.iter().take(WINDOW)) {
+    let mut buffer = Buffer::new();
+    for (to, from) in buffer.bytes.iter_mut().zip(bytes.iter().take(WINDOW)) {
         *to = *from;
     }
-    parse(&Window::new(&buffer, bytes.len()), frame_length, link, known_ethertype, stripped_vlan)
+    parse(&mut Window::new(&mut buffer, bytes.len()), frame_length, link, known_ethertype, stripped_vlan)
 }
 
 /// Where the network layer starts and what it is.
@@ -153,7 +158,8 @@ pub fn parse_bytes(
 struct Start {
     offset: usize,
     ethertype: u16,
-    vlan: Option<u16>,
+    /// The outermost tag, if there is one.
+    tag: Details,
 }
 
 #[inline(always)]
@@ -173,7 +179,7 @@ fn ethernet(window: &Window<'_>, stripped_vlan: Option<u16>) -> Option<Start> {
     if ethertype < ethertype::LEAST {
         ethertype = 0;
     }
-    Some(Start { offset, ethertype, vlan })
+    Some(Start { offset, ethertype, tag: tag(vlan) })
 }
 
 #[inline(always)]
@@ -188,12 +194,20 @@ fn raw(window: &Window<'_>, known_ethertype: Option<u16>, vlan: Option<u16>) -> 
             _ => 0,
         }
     };
-    Some(Start { offset: 0, ethertype, vlan })
+    Some(Start { offset: 0, ethertype, tag: tag(vlan) })
+}
+
+#[inline(always)]
+const fn tag(vlan: Option<u16>) -> Details {
+    match vlan {
+        Some(tag) => Details::from_bits(0).with_vlan(tag),
+        None => Details::from_bits(0),
+    }
 }
 
 /// Reads an IPv4 header, RFC 791 3.1.
 #[inline(always)]
-fn ipv4(window: Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
+fn ipv4(window: &mut Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
     let header: [u8; 20] = window.read(start.offset)?;
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -205,20 +219,22 @@ fn ipv4(window: Window<'_>, frame_length: usize, start: Start) -> Option<Headers
     {
         return None;
     }
-    let end = if total == 0 { frame_length } else { start.offset + total };
-    // More than the offset's 13 bits are flags.
-    let is_first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+    window.shorten(if total == 0 { frame_length } else { start.offset + total });
+    // Of these 16 bits three are flags.
+    let is_first = u16::from_be_bytes([header[6], header[7]]) << 3 == 0;
     let upper = Upper {
         offset: behind,
         protocol: header[9],
         reach: if is_first { Reach::Header } else { Reach::LaterFragment },
     };
-    let transport = transport(&window.shortened(end), false, upper);
+    let transport = transport(window, false, upper).merged(window);
+    // Read anew: the twenty bytes would otherwise wait on the stack, eight bytes each.
+    let header: [u8; 20] = window.read(start.offset)?;
     Some(Headers {
         tuple: Tuple::new(
             ipv4_words([header[12], header[13], header[14], header[15]]),
             ipv4_words([header[16], header[17], header[18], header[19]]),
-            tagged(transport.details, start.vlan),
+            transport.details.joined(start.tag),
         ),
         header_length: at_most(transport.end, frame_length),
         tcp_flags: transport.tcp_flags,
@@ -229,19 +245,20 @@ fn ipv4(window: Window<'_>, frame_length: usize, start: Start) -> Option<Headers
 
 /// Reads an IPv6 header, RFC 8200 3.
 #[inline(always)]
-fn ipv6(window: Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
-    let header: [u8; 8] = window.read(start.offset)?;
-    let source = window.read(start.offset + 8)?;
-    let destination = window.read(start.offset + 24)?;
+fn ipv6(window: &mut Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
+    let header: [u8; 40] = window.read(start.offset)?;
     if header[0] >> 4 != 6 {
         return None;
     }
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let end = if payload == 0 { frame_length } else { start.offset + 40 + payload };
-    let window = window.shortened(end);
-    let transport = transport(&window, true, extensions(&window, start.offset + 40, header[6]));
+    window.shorten(if payload == 0 { frame_length } else { start.offset + 40 + payload });
+    let upper = extensions(window, start.offset + 40, header[6]);
+    let transport = transport(window, true, upper).merged(window);
+    let header: [u8; 8] = window.read(start.offset)?;
+    let source = window.read(start.offset + 8)?;
+    let destination = window.read(start.offset + 24)?;
     Some(Headers {
-        tuple: Tuple::new(ipv6_words(source), ipv6_words(destination), tagged(transport.details, start.vlan)),
+        tuple: Tuple::new(ipv6_words(source), ipv6_words(destination), transport.details.joined(start.tag)),
         header_length: at_most(transport.end, frame_length),
         tcp_flags: transport.tcp_flags,
         dscp: (header[0] & 0x0f) << 2 | header[1] >> 6,
@@ -270,7 +287,7 @@ enum Reach {
 
 /// Passes over the extension headers of IPv6, RFC 8200 4.
 #[inline(always)]
-fn extensions(window: &Window<'_>, offset: usize, next_header: u8) -> Upper {
+fn extensions(window: &mut Window<'_>, offset: usize, next_header: u8) -> Upper {
     let mut upper = Upper { offset, protocol: next_header, reach: Reach::Header };
     for _ in 0..EXTENSIONS {
         if !is_extension(upper.protocol) {
@@ -289,6 +306,7 @@ fn extensions(window: &Window<'_>, offset: usize, next_header: u8) -> Upper {
         let is_later = upper.protocol == protocol::FRAGMENT
             && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0;
         upper.protocol = extension[0];
+        upper.offset = window.forget_offset(upper.offset);
         if is_later {
             upper.reach = Reach::LaterFragment;
             return upper;
@@ -322,6 +340,17 @@ struct Transport {
     /// Offset of its end from the start of the frame.
     end: usize,
     tcp_flags: u16,
+}
+
+impl Transport {
+    /// The same, with the paths that led to it merged.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the flags were 16 bits before")]
+    fn merged(self, window: &mut Window<'_>) -> Self {
+        let details = Details::from_bits(window.forget(self.details.bits()));
+        let end_and_flags = window.forget_offset(self.end << 16 | usize::from(self.tcp_flags));
+        Self { details, end: end_and_flags >> 16, tcp_flags: (end_and_flags & 0xffff) as u16 }
+    }
 }
 
 #[inline(always)]
@@ -360,7 +389,7 @@ fn transport(window: &Window<'_>, is_ipv6: bool, upper: Upper) -> Transport {
     if protocol == protocol::TCP
         && let Some(bytes) = window.read::<2>(offset + 12)
     {
-        let (tcp_flags, length) = offset_and_flags(bytes);
+        let (tcp_flags, length) = flags_and_length(bytes);
         return Transport { details, end: offset + length, tcp_flags };
     }
     Transport { details, end: offset + least, tcp_flags: 0 }
@@ -374,14 +403,6 @@ const fn icmp(details: Details, is_ipv6: bool, kind: u8, code: u8) -> Details {
     match answering_type(is_ipv6, kind) {
         Some(answer) if code == 0 => details.with_ports(kind as u16, answer as u16).with_icmp_query(),
         _ => details.with_ports(kind as u16, code as u16),
-    }
-}
-
-#[inline(always)]
-const fn tagged(details: Details, vlan: Option<u16>) -> Details {
-    match vlan {
-        Some(tag) => details.with_vlan(tag),
-        None => details,
     }
 }
 

@@ -143,13 +143,14 @@ pub const fn ipv6(bytes: &[u8; 48]) -> Option<Plain> {
 /// assert_eq!(weir_packet::plain::tcp_flags(&header), (0x112, 32));
 /// ```
 #[inline(always)]
-pub const fn tcp_flags(header: &[u8; TCP_FLAGS_BYTES]) -> (u16, usize) {
-    offset_and_flags([header[12], header[13]])
+pub const fn tcp_flags(header: &[u8; TCP_FLAGS_BYTES]) -> (u16, u64) {
+    let (flags, length) = flags_and_length([header[12], header[13]]);
+    (flags, length as u64)
 }
 
 /// The same from bytes 12 and 13 alone.
 #[inline(always)]
-pub(crate) const fn offset_and_flags(bytes: [u8; 2]) -> (u16, usize) {
+pub(crate) const fn flags_and_length(bytes: [u8; 2]) -> (u16, usize) {
     let words = (bytes[0] >> 4) as usize;
     (u16::from_be_bytes(bytes) & 0x1ff, if words < 5 { TCP_BYTES } else { words * 4 })
 }

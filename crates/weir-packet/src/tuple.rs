@@ -106,6 +106,22 @@ impl Details {
         Self(self.0 | TRUNCATED)
     }
 
+    /// What two say together.
+    #[inline(always)]
+    pub(crate) const fn joined(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Marks an ICMP query or its answer: the "ports" are two types.
     #[inline(always)]
     #[must_use]

@@ -1,8 +1,14 @@
-//! [`Window`]: the first bytes of a frame in a buffer of fixed size.
+//! [`Window`]: the first bytes of a frame in a buffer of fixed size, read in a way that the kernel's verifier follows.
 //!
-//! Every read is one comparison and one mask, which is what the kernel's verifier can follow: before 6.12 it forgets
-//! the bounds of a value that was spilled to the stack, so the mask comes last, and the slack behind the window makes
-//! any masked offset a good one. Bytes beyond the stated length are never returned, whatever they hold.
+//! - A read is one comparison and one mask. The mask comes last, because before 6.12 the verifier forgets the bounds
+//!   of a value that was spilled to the stack; the slack behind the window makes any masked offset a good one.
+//! - The verifier walks every path with the values it knows on it, and paths multiply: tags, extension headers,
+//!   protocols. [`Window::forget`] sends a value through memory that it does not track, after which paths that
+//!   differed in that value alone are one (434,000 steps without, a few thousand with it).
+//!
+//! Bytes beyond the stated length are never returned, whatever they hold.
+
+use core::hint::black_box;
 
 /// Most bytes of a frame that are looked at. A power of two.
 pub const WINDOW: usize = 128;
@@ -10,21 +16,42 @@ pub const WINDOW: usize = 128;
 /// Bytes behind the window that exist for the verifier's sake alone; the longest single read.
 pub const SLACK: usize = 64;
 
-/// Size of the buffer that a [`Window`] borrows, in bytes.
-pub const BUFFER: usize = WINDOW + SLACK;
+/// Room for the first bytes of a frame. In the kernel a part of a map's value, not of the stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    /// The bytes go at the start; the last [`SLACK`] are never looked at.
+    pub bytes: [u8; WINDOW + SLACK],
+    cell: u64,
+}
+
+impl Buffer {
+    /// An empty buffer.
+    pub const fn new() -> Self {
+        Self { bytes: [0; WINDOW + SLACK], cell: 0 }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// The first bytes of a frame, and how many of them are real.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Window<'a> {
-    buffer: &'a [u8; BUFFER],
+    buffer: &'a mut Buffer,
     length: usize,
 }
 
 impl<'a> Window<'a> {
     /// The first `length` bytes of `buffer`, at most [`WINDOW`].
     #[inline(always)]
-    pub fn new(buffer: &'a [u8; BUFFER], length: usize) -> Self {
-        Self { buffer, length: length.min(WINDOW) }
+    pub fn new(buffer: &'a mut Buffer, length: usize) -> Self {
+        let mut window = Self { buffer, length: 0 };
+        window.length = window.forget_offset(length.min(WINDOW));
+        window
     }
 
     /// Bytes that can be read, at most [`WINDOW`].
@@ -33,23 +60,36 @@ impl<'a> Window<'a> {
         self.length
     }
 
-    /// The same window, ending at `end` if it does not end before.
+    /// Ends the window at `end` if it does not end before.
     #[inline(always)]
-    #[must_use]
-    pub fn shortened(self, end: usize) -> Self {
-        Self { buffer: self.buffer, length: self.length.min(end) }
+    pub(crate) fn shorten(&mut self, end: usize) {
+        self.length = self.forget_offset(self.length.min(end));
     }
 
-    /// `N` bytes from `offset` on, unless one of them lies beyond the end.
+    /// `N` bytes from `offset` on, unless one of them lies beyond the end. `offset` is far from wrapping.
     #[inline(always)]
-    pub fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        const { assert!(N <= SLACK, "reads longer than the slack could leave the buffer") };
-        if offset >= WINDOW || offset + N > self.length {
+    pub(crate) fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N <= SLACK, "a longer read could leave the buffer") };
+        if offset + N > self.length {
             return None;
         }
         let start = offset & (WINDOW - 1);
         let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.buffer[start..start + N]);
+        bytes.copy_from_slice(&self.buffer.bytes[start..start + N]);
         Some(bytes)
+    }
+
+    /// Returns `value`, of which neither the compiler nor the verifier then knows anything.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, value: u64) -> u64 {
+        self.buffer.cell = value;
+        black_box(&mut *self.buffer).cell
+    }
+
+    /// [`Window::forget`] for offsets and lengths.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it was a usize before")]
+    pub(crate) fn forget_offset(&mut self, offset: usize) -> usize {
+        self.forget(offset as u64) as usize
     }
 }
