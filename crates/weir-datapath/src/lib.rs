@@ -5,3 +5,4 @@
 
 pub mod features;
 pub mod instance;
+pub mod netns;
