@@ -4,7 +4,7 @@ use std::thread;
 
 use caps::{CapSet, Capability as Held};
 use weir_datapath::features::{self, Capability, State};
-use weir_integration::is_root;
+use weir_integration::require_root;
 
 /// Runs `inside` on a thread whose effective capabilities lack `dropped`. Capabilities belong to threads.
 fn without<T: Send + 'static>(dropped: &[Held], inside: impl FnOnce() -> T + Send + 'static) -> T {
@@ -20,7 +20,7 @@ fn without<T: Send + 'static>(dropped: &[Held], inside: impl FnOnce() -> T + Sen
 
 #[test]
 fn everything_that_root_can_try_here_works() {
-    if !is_root() {
+    if !require_root() {
         return;
     }
     let report = features::probe();
@@ -36,7 +36,7 @@ fn everything_that_root_can_try_here_works() {
 
 #[test]
 fn one_missing_capability_is_named_alone() {
-    if !is_root() {
+    if !require_root() {
         return;
     }
     let error = without(&[Held::CAP_NET_ADMIN], features::missing_for_counting).unwrap();
@@ -49,7 +49,7 @@ fn one_missing_capability_is_named_alone() {
 
 #[test]
 fn without_capabilities_the_kernel_refuses_and_the_report_says_so() {
-    if !is_root() {
+    if !require_root() {
         return;
     }
     let all = [Held::CAP_NET_ADMIN, Held::CAP_BPF, Held::CAP_PERFMON, Held::CAP_SYS_ADMIN, Held::CAP_NET_RAW];
