@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: builds the benchmarks as released and runs one of them as root.
+
+use crate::{command, setup};
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench flow      cost of counting a packet, beside two reference designs
+  cargo xtask bench           lists the benchmarks")]
+pub(crate) struct Arguments {
+    /// Name of the benchmark and its own arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "NAME")]
+    bench: Vec<String>,
+}
+
+/// Sets up, builds in release mode and runs; the benchmark's own table is the result.
+pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<()> {
+    setup::ensure(&[setup::Need::Build, setup::Need::Test])?;
+    command::run(command::cargo().args(["build", "--release", "--package", "weir-bench"]))?;
+    let binary = command::target_directory()?.join("release/weir-bench");
+    command::run(command::as_root(binary).args(&arguments.bench))
+}
