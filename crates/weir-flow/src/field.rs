@@ -18,6 +18,8 @@ use crate::Record;
 
 pub use self::{flags::TcpFlags, names::transport_name, table::FIELDS, value::Value};
 
+pub(crate) use self::names::{protocol_number, transport_names};
+
 /// One attribute of a record.
 #[derive(Clone, Copy)]
 pub struct Field {
@@ -134,7 +136,7 @@ pub const ALIASES: &[Alias] = &[
 ];
 
 /// What a name given by a user stands for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// One field.
     One(&'static Field),

@@ -8,6 +8,7 @@
 pub mod aggregate;
 pub mod community_id;
 pub mod field;
+pub mod filter;
 pub mod format;
 pub mod initiator;
 pub mod ledger;

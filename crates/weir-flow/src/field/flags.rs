@@ -3,13 +3,18 @@
 use std::fmt;
 
 /// Names of the nine flags, lowest bit first (RFC 9293 3.1; the ninth, once NS, is AE in Accurate ECN).
-pub(crate) const FLAG_NAMES: [&str; 9] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"];
+const FLAG_NAMES: [&str; 9] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"];
 
 /// A set of TCP flags. It reads and writes as `SYN|ACK`, the empty set as `none`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TcpFlags(pub u16);
 
 impl TcpFlags {
+    /// Names of the flags, lowest bit first.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        FLAG_NAMES.into_iter()
+    }
+
     /// Reads `SYN|ACK`, in any order and case; gives back the part that is not a flag.
     pub(crate) fn parse(text: &str) -> Result<Self, &str> {
         if text.eq_ignore_ascii_case("none") {

@@ -84,8 +84,8 @@ pub(crate) fn record(tuple: Tuple, forward: Traffic, reverse: Traffic) -> Record
 }
 
 /// A process.
-pub(crate) fn process(pid: u32, name: &str) -> Option<Arc<Process>> {
-    Some(Arc::new(Process { pid, executable: name.into(), confidence: ProcessConfidence::Proven }))
+pub(crate) fn process(pid: u32, name: &str) -> Arc<Process> {
+    Arc::new(Process { pid, executable: name.into(), confidence: ProcessConfidence::Proven })
 }
 
 /// TCP from a local curl to a server, both directions.
@@ -95,7 +95,7 @@ pub(crate) fn web() -> Record {
         traffic(10, 66, 0x12),
         traffic(20, 1514, 0x10),
     );
-    record.source.process = process(4242, "curl");
+    record.source.process = Some(process(4242, "curl"));
     record.source.owner = SocketOwner { cookie: 77, cgroup: 0 };
     record
 }

@@ -124,7 +124,7 @@ fn json_is_one_flat_object_with_the_names_of_the_table() {
 fn json_parses_and_keeps_awkward_text() {
     let mut record = web();
     let awkward = "a\"b\\c\n\t\u{1}\u{7f}é😀,";
-    record.source.process = samples::process(1, awkward);
+    record.source.process = Some(samples::process(1, awkward));
     record.end_reason = Some(EndReason::Reset);
     let mut out = String::new();
     json_line(&record, &mut out);
@@ -138,7 +138,7 @@ fn json_parses_and_keeps_awkward_text() {
 #[test]
 fn csv_has_a_column_for_every_field_and_quotes_what_must_be() {
     let mut record = web();
-    record.source.process = samples::process(1, "a,\"b\"\nc");
+    record.source.process = Some(samples::process(1, "a,\"b\"\nc"));
     let mut out = String::new();
     csv_header(&mut out);
     csv_line(&record, &mut out);
