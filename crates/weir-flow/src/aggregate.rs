@@ -308,9 +308,7 @@ impl FlowTable {
                 self.store.release(position);
             }
         }
-        let interfaces = &self.interfaces;
-        let end_all = all.is_some();
-        self.folds.tick(&tick, &self.config, |point| end_all || interfaces.locate(point).is_none(), receive);
+        self.folds.tick(&tick, &self.config, &self.interfaces, all, receive);
         if self.has_departures {
             self.interfaces.sweep();
             self.has_departures = false;

@@ -179,3 +179,83 @@ impl LedgerBook {
         pages.chain(self.closed.values()).chain([&self.unlisted])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn count(packets: u64) -> Count {
+        Count { packets, bytes: 100 * packets }
+    }
+
+    fn seen(flows: u64, overflow: u64) -> Ledger {
+        Ledger {
+            seen: count(flows + overflow),
+            flows: count(flows),
+            overflow: count(overflow),
+            ..Ledger::default()
+        }
+    }
+
+    fn book() -> LedgerBook {
+        let mut book = LedgerBook::default();
+        for (number, (role, direction)) in [
+            (Role::Uplink, Direction::Ingress),
+            (Role::Uplink, Direction::Egress),
+            (Role::PodEdge, Direction::Ingress),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let id = PointId(u32::try_from(number).unwrap());
+            let interface = "eth0".into();
+            book.set_point(Arc::new(Point { id, netns: None, ifindex: 1, interface, direction, role }));
+        }
+        book
+    }
+
+    #[test]
+    fn totals_never_mix_roles() {
+        let mut book = book();
+        book.add(PointId(0), &seen(1, 2));
+        book.add(PointId(0), &seen(10, 0));
+        book.add(PointId(1), &seen(100, 0));
+        book.add(PointId(2), &seen(1000, 0));
+        assert_eq!(book.total(Role::Uplink, Direction::Ingress), seen(11, 2));
+        assert_eq!(
+            book.totals().collect::<Vec<_>>(),
+            [(Role::PodEdge, seen(1000, 0)), (Role::Uplink, seen(111, 2))]
+        );
+        assert_eq!(book.flows(), count(1111));
+        assert!(book.is_balanced());
+    }
+
+    #[test]
+    fn what_is_not_accounted_for_unbalances_the_book_even_after_its_point_is_gone() {
+        let mut book = book();
+        book.add(PointId(1), &Ledger { non_ip: count(1), ..seen(5, 0) });
+        assert!(!book.is_balanced());
+        book.remove_point(PointId(1));
+        assert!(!book.is_balanced());
+        assert_eq!(book.get(PointId(1)), None);
+        assert_eq!(book.total(Role::Uplink, Direction::Egress).flows, count(5));
+    }
+
+    #[test]
+    fn what_no_point_stands_for_is_unlisted() {
+        let mut book = book();
+        book.add(PointId(77), &seen(3, 0));
+        book.add_unlisted(&seen(4, 0));
+        assert_eq!((book.unlisted(), book.flows()), (&seen(7, 0), count(7)));
+        assert_eq!(book.totals().count(), 0);
+    }
+
+    #[test]
+    fn a_point_that_changes_its_role_takes_its_ledger_along() {
+        let mut book = book();
+        book.add(PointId(0), &seen(3, 0));
+        let (point, _) = book.iter().next().map(|(point, ledger)| (Arc::clone(point), *ledger)).unwrap();
+        book.set_point(Arc::new(Point { role: Role::Bridge, ..(*point).clone() }));
+        assert_eq!(book.totals().collect::<Vec<_>>(), [(Role::Bridge, seen(3, 0))]);
+    }
+}

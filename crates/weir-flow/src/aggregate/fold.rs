@@ -9,6 +9,7 @@ use weir_packet::{Tuple, ipv4_words, ipv6_words};
 use super::{
     TableConfig,
     entry::{Counted, seconds},
+    interfaces::Interfaces,
 };
 use crate::{
     Count, Counters, Detail, EndReason, Endpoint, Initiator, Monotonic, Observation, Point, PointId, Record,
@@ -78,14 +79,19 @@ impl Folds {
         &mut self,
         tick: &Tick,
         config: &TableConfig,
-        is_gone: impl Fn(PointId) -> bool,
+        interfaces: &Interfaces,
+        all: Option<EndReason>,
         receive: &mut dyn FnMut(Record),
     ) {
         self.rows.retain(|key, row| {
-            let end_reason = if is_gone(key.point) {
-                Some(EndReason::Shutdown)
-            } else {
-                (tick.monotonic - row.counted.last >= config.other_idle).then_some(EndReason::Idle)
+            let end_reason = match interfaces.locate(key.point) {
+                Some((interface, direction)) => {
+                    // It may have been renamed.
+                    row.point = Arc::clone(interfaces.point(interface, direction));
+                    let is_idle = tick.monotonic - row.counted.last >= config.other_idle;
+                    is_idle.then_some(EndReason::Idle).or(all)
+                }
+                None => Some(EndReason::Shutdown),
             };
             if end_reason.is_some()
                 || row.is_changed && config.emit.is_due(row.exported_s, tick, config.active)

@@ -89,11 +89,11 @@ impl Interfaces {
         }
     }
 
-    /// The interface of which `point` is the direction that is missing.
+    /// The interface of which `point` is the direction that is not counted, but the other one is.
     fn other_half(&self, point: &Point) -> Option<u32> {
         let is_it = |pair: &Pair| {
             let other = pair.points[point.direction.opposite() as usize].point();
-            matches!(pair.points[point.direction as usize], Side::Mirrored(_))
+            !matches!(pair.points[point.direction as usize], Side::Present(_))
                 && !pair.is_gone()
                 && (other.ifindex, &other.netns) == (point.ifindex, &point.netns)
         };
