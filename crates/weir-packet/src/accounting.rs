@@ -3,6 +3,9 @@
 //! Lengths are bytes from the link-layer header on (from the IP header on devices without one), without frame check
 //! sequence and preamble.
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of one VLAN tag, which the network card has stripped or will insert, on each frame.
 pub const VLAN_TAG_BYTES: u64 = 4;
 

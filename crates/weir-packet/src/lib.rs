@@ -10,6 +10,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::inline_always, reason = "calls cost in the kernel, where arguments are five registers")]
 
+#[cfg(test)]
+extern crate std;
+
 mod accounting;
 mod icmp;
 mod parse;

@@ -20,15 +20,16 @@
 //! - Addresses are those of the IP header; a routing header (RFC 8200 4.4) or mobility options do not change them.
 //! - 802.3 frames, whose type field is a length (below 0x600), are non-IP with ethertype 0.
 
+mod network;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use crate::{
-    icmp::answering_type,
-    plain::{TCP_BYTES, UDP_BYTES, flags_and_length},
-    tuple::{Details, Tuple, ipv4_words, ipv6_words, protocol},
+    tuple::{Details, Tuple},
     window::{Buffer, WINDOW, Window},
 };
+use network::{ipv4, ipv6};
 
 /// Values of the type field of an Ethernet header that mean something here (IEEE registration authority).
 pub mod ethertype {
@@ -49,14 +50,7 @@ pub mod ethertype {
 /// Most VLAN tags that are passed over in a frame; with more it is not IP.
 const TAGS: usize = 4;
 
-/// Most IPv6 extension headers that are passed over.
-const EXTENSIONS: usize = 8;
-
 const ETHERNET_BYTES: usize = 14;
-
-const SCTP_BYTES: usize = 12;
-
-const ICMP_BYTES: usize = 8;
 
 /// What precedes the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +126,57 @@ pub fn parse(
 
 /// Parses the beginning of a frame that lies in a slice of any length.
 ///
+/// The two fragments of RFC 791 appendix A, example 2; only the first has the ports:
+///
 /// ```
-/// use weir_packet::{Link, Parsed, ethertype, parse_bytes};
-/// // RFC 826: an ARP request starts with the Ethernet header of a broadcast.
+/// use weir_packet::{Link, Parsed, parse_bytes};
+/// let mut packet = [
+///     0x45, 0x00, 0x01, 0x14, 0x00, 0x6f, 0x20, 0x00, 0x7b, 0x06, 0x00, 0x00, 192, 0, 2, 1, 198, 51, 100, 7,
+///     0xc0, 0x00, 0x00, 0x50, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x50, 0x02, 0x00, 0x00,
+/// ];
+/// let Parsed::Ip(first) = parse_bytes(&packet, 276, Link::Ip, None, None) else { panic!() };
+/// assert_eq!((first.tuple.source_port(), first.tuple.destination_port()), (49152, 80));
+/// assert_eq!((first.tcp_flags, first.header_length, first.ttl), (0x002, 40, 123));
+///
+/// packet[2..8].copy_from_slice(&[0x00, 0xd8, 0x00, 0x6f, 0x00, 0x20]);
+/// let Parsed::Ip(second) = parse_bytes(&packet, 216, Link::Ip, None, None) else { panic!() };
+/// assert!(second.tuple.is_fragment());
+/// assert_eq!((second.tuple.source_port(), second.header_length), (0, 20));
+/// ```
+///
+/// An echo request (RFC 792, "Echo or Echo Reply Message") behind a tag (IEEE 802.1Q 9.6):
+///
+/// ```
+/// use weir_packet::{Link, Parsed, parse_bytes};
+/// let frame = [
+///     2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0x00, 0x20, 0x64, 0x08, 0x00,
+///     0x45, 0x00, 0x00, 0x1c, 0x00, 0x01, 0x40, 0x00, 0x40, 0x01, 0x00, 0x00, 192, 0, 2, 1, 198, 51, 100, 7,
+///     0x08, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x01,
+/// ];
+/// let Parsed::Ip(headers) = parse_bytes(&frame, 46, Link::Ethernet, None, None) else { panic!() };
+/// assert_eq!(headers.tuple.icmp(), Some((8, 0)));
+/// assert_eq!(headers.tuple.vlan(), Some(100));
+/// assert!(headers.tuple.is_icmp_query());
+/// assert_eq!(headers.header_length, 46);
+/// ```
+///
+/// SCTP (RFC 9260 3.1) behind hop-by-hop options (RFC 8200 4.3) that hold a jumbo payload (RFC 2675 2):
+///
+/// ```
+/// use weir_packet::{Link, Parsed, parse_bytes, protocol};
+/// let mut packet = [0; 60];
+/// packet[..8].copy_from_slice(&[0x60, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40]);
+/// packet[40..48].copy_from_slice(&[132, 0x00, 0xc2, 0x04, 0x00, 0x01, 0x00, 0x00]);
+/// packet[48..52].copy_from_slice(&[0x0b, 0x59, 0x0b, 0x5a]);
+/// let Parsed::Ip(headers) = parse_bytes(&packet, 65616, Link::Ip, None, None) else { panic!() };
+/// assert_eq!(headers.tuple.protocol(), protocol::SCTP);
+/// assert_eq!((headers.tuple.source_port(), headers.tuple.destination_port()), (2905, 2906));
+/// ```
+///
+/// An ARP request (RFC 826) is not IP:
+///
+/// ```
+/// use weir_packet::{Link, Parsed, parse_bytes};
 /// let mut frame = [0xff; 60];
 /// frame[12..14].copy_from_slice(&[0x08, 0x06]);
 /// assert_eq!(parse_bytes(&frame, 60, Link::Ethernet, None, None), Parsed::NonIp { ethertype: 0x0806 });
@@ -203,211 +245,4 @@ const fn tag(vlan: Option<u16>) -> Details {
         Some(tag) => Details::from_bits(0).with_vlan(tag),
         None => Details::from_bits(0),
     }
-}
-
-/// Reads an IPv4 header, RFC 791 3.1.
-#[inline(always)]
-fn ipv4(window: &mut Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
-    let header: [u8; 20] = window.read(start.offset)?;
-    let header_bytes = usize::from(header[0] & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let behind = start.offset + header_bytes;
-    if header[0] >> 4 != 4
-        || header_bytes < 20
-        || behind > frame_length
-        || (total != 0 && total < header_bytes)
-    {
-        return None;
-    }
-    window.shorten(if total == 0 { frame_length } else { start.offset + total });
-    // Of these 16 bits three are flags.
-    let is_first = u16::from_be_bytes([header[6], header[7]]) << 3 == 0;
-    let upper = Upper {
-        offset: behind,
-        protocol: header[9],
-        reach: if is_first { Reach::Header } else { Reach::LaterFragment },
-    };
-    let transport = transport(window, false, upper).merged(window);
-    // Read anew: the twenty bytes would otherwise wait on the stack, eight bytes each.
-    let header: [u8; 20] = window.read(start.offset)?;
-    Some(Headers {
-        tuple: Tuple::new(
-            ipv4_words([header[12], header[13], header[14], header[15]]),
-            ipv4_words([header[16], header[17], header[18], header[19]]),
-            transport.details.joined(start.tag),
-        ),
-        header_length: at_most(transport.end, frame_length),
-        tcp_flags: transport.tcp_flags,
-        dscp: header[1] >> 2,
-        ttl: header[8],
-    })
-}
-
-/// Reads an IPv6 header, RFC 8200 3.
-#[inline(always)]
-fn ipv6(window: &mut Window<'_>, frame_length: usize, start: Start) -> Option<Headers> {
-    let header: [u8; 40] = window.read(start.offset)?;
-    if header[0] >> 4 != 6 {
-        return None;
-    }
-    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    window.shorten(if payload == 0 { frame_length } else { start.offset + 40 + payload });
-    let upper = extensions(window, start.offset + 40, header[6]);
-    let transport = transport(window, true, upper).merged(window);
-    let header: [u8; 8] = window.read(start.offset)?;
-    let source = window.read(start.offset + 8)?;
-    let destination = window.read(start.offset + 24)?;
-    Some(Headers {
-        tuple: Tuple::new(ipv6_words(source), ipv6_words(destination), transport.details.joined(start.tag)),
-        header_length: at_most(transport.end, frame_length),
-        tcp_flags: transport.tcp_flags,
-        dscp: (header[0] & 0x0f) << 2 | header[1] >> 6,
-        ttl: header[7],
-    })
-}
-
-/// The protocol above IP, and where its header would start.
-#[derive(Clone, Copy)]
-struct Upper {
-    offset: usize,
-    protocol: u8,
-    reach: Reach,
-}
-
-/// Whether the header of the protocol above IP is at its place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// It is.
-    Header,
-    /// It is in another fragment.
-    LaterFragment,
-    /// The chain of extension headers could not be followed to its end.
-    Lost,
-}
-
-/// Passes over the extension headers of IPv6, RFC 8200 4.
-#[inline(always)]
-fn extensions(window: &mut Window<'_>, offset: usize, next_header: u8) -> Upper {
-    let mut upper = Upper { offset, protocol: next_header, reach: Reach::Header };
-    for _ in 0..EXTENSIONS {
-        if !is_extension(upper.protocol) {
-            return upper;
-        }
-        // Next header, length, and of a fragment header the offset in 13 bits; each has eight bytes at least.
-        let Some(extension) = window.read::<8>(upper.offset) else { break };
-        let length = usize::from(extension[1]);
-        upper.offset += match upper.protocol {
-            protocol::FRAGMENT => 8,
-            // In words of four bytes, not counting two (RFC 4302 2.2).
-            protocol::AH => (length + 2) * 4,
-            // In words of eight bytes, not counting one (RFC 8200 4.3).
-            _ => (length + 1) * 8,
-        };
-        let is_later = upper.protocol == protocol::FRAGMENT
-            && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0;
-        upper.protocol = extension[0];
-        upper.offset = window.forget_offset(upper.offset);
-        if is_later {
-            upper.reach = Reach::LaterFragment;
-            return upper;
-        }
-    }
-    if is_extension(upper.protocol) {
-        upper.reach = Reach::Lost;
-    }
-    upper
-}
-
-/// Whether more headers follow this one (IANA "IPv6 Extension Header Types", without ESP).
-#[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::AH
-            | protocol::DESTINATION_OPTIONS
-            | protocol::MOBILITY
-            | protocol::HIP
-            | protocol::SHIM6
-    )
-}
-
-/// What the transport header says.
-struct Transport {
-    details: Details,
-    /// Offset of its end from the start of the frame.
-    end: usize,
-    tcp_flags: u16,
-}
-
-impl Transport {
-    /// The same, with the paths that led to it merged.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the flags were 16 bits before")]
-    fn merged(self, window: &mut Window<'_>) -> Self {
-        let details = Details::from_bits(window.forget(self.details.bits()));
-        let end_and_flags = window.forget_offset(self.end << 16 | usize::from(self.tcp_flags));
-        Self { details, end: end_and_flags >> 16, tcp_flags: (end_and_flags & 0xffff) as u16 }
-    }
-}
-
-#[inline(always)]
-fn transport(window: &Window<'_>, is_ipv6: bool, upper: Upper) -> Transport {
-    let Upper { offset, protocol, reach } = upper;
-    let details = Details::new(is_ipv6, protocol);
-    match reach {
-        Reach::LaterFragment => {
-            return Transport { details: details.with_fragment(), end: offset, tcp_flags: 0 };
-        }
-        Reach::Lost => return Transport { details: details.with_truncated(), end: offset, tcp_flags: 0 },
-        Reach::Header => {}
-    }
-    let is_icmp = protocol == if is_ipv6 { protocol::ICMPV6 } else { protocol::ICMP };
-    let least = match protocol {
-        protocol::TCP => TCP_BYTES,
-        protocol::UDP => UDP_BYTES,
-        protocol::SCTP => SCTP_BYTES,
-        _ if is_icmp => ICMP_BYTES,
-        // By number alone.
-        _ => return Transport { details, end: offset, tcp_flags: 0 },
-    };
-    let Some([first, second, third, fourth]) = window.read::<4>(offset) else {
-        return Transport { details: details.with_truncated(), end: offset + least, tcp_flags: 0 };
-    };
-    if is_icmp {
-        return Transport {
-            details: icmp(details, is_ipv6, first, second),
-            end: offset + least,
-            tcp_flags: 0,
-        };
-    }
-    let details =
-        details.with_ports(u16::from_be_bytes([first, second]), u16::from_be_bytes([third, fourth]));
-    // Bytes 12 and 13 of a TCP header are the data offset and the flags.
-    if protocol == protocol::TCP
-        && let Some(bytes) = window.read::<2>(offset + 12)
-    {
-        let (tcp_flags, length) = flags_and_length(bytes);
-        return Transport { details, end: offset + length, tcp_flags };
-    }
-    Transport { details, end: offset + least, tcp_flags: 0 }
-}
-
-/// Type and code, or of queries and their answers both types.
-///
-/// A query with a code other than 0 (node information has some) is not paired: its code would be lost.
-#[inline(always)]
-const fn icmp(details: Details, is_ipv6: bool, kind: u8, code: u8) -> Details {
-    match answering_type(is_ipv6, kind) {
-        Some(answer) if code == 0 => details.with_ports(kind as u16, answer as u16).with_icmp_query(),
-        _ => details.with_ports(kind as u16, code as u16),
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "frame_length came as 32 bits")]
-fn at_most(end: usize, frame_length: usize) -> u32 {
-    end.min(frame_length) as u32
 }

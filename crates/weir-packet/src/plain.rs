@@ -66,7 +66,7 @@ const fn transport_bytes(protocol: u8) -> Option<usize> {
 ///
 /// ```
 /// use weir_packet::{plain, protocol};
-/// // RFC 791 3.1, example 1, with a UDP header (RFC 768): 192.0.2.1:53 -> 198.51.100.7:4096, total length 29.
+/// // The header of RFC 791 appendix A, example 1, before a UDP header of RFC 768 and one byte.
 /// let bytes = [
 ///     0x45, 0xb8, 0x00, 0x1d, 0x00, 0x6f, 0x40, 0x00, 0x7b, 0x11, 0x00, 0x00, 192, 0, 2, 1, 198, 51, 100, 7,
 ///     0x00, 0x35, 0x10, 0x00, 0x00, 0x09, 0x00, 0x00,
@@ -104,6 +104,23 @@ pub const fn ipv4(bytes: &[u8; 28]) -> Option<Plain> {
 ///
 /// `None` unless version 6, TCP or UDP as the next header, and a payload length that holds the transport header or is
 /// 0 (super-packets beyond 64 KiB).
+///
+/// ```
+/// use weir_packet::{plain, protocol};
+/// // RFC 8200 3: version, traffic class and flow label, payload length, next header, hop limit, addresses; RFC 9293 3.1.
+/// let mut bytes = [0; 48];
+/// bytes[..8].copy_from_slice(&[0x6b, 0x80, 0x00, 0x01, 0x00, 0x14, 0x06, 0x40]);
+/// bytes[8..12].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+/// bytes[39] = 1;
+/// bytes[40..44].copy_from_slice(&[0xc0, 0x00, 0x01, 0xbb]);
+/// let plain = plain::ipv6(&bytes).unwrap();
+/// assert_eq!((plain.protocol, plain.dscp, plain.ttl), (protocol::TCP, 46, 64));
+/// assert_eq!(plain.tuple().source().to_string(), "2001:db8::");
+/// assert_eq!((plain.tuple().source_port(), plain.tuple().destination_port()), (49152, 443));
+/// // A fragment header (RFC 8200 4.5) is for the general parser.
+/// bytes[6] = 44;
+/// assert_eq!(plain::ipv6(&bytes), None);
+/// ```
 #[inline(always)]
 pub const fn ipv6(bytes: &[u8; 48]) -> Option<Plain> {
     let protocol = bytes[6];

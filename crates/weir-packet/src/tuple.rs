@@ -1,5 +1,8 @@
 //! [`Tuple`]: who talks to whom, in five machine words that hash and compare quickly.
 
+#[cfg(test)]
+mod tests;
+
 use core::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
