@@ -10,6 +10,7 @@ pub mod community_id;
 pub mod field;
 pub mod filter;
 pub mod format;
+pub mod group;
 pub mod initiator;
 pub mod ledger;
 pub mod observation;

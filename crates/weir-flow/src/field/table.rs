@@ -1,10 +1,12 @@
 //! The table itself.
 
+use std::borrow::Cow;
+
 use super::{
     Cardinality::{self, High, Low, Medium},
     Field, Kind, TcpFlags, Value, names,
 };
-use crate::{Detail, Endpoint, Record, Traffic};
+use crate::{Detail, Endpoint, Record, Traffic, community_id};
 
 const TCP: u8 = weir_packet::protocol::TCP;
 
@@ -174,6 +176,16 @@ pub const FIELDS: &[Field] = &[
         |record| Value::Boolean(record.tuple.is_truncated()),
     )
     .groupable(Low),
+    Field::new(
+        "flow.community_id",
+        Kind::Text,
+        "Community ID version 1, the same for both directions, by which other tools know the flow.",
+        |record| match record.detail {
+            Detail::Flow => Value::Text(Cow::Owned(community_id(&record.tuple))),
+            Detail::Folded => Value::Absent,
+        },
+    )
+    .groupable(High),
     Field::new(
         "flow.end_reason",
         Kind::Text,

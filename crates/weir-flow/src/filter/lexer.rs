@@ -110,10 +110,15 @@ fn word_length(rest: &str) -> usize {
             other => other.is_whitespace(),
         };
         if ends {
-            return index;
+            return index + community_id_padding(&rest[..index], &rest[index..]);
         }
     }
     rest.len()
+}
+
+/// Length of the `=` at the end of a Community ID (`1:wCb3OG7yAFWelaUydu0D+125CLM=`), so that it needs no quotes.
+fn community_id_padding(word: &str, after: &str) -> usize {
+    usize::from(word.len() == 29 && word.starts_with("1:") && after.starts_with('='))
 }
 
 fn quoted(rest: &str, start: usize, quote: char) -> Result<(TokenKind, usize), ParseError> {

@@ -79,6 +79,7 @@ fn conditions_hold_for_a_web_request() {
         "iface=eth0",
         "flow.fragment=false",
         "source.socket.cookie=77",
+        "flow.community_id=1:A6tImwjrdxXM4zOG3QdetvFAJ8M= and proto=tcp",
         "not port=53",
         "! port=53",
         "port not in 53,67",
