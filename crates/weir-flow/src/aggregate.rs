@@ -194,12 +194,14 @@ impl FlowTable {
 
     /// Ends what is over at this time and collects the records that [`TableConfig::emit`] asks for.
     pub fn tick(&mut self, tick: Tick) -> Drained {
-        let mut records = Vec::with_capacity(self.changed);
+        let mut records =
+            Vec::with_capacity(if self.config.emit == Emit::EveryTick { self.changed } else { 0 });
         let balance = self.tick_each(tick, &mut |record| records.push(record));
         Drained { records, balance }
     }
 
-    /// As [`FlowTable::tick`], but hands over one record after another, so that they need no memory at a time.
+    /// As [`FlowTable::tick`], but hands over one record after another. All records of a full table together take more
+    /// memory than the table.
     pub fn tick_each(&mut self, tick: Tick, receive: &mut dyn FnMut(Record)) -> Balance {
         self.pass(tick, None, receive)
     }

@@ -133,3 +133,56 @@ const fn asks(tuple: &Tuple) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_packet::{Details, answering_type, protocol};
+
+    use super::*;
+
+    #[test]
+    fn of_every_pair_of_icmp_types_one_asks() {
+        for (is_ipv6, number) in [(false, protocol::ICMP), (true, protocol::ICMPV6)] {
+            let mut pairs = 0;
+            for kind in 0..=u8::MAX {
+                let Some(answer) = answering_type(is_ipv6, kind) else { continue };
+                let details = Details::new(is_ipv6, number).with_icmp_query();
+                let query = Tuple::new([1; 2], [2; 2], details.with_ports(kind.into(), answer.into()));
+                assert_ne!(asks(&query), asks(&query.reversed()), "{kind} {answer}");
+                pairs += 1;
+            }
+            assert!(pairs > 0);
+        }
+    }
+
+    #[test]
+    fn a_simultaneous_open_proves_nothing() {
+        let details = Details::new(false, protocol::TCP).with_ports(10, 20);
+        let evidence = Evidence {
+            tuple: Tuple::new([1; 2], [2; 2], details),
+            openings: [1, 1],
+            had_syn: [true, true],
+            opener: Way::Canonical,
+            opener_is_certain: false,
+        };
+        assert_eq!(evidence.weigh(&Listeners::default()), (Way::Reverse, Initiator::LowerPort));
+    }
+
+    #[test]
+    fn listeners_at_both_ends_prove_nothing() {
+        let details = Details::new(false, protocol::UDP).with_ports(10, 20);
+        let listener =
+            |port| Listener { address: Some("::".parse().unwrap()), port, protocol: protocol::UDP };
+        let listeners: Listeners = [listener(10), listener(20)].into_iter().collect();
+        let evidence = Evidence {
+            tuple: Tuple::new([0, 0xffff_0a00_0001], [0, 0xffff_0a00_0002], details),
+            openings: [0; 2],
+            had_syn: [false; 2],
+            opener: Way::Canonical,
+            opener_is_certain: true,
+        };
+        assert_eq!(evidence.weigh(&listeners), (Way::Canonical, Initiator::FirstPacket));
+        let listeners: Listeners = [listener(10)].into_iter().collect();
+        assert_eq!(evidence.weigh(&listeners), (Way::Reverse, Initiator::Listener));
+    }
+}

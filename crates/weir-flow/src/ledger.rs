@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Direction, Point, PointId, Role};
+use crate::{Balance, Direction, Point, PointId, Role};
 
 /// Packets and bytes on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,9 +164,15 @@ impl LedgerBook {
         Role::ALL.into_iter().map(total_of).filter(|(_, total)| *total != Ledger::default())
     }
 
-    /// Σ of the flows that were read at all points, which is what a `FlowTable` must have observed.
+    /// Σ of the flows that were read at the known points.
     pub fn flows(&self) -> Count {
-        self.all().fold(Count::default(), |sum, ledger| sum + ledger.flows)
+        let pages = self.pages.values().map(|page| &page.ledger);
+        pages.chain(self.closed.values()).fold(Count::default(), |sum, ledger| sum + ledger.flows)
+    }
+
+    /// Whether a flow table that was given all of them still has them all, in flows or in coarser rows.
+    pub fn agrees_with(&self, balance: &Balance) -> bool {
+        self.flows() == balance.table + balance.ended + balance.folded
     }
 
     /// Whether at every point every packet and byte that was seen is accounted for.
@@ -228,6 +234,10 @@ mod tests {
         );
         assert_eq!(book.flows(), count(1111));
         assert!(book.is_balanced());
+        let balance =
+            Balance { table: count(1000), ended: count(100), folded: count(11), ..Balance::default() };
+        assert!(book.agrees_with(&balance));
+        assert!(!book.agrees_with(&Balance { folded: count(10), ..balance }));
     }
 
     #[test]
@@ -246,7 +256,8 @@ mod tests {
         let mut book = book();
         book.add(PointId(77), &seen(3, 0));
         book.add_unlisted(&seen(4, 0));
-        assert_eq!((book.unlisted(), book.flows()), (&seen(7, 0), count(7)));
+        assert_eq!((book.unlisted(), book.flows()), (&seen(7, 0), count(0)));
+        assert!(book.is_balanced());
         assert_eq!(book.totals().count(), 0);
     }
 
