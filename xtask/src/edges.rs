@@ -29,7 +29,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 ];
 
 /// Outside crates that would bring I/O, clocks or an async runtime into the pure crates, or another JSON beside the
-/// table of fields.
+/// table of fields. (jiff may be named: it formats times that it is given.)
 const NOT_IN_PURE: &[&str] = &[
     "chrono",
     "futures",

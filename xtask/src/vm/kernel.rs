@@ -48,9 +48,10 @@ pub(super) fn fetch(series: &str) -> anyhow::Result<Kernel> {
     fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
     let archive = Archive::open(&kernels.join("apt").join(suite), suite)?;
     let version = archive.newest_kernel(plain, flavour)?;
-    // Since Debian 14 the modules are a package of their own.
     archive.unpack(&format!("linux-image-{version}"), &partial)?;
-    if !module_directory(&partial).join(&version).is_dir() {
+    // Since Debian 14 that package is an empty one, and depends on these.
+    if unpacked(&partial).is_err() {
+        archive.unpack(&format!("linux-binary-{version}"), &partial)?;
         archive.unpack(&format!("linux-modules-{version}"), &partial)?;
     }
     index_modules(&partial, &version)?;
@@ -58,24 +59,27 @@ pub(super) fn fetch(series: &str) -> anyhow::Result<Kernel> {
     unpacked(&directory)
 }
 
+/// Finds the kernel in an unpacked package: named after its version in `boot`, or, since Debian 14, beside its modules.
 fn unpacked(directory: &Path) -> anyhow::Result<Kernel> {
-    let boot = directory.join("boot");
-    for entry in fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))? {
-        let image = entry?.path();
+    for image in entries(&directory.join("boot")) {
         let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(version) = name.strip_prefix("vmlinuz-") {
             return Ok(Kernel { version: version.to_owned(), image });
         }
     }
-    bail!("{} holds no kernel: remove {} to fetch it again", boot.display(), directory.display())
+    for modules in entries(&directory.join("usr/lib/modules")) {
+        let version = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let image = modules.join("vmlinuz");
+        if image.is_file() {
+            return Ok(Kernel { version, image });
+        }
+    }
+    bail!("{0} holds no kernel: remove it to fetch it again", directory.display())
 }
 
-fn module_directory(root: &Path) -> PathBuf {
-    ["lib/modules", "usr/lib/modules"]
-        .map(|directory| root.join(directory))
-        .into_iter()
-        .find(|directory| directory.is_dir())
-        .unwrap_or_else(|| root.join("lib/modules"))
+/// What a directory holds; a missing one holds nothing.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Writes the index by which `modprobe` finds modules and what they need.
@@ -139,8 +143,7 @@ impl Archive {
         eprintln!("  {package}");
         let download = self.directory.join("download");
         command::output(self.apt("apt-get").args(["download", "-q", package]))?;
-        for entry in fs::read_dir(&download)? {
-            let file = entry?.path();
+        for file in entries(&download) {
             command::output(Command::new("dpkg").arg("-x").arg(&file).arg(root))?;
             fs::remove_file(&file)?;
         }
