@@ -1,4 +1,4 @@
-//! Records as text: JSON lines, CSV, the log block.
+//! Records as text: JSON lines, CSV, the log block, a table.
 //!
 //! Everything appends to a `String`; nothing writes, colours or looks at a clock. JSON and CSV follow
 //! [`FIELDS`](crate::field::FIELDS), so a new field appears in both by itself.
@@ -8,6 +8,7 @@ mod json;
 mod log;
 #[cfg(test)]
 pub(crate) mod samples;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -15,4 +16,5 @@ pub use self::{
     csv::{csv_header, csv_line},
     json::{json_line, json_text},
     log::{log_block, log_lines},
+    table::{TableOptions, table},
 };

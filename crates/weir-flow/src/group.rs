@@ -149,7 +149,7 @@ mod tests {
     fn flow(role: Role, direction: Direction, port: u16, packets: (u64, u64)) -> Record {
         let tuple = tuple(6, ("10.0.0.1", 50_000), ("10.0.0.2", port));
         let mut record = record(tuple, traffic(packets.0, 100, 0), traffic(packets.1, 60, 0));
-        record.point = Arc::new(Point { role, direction, ..(*point()).clone() });
+        record.point = Arc::new(Point { direction, role, ..(*point()).clone() });
         record
     }
 
