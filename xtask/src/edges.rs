@@ -30,20 +30,8 @@ const RESERVED: &[(&str, &[&str])] = &[
 
 /// Outside crates that would bring I/O, clocks or an async runtime into the pure crates, or another JSON beside the
 /// table of fields. (jiff may be named: it formats times that it is given.)
-const NOT_IN_PURE: &[&str] = &[
-    "chrono",
-    "futures",
-    "jiff",
-    "libc",
-    "mio",
-    "nix",
-    "rustix",
-    "serde",
-    "serde_json",
-    "socket2",
-    "time",
-    "tokio",
-];
+const NOT_IN_PURE: &[&str] =
+    &["chrono", "futures", "libc", "mio", "nix", "rustix", "serde", "serde_json", "socket2", "time", "tokio"];
 const PURE: &[&str] = &["weir-common", "weir-packet", "weir-flow"];
 
 /// Fails with the list of all edges that should not be.
