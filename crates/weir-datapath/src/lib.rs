@@ -5,4 +5,7 @@
 
 pub mod features;
 pub mod instance;
+pub mod interface;
 pub mod netns;
+pub mod role;
+pub mod witness;

@@ -125,8 +125,11 @@ impl Netns {
     /// Runs `work` inside, on a thread of its own, and returns what it returns. A panic goes on in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         on_own_thread(&self.label(), || {
-            setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
-                .map_err(|source| NetnsError::Enter { netns: self.label(), source })?;
+            // Whoever is inside already needs no privilege.
+            if Self::current()? != *self {
+                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+                    .map_err(|source| NetnsError::Enter { netns: self.label(), source })?;
+            }
             Ok(work())
         })?
     }
@@ -233,10 +236,8 @@ mod tests {
         let current = Netns::current().unwrap();
         assert_eq!(current, Netns::current().unwrap());
         assert_eq!(current.name(), None);
-        match Netns::open(&process::id().to_string()) {
-            Ok(by_pid) => assert_eq!(by_pid.identity(), current.identity()),
-            Err(error) => assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}"),
-        }
+        let by_pid = Netns::open(&process::id().to_string()).unwrap();
+        assert_eq!(by_pid.identity(), current.identity());
     }
 
     #[test]
