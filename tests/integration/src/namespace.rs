@@ -2,10 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Write},
     os::fd::{AsFd, AsRawFd},
     os::unix::process::CommandExt,
-    process::{self, Command},
+    process::{self, Command, Stdio},
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -73,6 +74,20 @@ impl Namespace {
     /// Runs `ip ARGUMENTS`, split at white space, and returns what it printed. Panics if it fails.
     pub fn ip(&self, arguments: &str) -> String {
         self.tool("ip", arguments)
+    }
+
+    /// Runs several `ip` commands in one process.
+    pub fn ip_batch(&self, commands: &[impl AsRef<str>]) {
+        let mut ip = self.command("ip");
+        ip.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = ip.spawn().expect("ip is installed");
+        let mut input = child.stdin.take().expect("it is piped");
+        for command in commands {
+            writeln!(input, "{}", command.as_ref()).expect("ip reads its commands");
+        }
+        drop(input);
+        let output = child.wait_with_output().expect("ip ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Runs `tc ARGUMENTS` as [`Namespace::ip`] does.
