@@ -157,8 +157,14 @@ pub const ROLE_LOOPBACK: u8 = 4;
 /// A bridge.
 pub const ROLE_BRIDGE: u8 = 5;
 
-/// Packets that leave here after having come in at another counted interface are duplicates.
+/// Packets that leave here after having come in at an interface with [`POINT_COUNTED`] are duplicates.
 pub const POINT_DEDUPLICATE: u8 = 1;
+/// What comes in here is counted, here or at the interface behind it (a bridge, whose ports are counted).
+pub const POINT_COUNTED: u8 = 2;
+/// What comes in here is not counted; for packet sockets, which see both directions.
+pub const POINT_SKIP_INGRESS: u8 = 4;
+/// What goes out here is not counted; for packet sockets.
+pub const POINT_SKIP_EGRESS: u8 = 8;
 
 /// Most conditions in a filter of the kernel (see [`FilterTerm`]).
 pub const FILTER_TERMS: usize = 32;
@@ -181,7 +187,7 @@ pub const TERM_FAMILY: u8 = 4;
 pub struct FilterTerm {
     /// One of the `TERM_` constants; 0 ends the list.
     pub field: u8,
-    /// Number of the clause, ascending from 0 without gaps.
+    /// Number of the clause, ascending from 1 without gaps.
     pub clause: u8,
     /// Not used, zero.
     pub reserved: [u8; 2],

@@ -1,0 +1,113 @@
+//! Maps and constants of the `flow` object.
+//!
+//! Sizes given here are minima; the loader overrides them. Everything a packet writes exists once per generation
+//! and once per CPU, so that one CPU alone writes it and user space reads only what nobody writes.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use weir_common::flow::{
+    FILTER_TERMS, FilterTerm, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS,
+};
+use weir_packet::Buffer;
+
+/// CPUs that this machine may ever have.
+#[unsafe(no_mangle)]
+pub(crate) static CPUS: Global<u32> = Global::new(1);
+
+/// log2 of the slots of a CPU.
+#[unsafe(no_mangle)]
+pub(crate) static SLOT_BITS: Global<u32> = Global::new(4);
+
+/// Rows of the ledger in one generation on one CPU.
+#[unsafe(no_mangle)]
+pub(crate) static ROWS: Global<u32> = Global::new(2);
+
+/// Whether the programs of this instance are TC programs (1) or socket filters (0).
+#[unsafe(no_mangle)]
+pub(crate) static TC_HOOK: Global<u32> = Global::new(0);
+
+/// Odd random multipliers of the slot hash, so that nobody outside can choose colliding flows.
+#[unsafe(no_mangle)]
+pub(crate) static SEED: Global<[u64; KEY_WORDS]> = Global::new([1; KEY_WORDS]);
+
+/// Which generation is live, 0 or 1. Written by user space alone.
+#[btf_map]
+pub(crate) static GENERATION: Array<u32, 1> = Array::new();
+
+/// The first place of a flow: `[generation][cpu][slot]`. User space reads and clears it by `mmap`.
+#[btf_map]
+pub(crate) static SLOTS: Array<Slot, 64, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Hash map inside [`OVERFLOW`]. Words, not structures: kernels before 6.2 refuse to put a map that was created
+/// without BTF in the place of one whose value is a structure.
+pub(crate) type OverflowMap = HashMap<[u64; KEY_WORDS], [u64; VALUE_WORDS], 1>;
+
+/// Flows that found no slot, one map per generation. When it is full, packets count as overflow in the ledger.
+#[btf_map]
+pub(crate) static OVERFLOW: ArrayOfMaps<OverflowMap, { GENERATIONS as usize }> = ArrayOfMaps::new();
+
+/// The ledger: `[generation][cpu][row]`. User space reads and clears it by `mmap`.
+#[btf_map]
+pub(crate) static LEDGER: Array<LedgerRow, 64, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Interfaces by the low 16 bits of their index.
+#[btf_map]
+pub(crate) static POINTS: Array<PointEntry, 65_536> = Array::new();
+
+/// Conditions that new flows must meet, one set per generation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct FilterSet {
+    /// The conditions; the first with field 0 ends the list.
+    pub(crate) terms: [FilterTerm; FILTER_TERMS],
+}
+
+/// The filter of each generation. No condition means that everything passes.
+#[btf_map]
+pub(crate) static FILTER: Array<FilterSet, { GENERATIONS as usize }> = Array::new();
+
+/// Never used by a program: updating a map of maps makes user space wait until no program that started before is
+/// still running (`maybe_wait_bpf_programs`, since 4.20, 1ae80cf31938).
+#[btf_map]
+pub(crate) static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// What the general parser found.
+#[repr(C)]
+pub(crate) struct Parsed {
+    /// Words of the tuple.
+    pub(crate) words: [u64; 5],
+    /// Bytes from the link header to the end of the transport header.
+    pub(crate) header_length: u64,
+    /// TCP flags.
+    pub(crate) tcp_flags: u16,
+    /// DSCP.
+    pub(crate) dscp: u8,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Not used.
+    pub(crate) reserved: [u8; 4],
+}
+
+/// Memory of one CPU that would not fit the stack.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// First bytes of the packet.
+    pub(crate) headers: Buffer,
+    /// What was found in them.
+    pub(crate) parsed: Parsed,
+    /// A new entry of the overflow map.
+    pub(crate) value: FlowValue,
+}
+
+/// One per CPU. Programs of one instance never interrupt each other on a CPU: TC and packet sockets run with bottom
+/// halves disabled.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Answer of the clock program: jiffies, then nanoseconds of the monotonic clock.
+#[btf_map]
+pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
