@@ -3,9 +3,12 @@
 //! The only user-space crate that names aya or needs a privilege. What it hands upwards are the types of
 //! `weir-flow`; the layouts of `weir-common` stay inside. It never removes what it did not create.
 
+mod bpf;
 pub mod features;
+pub mod flow;
 pub mod instance;
 pub mod interface;
 pub mod netns;
+mod object;
 pub mod role;
 pub mod witness;

@@ -4,6 +4,7 @@
 //! end. Where something is missing the functions panic: a test has no better answer. Nothing here sends outside of
 //! the namespaces it made.
 
+pub mod counting;
 mod namespace;
 mod permission;
 pub mod traffic;

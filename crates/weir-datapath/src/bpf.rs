@@ -1,0 +1,131 @@
+//! The bpf(2) commands that aya does not offer in the form needed here: emptying a hash map in batches (since 5.6,
+//! 057996380a42), which it lacks, and running a program once by its descriptor, which it ties to the program object.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+/// `BPF_PROG_TEST_RUN` of `enum bpf_cmd`.
+const TEST_RUN: libc::c_long = 10;
+
+/// `BPF_MAP_LOOKUP_AND_DELETE_BATCH` of `enum bpf_cmd`.
+const LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+
+/// Largest buffer, in entries: more never helps, because the kernel returns to us between buckets anyway.
+const MOST_ENTRIES: usize = 1 << 20;
+
+/// The `batch` member of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Buffers for emptying hash maps whose keys and values are `K` and `V` words of 64 bits.
+pub(crate) struct BatchReader<const K: usize, const V: usize> {
+    keys: Vec<[u64; K]>,
+    values: Vec<[u64; V]>,
+}
+
+impl<const K: usize, const V: usize> BatchReader<K, V> {
+    /// Buffers for `entries` at a time; they grow where a bucket of the map holds more.
+    pub(crate) fn new(entries: usize) -> Self {
+        Self { keys: vec![[0; K]; entries.max(1)], values: vec![[0; V]; entries.max(1)] }
+    }
+
+    /// Takes every entry out of the map and hands it to `sink`. Returns how many there were.
+    ///
+    /// The map must not be written meanwhile, or entries may be missed.
+    pub(crate) fn drain(
+        &mut self,
+        map: BorrowedFd<'_>,
+        mut sink: impl FnMut(&[u64; K], &[u64; V]),
+    ) -> io::Result<usize> {
+        // The kernel writes a position of 4 bytes for hash maps; room for a key is what the interface promises.
+        let mut position = [0u64; K];
+        let mut next_position = [0u64; K];
+        let mut started = false;
+        let mut total = 0;
+        loop {
+            let mut attributes = BatchAttributes {
+                in_batch: if started { position.as_ptr() as u64 } else { 0 },
+                out_batch: next_position.as_mut_ptr() as u64,
+                keys: self.keys.as_mut_ptr() as u64,
+                values: self.values.as_mut_ptr() as u64,
+                count: u32::try_from(self.keys.len()).unwrap_or(u32::MAX),
+                map_fd: map.as_raw_fd().cast_unsigned(),
+                ..BatchAttributes::default()
+            };
+            // SAFETY: every pointer is to a buffer of this function or of self that outlives the call and holds
+            // `count` entries of the sizes that the map was created with.
+            let outcome = unsafe {
+                libc::syscall(
+                    libc::SYS_bpf,
+                    LOOKUP_AND_DELETE_BATCH,
+                    &raw mut attributes,
+                    size_of::<BatchAttributes>(),
+                )
+            };
+            let error = if outcome < 0 { Some(io::Error::last_os_error()) } else { None };
+            match error.as_ref().and_then(io::Error::raw_os_error) {
+                // A bucket holds more than the buffer: nothing was taken, try again with twice the room.
+                Some(libc::ENOSPC) if self.keys.len() < MOST_ENTRIES => {
+                    let doubled = self.keys.len() * 2;
+                    self.keys.resize(doubled, [0; K]);
+                    self.values.resize(doubled, [0; V]);
+                    continue;
+                }
+                Some(libc::EINTR | libc::EAGAIN) => continue,
+                None | Some(libc::ENOENT) => {}
+                Some(_) => return Err(error.expect("an error number comes from an error")),
+            }
+            let count = (attributes.count as usize).min(self.keys.len());
+            for (key, value) in self.keys.iter().zip(&self.values).take(count) {
+                sink(key, value);
+            }
+            total += count;
+            if error.is_some() {
+                return Ok(total);
+            }
+            position = next_position;
+            started = true;
+        }
+    }
+}
+
+/// The beginning of the `test` member of `union bpf_attr`; the rest is zero by not being passed.
+#[repr(C)]
+#[derive(Default)]
+struct TestAttributes {
+    program_fd: u32,
+    return_value: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// Runs a program once on `frame`.
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+    let mut attributes = TestAttributes {
+        program_fd: program.as_raw_fd().cast_unsigned(),
+        data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ..TestAttributes::default()
+    };
+    // SAFETY: the frame outlives the call, and nothing is written but the attributes.
+    let outcome =
+        unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut attributes, size_of::<TestAttributes>()) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

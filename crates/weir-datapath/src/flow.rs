@@ -1,0 +1,21 @@
+//! The `flow` object in user space: counts every packet of the interfaces it is attached to.
+//!
+//! [`load`] gives two halves that live on different threads: a [`FlowAttacher`], which puts programs on interfaces,
+//! and a [`FlowReader`], which reads what they counted. Both directions of an interface are two observation points.
+//! What was seen equals what was read plus what the ledger names, in every drain.
+
+mod attach;
+mod clock;
+mod drain;
+mod filter;
+mod load;
+mod packet_socket;
+mod points;
+mod shared;
+mod sizes;
+
+pub use attach::{AttachError, Attached, Device, Directions, FlowAttacher, Mechanism};
+pub use clock::ClockError;
+pub use drain::{DrainError, Drained, FlowReader, TableState};
+pub use load::{AttachBy, FlowOptions, Hook, LoadError, ProgramCost, load};
+pub use sizes::Sizes;

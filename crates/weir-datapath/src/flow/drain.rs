@@ -1,0 +1,448 @@
+//! Reading what was counted: flip the generation, wait until nobody writes the old one, read and clear it.
+//!
+//! The reader belongs on a thread of its own. Each drain proves itself: for every observation point, what was seen
+//! equals the flows that were read plus what the ledger names.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, MapData, MapError},
+};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
+use weir_common::flow::{
+    EGRESS_BIT, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, Slot, VALUE_WORDS, VERDICT_KEEP,
+};
+use weir_flow::{
+    Count, Direction, Ledger, Monotonic, Observation, Point, SocketOwner, Tick, Traffic, Tuple, Wall,
+    filter::Pushdown,
+};
+
+use super::{
+    clock::{Clock, ClockError},
+    filter::{self, FILTER_WORDS},
+    load::{LoadError, take},
+    points::{Points, View},
+    shared::SharedArray,
+    sizes::Sizes,
+};
+use crate::bpf::BatchReader;
+
+type GraceMap = Array<MapData, u32>;
+
+/// Entries read from an overflow map at a time.
+const BATCH: usize = 4096;
+
+/// Time below a tenth of its size after which an overflow map is halved.
+const SHRINK_AFTER: Duration = Duration::from_mins(10);
+
+/// Word of a slot that is zero while the slot is free.
+const OCCUPIED_WORD: usize = KEY_WORDS - 1;
+
+/// Why a generation cannot be read. What was counted stays where it is and is read by the next drain that works.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The generation cannot be flipped.
+    #[error("cannot switch generations in the kernel")]
+    Flip(#[source] MapError),
+    /// The wait for running programs failed.
+    #[error("cannot wait for the kernel programs to finish")]
+    Grace(#[source] MapError),
+    /// The overflow map cannot be read.
+    #[error("cannot read the overflow map")]
+    Overflow(#[source] io::Error),
+    /// The filter cannot be set.
+    #[error("cannot set the filter in the kernel")]
+    Filter(#[source] MapError),
+    /// The kernel's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+}
+
+/// What one drain read, apart from the flows themselves.
+#[derive(Clone, Debug)]
+pub struct Drained {
+    /// When the generation was no longer written.
+    pub tick: Tick,
+    /// Every point that was listed, with what it saw in this generation.
+    pub ledgers: Vec<(Arc<Point>, Ledger)>,
+    /// Packets of interfaces that nobody listed, ingress and egress.
+    pub unlisted: [(Arc<Point>, Ledger); 2],
+    /// The kernel's table.
+    pub table: TableState,
+}
+
+/// How full the kernel's table was, and what was done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableState {
+    /// Slots in use.
+    pub slots_used: usize,
+    /// Slots in all, of one generation.
+    pub slots: usize,
+    /// Entries of the overflow map in use.
+    pub overflow_used: usize,
+    /// Entries that it could hold.
+    pub overflow: u32,
+    /// Entries that it holds from now on.
+    pub next_overflow: u32,
+    /// Why it could not be resized, if it should have been.
+    pub resize_error: Option<String>,
+    /// Time that the drain took, waiting included.
+    pub took: Duration,
+    /// Time that it waited for running programs.
+    pub waited: Duration,
+}
+
+impl TableState {
+    /// Whether packets were counted in total only, so that it is worth draining again soon.
+    pub fn is_growing(&self) -> bool {
+        self.next_overflow != self.overflow
+    }
+}
+
+/// Reads what the counting programs wrote.
+pub struct FlowReader {
+    generation: Array<MapData, u32>,
+    overflow: ArrayOfMaps<MapData, MapData>,
+    inner: [MapData; GENERATIONS as usize],
+    capacity: [u32; GENERATIONS as usize],
+    target: u32,
+    grace: ArrayOfMaps<MapData, GraceMap>,
+    grace_inner: GraceMap,
+    filter: Array<MapData, [u64; FILTER_WORDS]>,
+    wanted_filter: [u64; FILTER_WORDS],
+    filter_pending: u8,
+    slots: SharedArray<Slot>,
+    ledger: SharedArray<LedgerRow>,
+    batch: BatchReader<KEY_WORDS, VALUE_WORDS>,
+    clock: Clock,
+    points: Points,
+    sizes: Sizes,
+    live: u32,
+    /// Since when the overflow map is nearly empty.
+    idle_since: Option<Monotonic>,
+}
+
+impl FlowReader {
+    pub(super) fn new(
+        ebpf: &mut Ebpf,
+        sizes: Sizes,
+        slots: SharedArray<Slot>,
+        ledger: SharedArray<LedgerRow>,
+        clock: Clock,
+        points: Points,
+        filter: &Pushdown,
+    ) -> Result<Self, LoadError> {
+        let map = |name| move |source| LoadError::Map { name, source };
+        let mut overflow: ArrayOfMaps<_, MapData> =
+            take(ebpf, "OVERFLOW")?.try_into().map_err(map("OVERFLOW"))?;
+        let inner = || overflow_map(sizes.overflow).map_err(map("OVERFLOW"));
+        let inner = [inner()?, inner()?];
+        for (generation, inner) in (0..).zip(&inner) {
+            overflow.set(generation, inner, 0).map_err(map("OVERFLOW"))?;
+        }
+        let mut wanted: Array<_, [u64; FILTER_WORDS]> =
+            take(ebpf, "FILTER")?.try_into().map_err(map("FILTER"))?;
+        let wanted_filter = filter::words(filter);
+        for generation in 0..GENERATIONS {
+            wanted.set(generation, wanted_filter, 0).map_err(map("FILTER"))?;
+        }
+        Ok(Self {
+            generation: take(ebpf, "GENERATION")?.try_into().map_err(map("GENERATION"))?,
+            overflow,
+            inner,
+            capacity: [sizes.overflow; GENERATIONS as usize],
+            target: sizes.overflow,
+            grace: take(ebpf, "GRACE")?.try_into().map_err(map("GRACE"))?,
+            grace_inner: GraceMap::create(1, 0).map_err(map("GRACE"))?,
+            filter: wanted,
+            wanted_filter,
+            filter_pending: 0,
+            slots,
+            ledger,
+            batch: BatchReader::new(BATCH),
+            clock,
+            points,
+            sizes,
+            live: 0,
+            idle_since: None,
+        })
+    }
+
+    /// The sizes of the kernel's tables.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// Ticks per second of the kernel: times of flows are exact to one tick.
+    pub fn ticks_per_second(&self) -> u64 {
+        self.clock.rate()
+    }
+
+    /// Sets another filter, which new flows meet from the next generation on.
+    pub fn set_filter(&mut self, filter: &Pushdown) {
+        self.wanted_filter = filter::words(filter);
+        self.filter_pending = 2;
+    }
+
+    /// Reads everything that was counted since the last drain and hands each flow to `sink`.
+    ///
+    /// A flow that several CPUs saw comes once for each. Takes 10 to 30 ms, nearly all of it waiting.
+    pub fn drain(&mut self, mut sink: impl FnMut(&Observation)) -> Result<Drained, DrainError> {
+        let start = now();
+        let old = self.live;
+        self.flip()?;
+        let flipped = now();
+        self.wait()?;
+        self.clock.refresh()?;
+        let tick = Tick { monotonic: now(), wall: wall() };
+        let waited = tick.monotonic - flipped;
+
+        let view = self.points.view();
+        let mut ledgers = Ledgers::read(&self.ledger, &self.sizes, old, &view);
+        let slots_used = self.drain_slots(old, &view, &mut ledgers, &mut sink);
+        let overflow_used = self.drain_overflow(old, &view, &mut ledgers, &mut sink)?;
+        let overflowed = ledgers.overflowed();
+        let mut table = TableState {
+            slots_used,
+            slots: (self.sizes.cpus * self.sizes.slots) as usize,
+            overflow_used,
+            overflow: self.capacity[old as usize],
+            waited,
+            ..TableState::default()
+        };
+        self.resize(old, overflowed, overflow_used, tick.monotonic, &mut table);
+        table.took = now() - start;
+        let Ledgers { listed, unlisted, .. } = ledgers;
+        Ok(Drained { tick, ledgers: listed, unlisted, table })
+    }
+
+    /// Makes the other generation live.
+    fn flip(&mut self) -> Result<(), DrainError> {
+        let next = 1 - self.live;
+        if self.filter_pending > 0 {
+            self.filter.set(next, self.wanted_filter, 0).map_err(DrainError::Filter)?;
+            self.filter_pending -= 1;
+        }
+        self.generation.set(0, next, 0).map_err(DrainError::Flip)?;
+        self.live = next;
+        Ok(())
+    }
+
+    /// Waits until every program that may have read the old generation has ended.
+    fn wait(&mut self) -> Result<(), DrainError> {
+        self.grace.set(0, &self.grace_inner, 0).map_err(DrainError::Grace)
+    }
+
+    fn drain_slots(
+        &self,
+        generation: u32,
+        view: &View,
+        ledgers: &mut Ledgers,
+        sink: &mut impl FnMut(&Observation),
+    ) -> usize {
+        let count = (self.sizes.cpus * self.sizes.slots) as usize;
+        let first = generation as usize * count;
+        let mut used = 0;
+        for index in first..first + count {
+            if self.slots.word(index, OCCUPIED_WORD) == 0 {
+                continue;
+            }
+            let slot = self.slots.read(index);
+            self.slots.set_word(index, OCCUPIED_WORD, 0);
+            used += 1;
+            observe(&self.clock, view, ledgers, &slot.key.words, &slot.value, sink);
+        }
+        used
+    }
+
+    fn drain_overflow(
+        &mut self,
+        generation: u32,
+        view: &View,
+        ledgers: &mut Ledgers,
+        sink: &mut impl FnMut(&Observation),
+    ) -> Result<usize, DrainError> {
+        let Self { batch, inner, clock, .. } = self;
+        let map = inner[generation as usize].fd();
+        batch
+            .drain(map.as_fd(), |key, words| {
+                let value: FlowValue = zerocopy::transmute!(*words);
+                observe(clock, view, ledgers, key, &value, sink);
+            })
+            .map_err(DrainError::Overflow)
+    }
+
+    /// Replaces the drained overflow map by a larger or smaller one where that is due.
+    fn resize(
+        &mut self,
+        generation: u32,
+        overflowed: bool,
+        used: usize,
+        now: Monotonic,
+        table: &mut TableState,
+    ) {
+        let capacity = self.capacity[generation as usize];
+        if overflowed || used > capacity as usize / 2 {
+            self.target = self.target.max(capacity.saturating_mul(2)).min(self.sizes.most_overflow);
+            self.idle_since = None;
+        } else if used < capacity as usize / 10 && capacity > self.sizes.overflow {
+            let since = *self.idle_since.get_or_insert(now);
+            if now - since >= SHRINK_AFTER {
+                self.target = (self.target / 2).max(self.sizes.overflow);
+                self.idle_since = Some(now);
+            }
+        } else {
+            self.idle_since = None;
+        }
+        table.next_overflow = self.target;
+        if self.target != capacity {
+            // Only a map that was just drained is replaced, so nothing is lost with the old one.
+            match overflow_map(self.target).and_then(|map| {
+                self.overflow.set(generation, &map, 0)?;
+                Ok(map)
+            }) {
+                Ok(map) => {
+                    self.inner[generation as usize] = map;
+                    self.capacity[generation as usize] = self.target;
+                }
+                Err(error) => {
+                    table.resize_error = Some(format!("{} entries: {error}", self.target));
+                    self.target = capacity;
+                    table.next_overflow = capacity;
+                }
+            }
+        }
+    }
+
+    /// Tells the registry that a drain is over, so that rows of interfaces that are gone come free.
+    pub(super) fn freed(&self) -> Vec<u32> {
+        self.points.drained().into_iter().map(|freed| freed.ifindex).collect()
+    }
+}
+
+/// A preallocated hash map for one generation.
+fn overflow_map(entries: u32) -> Result<MapData, MapError> {
+    const KEY_BYTES: u32 = 8 * KEY_WORDS as u32;
+    const VALUE_BYTES: u32 = 8 * VALUE_WORDS as u32;
+    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, KEY_BYTES, VALUE_BYTES, entries, 0);
+    MapData::create(map, "weir_overflow", None)
+}
+
+/// Turns one entry of the kernel into an observation.
+fn observe(
+    clock: &Clock,
+    view: &View,
+    ledgers: &mut Ledgers,
+    key: &[u64; KEY_WORDS],
+    value: &FlowValue,
+    sink: &mut impl FnMut(&Observation),
+) {
+    if value.verdict != VERDICT_KEEP {
+        return;
+    }
+    let [a, b, c, d, details, place] = *key;
+    let direction = if details & EGRESS_BIT == 0 { Direction::Ingress } else { Direction::Egress };
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are the interface index")]
+    let ifindex = place as u32;
+    let point = view.point(ifindex, direction);
+    ledgers.add_flow(ifindex, direction, value);
+    sink(&Observation {
+        tuple: Tuple::from_words([a, b, c, d, details]),
+        point: point.id,
+        traffic: Traffic {
+            bytes: value.bytes,
+            packets: value.packets.into(),
+            skbs: value.skbs.into(),
+            skb_bytes: value.skb_bytes,
+            last_length: value.last_length,
+            tcp_flags: value.tcp_flags,
+            last_tcp_flags: value.last_tcp_flags,
+            syn: value.syn.into(),
+            fin_rst: value.fin_rst.into(),
+            dscp: value.dscp,
+            ttl: value.ttl,
+        },
+        first: clock.monotonic(value.first),
+        last: clock.monotonic(value.last),
+        owner: SocketOwner { cookie: value.cookie, cgroup: value.cgroup },
+    });
+}
+
+/// The ledger of one generation, summed over CPUs.
+struct Ledgers {
+    listed: Vec<(Arc<Point>, Ledger)>,
+    unlisted: [(Arc<Point>, Ledger); 2],
+    /// Index of the ingress entry in `listed` by interface.
+    places: std::collections::HashMap<u32, usize>,
+}
+
+impl Ledgers {
+    fn read(array: &SharedArray<LedgerRow>, sizes: &Sizes, generation: u32, view: &View) -> Self {
+        let take = |row: u32| {
+            let mut sum = Ledger::default();
+            for cpu in 0..sizes.cpus {
+                let index = ((generation * sizes.cpus + cpu) * sizes.rows + row) as usize;
+                sum += ledger(&array.read(index));
+                array.clear(index);
+            }
+            sum
+        };
+        let mut listed = Vec::with_capacity(view.rows.len() * 2);
+        let mut places = std::collections::HashMap::with_capacity(view.rows.len());
+        for (row, pair) in &view.rows {
+            places.insert(pair.ingress.ifindex, listed.len());
+            listed.push((Arc::clone(&pair.ingress), take(u32::from(*row))));
+            listed.push((Arc::clone(&pair.egress), take(u32::from(*row) + 1)));
+        }
+        let unlisted =
+            [(Arc::clone(&view.unlisted.ingress), take(0)), (Arc::clone(&view.unlisted.egress), take(1))];
+        Self { listed, unlisted, places }
+    }
+
+    fn add_flow(&mut self, ifindex: u32, direction: Direction, value: &FlowValue) {
+        let offset = usize::from(direction == Direction::Egress);
+        let (_, ledger) = match self.places.get(&ifindex) {
+            Some(place) => &mut self.listed[place + offset],
+            None => &mut self.unlisted[offset],
+        };
+        ledger.flows += Count { packets: value.packets.into(), bytes: value.bytes };
+    }
+
+    fn overflowed(&self) -> bool {
+        self.listed.iter().chain(&self.unlisted).any(|(_, ledger)| ledger.overflow.packets != 0)
+    }
+}
+
+fn ledger(row: &LedgerRow) -> Ledger {
+    let count = |count: weir_common::flow::Count| Count { packets: count.packets, bytes: count.bytes };
+    Ledger {
+        seen: count(row.seen),
+        skbs: row.skbs,
+        skb_bytes: row.skb_bytes,
+        flows: Count::default(),
+        filtered: count(row.filtered),
+        duplicate: count(row.duplicate),
+        non_ip: count(row.non_ip),
+        parse_error: count(row.parse_error),
+        overflow: count(row.overflow),
+    }
+}
+
+/// The monotonic clock that the kernel programs use too.
+fn now() -> Monotonic {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in the structure; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Monotonic(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

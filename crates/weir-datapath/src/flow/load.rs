@@ -1,0 +1,227 @@
+//! Loading: sizes, constants, maps, programs.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, io, sync::Arc};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, MapError},
+    programs::ProgramError,
+};
+use weir_common::flow::{KEY_WORDS, LedgerRow, Slot};
+use weir_flow::filter::Pushdown;
+
+use super::{
+    attach::FlowAttacher,
+    clock::{Clock, ClockError},
+    drain::FlowReader,
+    points::Points,
+    shared::SharedArray,
+    sizes::Sizes,
+};
+use crate::{
+    instance::{Instance, InstanceError},
+    object,
+};
+
+/// Where packets are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// TC ingress and egress.
+    #[default]
+    Tc,
+    /// AF_PACKET sockets: egress behind the qdisc, ingress before TC.
+    Socket,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachBy {
+    /// By TCX where the kernel has it, else by clsact.
+    #[default]
+    Best,
+    /// By clsact, whatever the kernel has.
+    Clsact,
+}
+
+/// How to count.
+#[derive(Clone, Debug)]
+pub struct FlowOptions {
+    /// Bytes for slots, overflow maps and the table in user space together.
+    pub memory_bytes: u64,
+    /// Interfaces that are expected, for the size of the ledger.
+    pub interfaces: u32,
+    /// Where to look.
+    pub hook: Hook,
+    /// How TC programs are attached.
+    pub attach_by: AttachBy,
+    /// With [`Hook::Socket`]: ask the devices for packets to others as well.
+    pub promiscuous: bool,
+    /// What new flows must meet; an empty one lets everything through.
+    pub filter: Pushdown,
+    /// Name of the network namespace for the observation points, if it is not our own.
+    pub netns: Option<Arc<str>>,
+    /// Other slots for each CPU than planned, a power of two; for tests and benchmarks.
+    pub slots: Option<u32>,
+    /// Other entries of the overflow maps at the start than planned; for tests and benchmarks.
+    pub overflow: Option<u32>,
+}
+
+impl Default for FlowOptions {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            interfaces: 8,
+            hook: Hook::Tc,
+            attach_by: AttachBy::Best,
+            promiscuous: false,
+            filter: Pushdown::default(),
+            netns: None,
+            slots: None,
+            overflow: None,
+        }
+    }
+}
+
+/// Why the counting programs cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The binary was built without kernel programs.
+    #[error("this weir was built without kernel programs (WEIR_SKIP_EBPF=1): build it without that variable")]
+    NoObject,
+    /// The kernel refused the object.
+    #[error("cannot load the counting programs")]
+    Object(#[from] EbpfError),
+    /// The kernel refused a program.
+    #[error("cannot load the counting program {name}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The object lacks a map: it and the binary are not of one build.
+    #[error("the kernel object has no map {0}")]
+    NoMap(&'static str),
+    /// A map cannot be used.
+    #[error("cannot set up the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A map cannot be mapped into our memory.
+    #[error("cannot map the map {name} into memory")]
+    Share {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// This Weir cannot be told from others.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+}
+
+impl LoadError {
+    /// Whether the kernel refused for want of a privilege.
+    pub fn is_permission(&self) -> bool {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
+/// What a loaded program costs, for `weir doctor -v`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Its name.
+    pub name: String,
+    /// Instructions that the verifier walked through (since 5.16).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code.
+    pub machine_code_bytes: u32,
+}
+
+/// Programs of each hook. The clock program is loaded by the clock.
+pub(super) const TC_PROGRAMS: [&str; 4] =
+    ["weir_ingress_l2", "weir_egress_l2", "weir_ingress_l3", "weir_egress_l3"];
+pub(super) const SOCKET_PROGRAMS: [&str; 2] = ["weir_socket_l2", "weir_socket_l3"];
+
+/// Loads the counting programs and makes their maps. Takes 10 to 200 ms; attaches nothing yet.
+pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadError> {
+    if object::FLOW.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    let cpus = aya::util::nr_cpus().map_err(|(_, source)| LoadError::Share { name: "SLOTS", source })?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let mut sizes = Sizes::plan(options.memory_bytes, cpus, options.interfaces);
+    sizes.slots = options.slots.unwrap_or(sizes.slots);
+    sizes.overflow = options.overflow.unwrap_or(sizes.overflow).min(sizes.most_overflow);
+
+    let mut ebpf = load_object(&sizes, options.hook)?;
+    let programs: &[&'static str] = match options.hook {
+        Hook::Tc => &TC_PROGRAMS,
+        Hook::Socket => &SOCKET_PROGRAMS,
+    };
+    for name in programs {
+        load_program(&mut ebpf, name).map_err(|source| LoadError::Program { name, source })?;
+    }
+    let slots = share::<Slot>(&mut ebpf, "SLOTS", sizes.slot_entries())?;
+    let ledger = share::<LedgerRow>(&mut ebpf, "LEDGER", sizes.ledger_entries())?;
+    let entries = take(&mut ebpf, "POINTS")?;
+    let entries: Array<_, [u32; 2]> =
+        Array::try_from(entries).map_err(|source| LoadError::Map { name: "POINTS", source })?;
+    let clock = Clock::calibrate(&mut ebpf)?;
+    let points = Points::new(sizes.rows, options.netns.clone());
+
+    let reader = FlowReader::new(&mut ebpf, sizes, slots, ledger, clock, points.clone(), &options.filter)?;
+    let attacher = FlowAttacher::new(ebpf, entries, points, Instance::claim()?, options);
+    Ok((attacher, reader))
+}
+
+fn load_object(sizes: &Sizes, hook: Hook) -> Result<Ebpf, LoadError> {
+    let random = RandomState::new();
+    let seed: [u64; KEY_WORDS] = std::array::from_fn(|word| random.hash_one(word) | 1);
+    let tc_hook = u32::from(hook == Hook::Tc);
+    let slot_bits = sizes.slots.ilog2();
+    let ebpf = EbpfLoader::new()
+        .override_global("CPUS", &sizes.cpus, true)
+        .override_global("SLOT_BITS", &slot_bits, true)
+        .override_global("TC_HOOK", &tc_hook, true)
+        .override_global("ROWS", &sizes.rows, true)
+        .override_global("SEED", &seed, true)
+        .map_max_entries("SLOTS", sizes.slot_entries())
+        .map_max_entries("LEDGER", sizes.ledger_entries())
+        .load(object::FLOW)?;
+    Ok(ebpf)
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
+    match ebpf.program_mut(name) {
+        Some(aya::programs::Program::SchedClassifier(program)) => program.load(),
+        Some(aya::programs::Program::SocketFilter(program)) => program.load(),
+        Some(_) | None => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::NoMap(name))
+}
+
+fn share<T: zerocopy::FromBytes + Copy>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    entries: u32,
+) -> Result<SharedArray<T>, LoadError> {
+    let map = take(ebpf, name)?;
+    SharedArray::new(&map, entries).map_err(|source| LoadError::Share { name, source })
+}

@@ -1,0 +1,73 @@
+//! AF_PACKET sockets as the alternative hook: one per interface, which only runs a filter and never receives.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+/// A packet socket of one interface. Closing it detaches the program.
+pub(super) struct PacketSocket {
+    socket: OwnedFd,
+    ifindex: u32,
+}
+
+impl PacketSocket {
+    /// Opens a socket that receives nothing yet, so that a filter can be attached before the first packet.
+    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
+        // SAFETY: no pointers. Protocol 0: no packets until the socket is bound to one.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(socket) }, ifindex })
+    }
+
+    /// The descriptor, for attaching the filter.
+    pub(super) fn as_fd(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Starts: every packet of the interface passes the filter from now on.
+    pub(super) fn bind(&self) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+            sll_ifindex: self.ifindex.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: the address outlives the call and has the length given.
+        let outcome = unsafe {
+            libc::bind(
+                self.socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Asks the device for packets to other addresses as well, until the socket is closed.
+    pub(super) fn promiscuous(&self) -> io::Result<()> {
+        let request = libc::packet_mreq {
+            mr_ifindex: self.ifindex.cast_signed(),
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the request outlives the call and has the length given.
+        let outcome = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const request).cast(),
+                size_of::<libc::packet_mreq>() as libc::socklen_t,
+            )
+        };
+        if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,6 @@
+//! The compiled kernel objects, embedded in the binary.
+
+use aya::include_bytes_aligned;
+
+/// The counting programs (`weir-ebpf/src/flow`).
+pub(crate) static FLOW: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flow"));
