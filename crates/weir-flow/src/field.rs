@@ -207,7 +207,7 @@ pub fn nearest_name(wanted: &str) -> Option<&'static str> {
     if let Some(name) = names().find(|name| name.len() > wanted.len() && last_part(name)) {
         return Some(name);
     }
-    let farthest = (wanted.chars().count() / 3).clamp(1, 4);
+    let farthest = (wanted.chars().count() / 6).clamp(1, 3);
     nearest(&wanted, names()).filter(|(_, distance)| *distance <= farthest).map(|(name, _)| name)
 }
 
