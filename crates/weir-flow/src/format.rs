@@ -13,8 +13,8 @@ mod table;
 mod tests;
 
 pub use self::{
-    csv::{csv_header, csv_line},
-    json::{json_line, json_text},
+    csv::{csv_header, csv_line, csv_values},
+    json::{json_line, json_object, json_text},
     log::{log_block, log_lines},
     table::{TableOptions, table},
 };

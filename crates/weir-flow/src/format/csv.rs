@@ -9,15 +9,16 @@ use crate::{
 
 /// Appends the line of column names.
 pub fn csv_header(out: &mut String) {
-    line(FIELDS.iter().map(|field| Value::Text(Cow::Borrowed(field.name))), out);
+    csv_values(FIELDS.iter().map(|field| Value::Text(Cow::Borrowed(field.name))), out);
 }
 
 /// Appends one line with every field of `record`; what is absent is empty.
 pub fn csv_line(record: &Record, out: &mut String) {
-    line(FIELDS.iter().map(|field| field.value(record)), out);
+    csv_values(FIELDS.iter().map(|field| field.value(record)), out);
 }
 
-fn line<'r>(values: impl Iterator<Item = Value<'r>>, out: &mut String) {
+/// Appends one line with these values.
+pub fn csv_values<'r>(values: impl Iterator<Item = Value<'r>>, out: &mut String) {
     for (column, value) in values.enumerate() {
         if column > 0 {
             out.push(',');

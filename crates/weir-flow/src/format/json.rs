@@ -12,15 +12,20 @@ use crate::{
 /// Counters, ports and durations (in seconds) are numbers, everything else is text. Identifiers of 64 bits are
 /// numbers too: readers that keep numbers in floating point round those above 2^53.
 pub fn json_line(record: &Record, out: &mut String) {
-    let mut separator = '{';
-    for field in FIELDS {
-        let value = field.value(record);
+    json_object(FIELDS.iter().map(|field| (field.name, field.value(record))), out);
+}
+
+/// Appends an object with these names and values, absent values left out, and a line feed.
+pub fn json_object<'n, 'r>(fields: impl Iterator<Item = (&'n str, Value<'r>)>, out: &mut String) {
+    out.push('{');
+    let mut separator = "";
+    for (name, value) in fields {
         if value.is_absent() {
             continue;
         }
-        out.push(separator);
-        separator = ',';
-        json_text(field.name, out);
+        out.push_str(separator);
+        separator = ",";
+        json_text(name, out);
         out.push(':');
         match value {
             Value::Integer(_) | Value::Duration(_) | Value::Boolean(_) => push(&value, out),

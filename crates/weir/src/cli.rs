@@ -1,0 +1,342 @@
+//! The command line: every command, flag and default, and their help.
+//!
+//! Values are turned here into types that cannot be wrong, except for what needs the machine to judge (interfaces,
+//! namespaces). What is wrong with them is a usage error, exit code 2.
+
+mod values;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::Styles};
+use clap_complete::Shell;
+use thiserror::Error;
+use weir_flow::field::Field;
+
+use self::values::{FieldName, parse_netns, parse_pattern};
+pub(crate) use self::values::{FilterWords, NetnsName, Pattern};
+use crate::units::{parse_duration, parse_size};
+
+/// Something that the user has to put right on the command line.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    about = "Measures the network traffic of a Linux node, exactly, with eBPF",
+    long_about = "Measures the network traffic of a Linux node, exactly, with eBPF.\n\n\
+        Without a command, weir shows live flows: `weir` is `weir watch`.",
+    after_help = MAIN_EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    styles = Styles::plain()
+)]
+pub(crate) struct Cli {
+    /// What to do; `watch` if nothing is named.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Arguments of `watch`, which may go without its name.
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
+}
+
+/// Everything that Weir can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show live flows
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(WatchArgs),
+    /// Show single packets, or write them to a file
+    #[command(after_help = PACKETS_EXAMPLES)]
+    Packets(PacketsArgs),
+    /// Read a capture file (pcap, pcapng) and show its flows; needs no privilege
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
+    /// Say what this kernel and these privileges allow, and what to do about what is missing
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Check on this machine that counting is exact
+    #[command(after_help = SELFCHECK_EXAMPLES)]
+    Selfcheck,
+    /// Remove what a killed Weir left attached, and nothing else
+    #[command(after_help = CLEANUP_EXAMPLES)]
+    Cleanup(CleanupArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
+}
+
+/// How flows are selected, grouped and printed; the same for live and recorded traffic.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ShowArgs {
+    /// Show only flows that match, such as `proto=tcp and port=443`; several words are joined
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Sum up flows that have these fields in common
+    #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_parser = FieldName, hide_possible_values = true)]
+    pub(crate) group_by: Vec<&'static Field>,
+    /// Show the N largest and sum up the others
+    #[arg(long, value_name = "N")]
+    pub(crate) top: Option<usize>,
+    /// How to print; the default is a table
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub(crate) output: Option<FlowFormat>,
+}
+
+impl ShowArgs {
+    /// The words of the filter.
+    pub(crate) fn filter(&self) -> FilterWords<'_> {
+        FilterWords(&self.filter)
+    }
+}
+
+/// How flows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlowFormat {
+    /// A table, one line per flow, the largest first
+    Table,
+    /// A block of lines per interval, one line per flow and direction
+    Log,
+    /// One JSON object per line
+    Json,
+    /// Comma-separated values with a header line
+    Csv,
+}
+
+/// `weir watch`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WatchArgs {
+    /// Watch these interfaces: a name, or a pattern such as `veth*`; may be given several times
+    #[arg(short, long = "interface", value_name = "NAME|GLOB", value_parser = parse_pattern)]
+    pub(crate) interfaces: Vec<Pattern>,
+    /// Which flows to show, and how
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+    /// How often to show
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// End after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// End after this many intervals
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) blocks: Option<u64>,
+    /// Count only what is received or sent by the interface
+    #[arg(long, value_enum, default_value_t = DirectionArg::Both)]
+    pub(crate) direction: DirectionArg,
+    /// Where to count: in traffic control, or on a packet socket as tcpdump does
+    #[arg(long, value_enum, default_value_t = HookArg::Tc)]
+    pub(crate) hook: HookArg,
+    /// With `--hook socket`: also count frames for other stations
+    #[arg(long)]
+    pub(crate) promiscuous: bool,
+    /// Watch inside another network namespace, named or of a process
+    #[arg(long, value_name = "NAME|PID", value_parser = parse_netns)]
+    pub(crate) netns: Option<NetnsName>,
+    /// Memory for flows, in the kernel and here; what does not fit is folded into coarser rows
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    pub(crate) memory: u64,
+}
+
+/// Which packets count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DirectionArg {
+    /// Received by the interface
+    Ingress,
+    /// Sent by the interface
+    Egress,
+    /// Both
+    Both,
+}
+
+/// Where packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HookArg {
+    /// Traffic control, both directions of every interface
+    Tc,
+    /// A packet socket per interface
+    Socket,
+}
+
+/// `weir packets`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PacketsArgs {
+    /// Watch these interfaces: a name, or a pattern such as `veth*`; may be given several times
+    #[arg(short, long = "interface", value_name = "NAME|GLOB", value_parser = parse_pattern)]
+    pub(crate) interfaces: Vec<Pattern>,
+    /// Show only packets that match, such as `proto=udp and port=53`; several words are joined
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = PacketFormat::Text)]
+    pub(crate) output: PacketFormat,
+    /// Write the packets to a pcapng file instead, with comments that name process and direction
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) write: Option<PathBuf>,
+    /// Keep this many bytes of each packet
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) snaplen: u32,
+    /// End after this many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+}
+
+impl PacketsArgs {
+    /// The words of the filter.
+    pub(crate) fn filter(&self) -> FilterWords<'_> {
+        FilterWords(&self.filter)
+    }
+}
+
+/// How packets are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PacketFormat {
+    /// One line per packet
+    Text,
+    /// One JSON object per packet
+    Json,
+}
+
+/// `weir replay`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReplayArgs {
+    /// Capture file, pcap or pcapng; `-` is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Which flows to show, and how
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+    /// Memory for flows; what does not fit is folded into coarser rows
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    pub(crate) memory: u64,
+}
+
+/// `weir doctor`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Also show what is fine, and what the kernel's verifier made of the programs
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// `weir cleanup`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CleanupArgs {
+    /// Only list what would be removed
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) dry_run: bool,
+    /// Also remove what a Weir that still runs holds
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `weir completions`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// `weir man`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ManArgs {
+    /// Write the pages of all commands into this directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Reads the command line of this process.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse()
+    }
+}
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  weir                                   live flows of this machine
+  weir -i eth0 'proto=tcp and port=443'  those of one interface and port
+  weir replay capture.pcapng -o json     flows of a capture, no privilege needed
+  weir doctor                            what is possible here, and what is missing
+
+Exit codes: 0 done, 1 failed, 2 used wrongly.";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  weir watch
+  weir watch -i eth0 -i 'veth*'
+  weir watch proto=udp and dst.port=53 -o json --duration 10s
+  weir watch --group-by dst,dport --top 10
+  weir watch -i eth0 -o log --interval 5s --blocks 3
+  weir watch --netns shop 'src=10.0.0.0/8 and not port=22'
+  weir watch --hook socket --promiscuous -i eth1
+
+Default interfaces: the edges of containers, or without any the way out and the loopback interface.
+On a terminal the table is refreshed in place, otherwise one is printed per interval.";
+
+const PACKETS_EXAMPLES: &str = "\
+Examples:
+  weir packets -i eth0 port=53
+  weir packets -i eth0 -w dns.pcapng --count 100 'proto=udp and port=53'
+  weir packets -o json --duration 5s 'host=10.0.0.1'";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  weir replay capture.pcapng
+  weir replay capture.pcap 'proto=tcp and port=443' -o json
+  weir replay capture.pcapng --group-by dst,dport --top 10
+  tcpdump -i eth0 -w - | weir replay -
+
+A conversation is one flow, however long it pauses, unless it was closed and opened anew.
+Lengths are those on the wire, also of packets that the capture cut.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  weir doctor
+  weir doctor -v
+  weir doctor -o json";
+
+const SELFCHECK_EXAMPLES: &str = "\
+Examples:
+  weir selfcheck
+
+Loads an instance of its own, runs crafted packets through it, then known traffic through a
+namespace made for it, and compares the counts. Exit code 1 if anything differs.";
+
+const CLEANUP_EXAMPLES: &str = "\
+Examples:
+  weir cleanup --dry-run
+  weir cleanup";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  weir completions bash > /etc/bash_completion.d/weir
+  weir completions zsh > \"${fpath[1]}/_weir\"
+  weir completions fish > ~/.config/fish/completions/weir.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  weir man | man -l -
+  weir man --out /usr/local/share/man/man1";

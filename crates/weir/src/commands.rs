@@ -1,0 +1,21 @@
+//! What each command does, one file each. A command gets its arguments and returns how it ended.
+
+mod completions;
+mod man;
+mod replay;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+
+/// Runs the command that the command line names.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
+        _ => anyhow::bail!("not wired yet"),
+    }
+}
