@@ -16,7 +16,8 @@
 //! - A fragment with offset 0 has its ports, others are marked (RFC 791 3.2, RFC 8200 4.5; the protocol of a later
 //!   IPv6 fragment is what its fragment header names, even if that is another extension header).
 //! - The authentication header is passed over in IPv6, where it is an extension header (RFC 8200 4.1); in IPv4 it is the
-//!   protocol. Behind ESP (RFC 4303) and "no next header" (RFC 8200 4.7) nothing is read.
+//!   protocol. Behind ESP (RFC 4303) and "no next header" (RFC 8200 4.7) nothing is read. Mobility, HIP and shim6
+//!   headers before "no next header" are the protocol themselves, before anything else they are passed over.
 //! - Addresses are those of the IP header; a routing header (RFC 8200 4.4) or mobility options do not change them.
 //! - 802.3 frames, whose type field is a length (below 0x600), are non-IP with ethertype 0.
 

@@ -83,6 +83,9 @@ fn extensions(window: &mut Window<'_>, offset: usize, next_header: u8) -> Upper 
         }
         // Next header, length, and of a fragment header the offset in 13 bits; each has eight bytes at least.
         let Some(extension) = window.read::<8>(upper.offset) else { break };
+        if extension[0] == protocol::NO_NEXT_HEADER && is_message(upper.protocol) {
+            return upper;
+        }
         let length = usize::from(extension[1]);
         upper.offset += match upper.protocol {
             protocol::FRAGMENT => 8,
@@ -104,6 +107,13 @@ fn extensions(window: &mut Window<'_>, offset: usize, next_header: u8) -> Upper 
         upper.reach = Reach::Lost;
     }
     upper
+}
+
+/// Whether this header is a message of its own if nothing follows it, which is how these protocols are spoken
+/// (RFC 6275 6.1.1, RFC 7401 5.1, RFC 5533 5.1).
+#[inline(always)]
+const fn is_message(next_header: u8) -> bool {
+    matches!(next_header, protocol::MOBILITY | protocol::HIP | protocol::SHIM6)
 }
 
 /// Whether more headers follow this one (IANA "IPv6 Extension Header Types", without ESP).

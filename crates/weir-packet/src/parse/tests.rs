@@ -252,6 +252,13 @@ fn extension_headers_are_passed_over() {
     // Nothing follows "no next header" (RFC 8200 4.7), and nobody can read behind ESP.
     check_v6(&ipv6(0, &extension(false, 59, 0, &datagram)), "59 0>0 header 62");
     check_v6(&ipv6(60, &extension(false, 50, 0, &datagram)), "50 0>0 header 62");
+    // Messages of mobility, HIP and shim6 come before nothing.
+    for kind in [135, 139, 140] {
+        check_v6(
+            &ipv6(0, &extension(false, kind, 0, &extension(false, 59, 2, &[]))),
+            &format!("{kind} 0>0 header 62"),
+        );
+    }
 }
 
 #[test]
