@@ -9,6 +9,7 @@
 
 pub mod flow;
 pub mod packets;
+pub mod sockets;
 
 /// Version of every layout in this crate. Part of the names of pins, so that two versions never share a map.
 pub const LAYOUT_VERSION: u32 = 1;

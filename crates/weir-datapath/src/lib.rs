@@ -11,4 +11,5 @@ pub mod interface;
 pub mod netns;
 mod object;
 pub mod role;
+pub mod sockets;
 pub mod witness;

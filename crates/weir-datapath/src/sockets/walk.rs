@@ -1,0 +1,126 @@
+//! The walk: one read from a BPF iterator lists every open socket of every process that our pid namespace shows.
+
+use std::io::{self, Read as _};
+
+use aya::{
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
+    programs::{Iter, ProgramError, links::LinkError},
+};
+use thiserror::Error;
+use weir_common::sockets::SocketRecord;
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::{
+    kernel_types::{KernelTypes, KernelTypesError, socket_offsets},
+    open::OpenSocket,
+};
+use crate::object;
+
+const PROGRAM: &str = "weir_sockets";
+const RECORD: usize = size_of::<SocketRecord>();
+/// The kernel's own buffer holds 32 KiB, so no read yields more.
+const READ: usize = 32 << 10;
+
+/// Why the walk does not work here.
+#[derive(Debug, Error)]
+pub enum WalkError {
+    /// The binary was built without kernel programs.
+    #[error("this weir was built without kernel programs (WEIR_SKIP_EBPF=1)")]
+    NoObject,
+    /// The kernel does not tell where its fields are.
+    #[error(transparent)]
+    KernelTypes(#[from] KernelTypesError),
+    /// The kernel has no such iterator.
+    #[error("this kernel cannot iterate over open files: use kernel 5.10 or newer")]
+    NoIterator,
+    /// The kernel's type information does not suit the loader.
+    #[error("cannot read the kernel's type information")]
+    Btf(#[from] BtfError),
+    /// The kernel refused the object.
+    #[error("cannot load the program that lists sockets")]
+    Object(#[from] EbpfError),
+    /// The kernel refused the program.
+    #[error("cannot load the program that lists sockets")]
+    Program(#[from] ProgramError),
+    /// The iterator cannot be started.
+    #[error("cannot start the iterator over open files")]
+    Link(#[from] LinkError),
+    /// The iterator cannot be read.
+    #[error("cannot read the list of sockets")]
+    Read(#[from] io::Error),
+}
+
+/// The loaded program.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    object: Ebpf,
+    v6only_mask: u8,
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The sockets.
+    pub(crate) sockets: Vec<OpenSocket>,
+    /// Sockets beyond the limit, which are not among them.
+    pub(crate) left_out: usize,
+}
+
+impl Walk {
+    /// Loads the program.
+    pub(crate) fn load() -> Result<Self, WalkError> {
+        if object::SOCKETS.is_empty() {
+            return Err(WalkError::NoObject);
+        }
+        let types = KernelTypes::of_running_kernel()?;
+        let (offsets, v6only_mask) = socket_offsets(&types)?;
+        let iterator = types.function_alone("bpf_iter_task_file").ok_or(WalkError::NoIterator)?;
+        drop(types);
+        let btf = Btf::parse(&iterator, Endianness::default())?;
+        let mut object = EbpfLoader::new()
+            .btf(None)
+            .override_global("OFFSETS", offsets.as_bytes(), true)
+            .load(object::SOCKETS)?;
+        program(&mut object)?.load("task_file", &btf)?;
+        Ok(Self { object, v6only_mask })
+    }
+
+    /// Lists the sockets as they are now.
+    pub(crate) fn sockets(&mut self) -> Result<Found, WalkError> {
+        let program = program(&mut self.object)?;
+        let link = program.attach()?;
+        let mut iterator = program.take_link(link)?.into_file()?;
+        let mut found = Found::default();
+        let mut buffer = vec![0; READ + RECORD];
+        let mut filled = 0;
+        loop {
+            let count = match iterator.read(&mut buffer[filled..]) {
+                Ok(0) => return Ok(found),
+                Ok(count) => count,
+                // EAGAIN means that a million files in a row were no sockets.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            filled += count;
+            let whole = filled - filled % RECORD;
+            for record in buffer[..whole].chunks_exact(RECORD) {
+                let record =
+                    SocketRecord::read_from_bytes(record).expect("the chunk has the size of a record");
+                let Some(socket) = OpenSocket::from_record(&record, self.v6only_mask) else { continue };
+                found.add(socket);
+            }
+            // A read may end within a record.
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+        }
+    }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut Iter, WalkError> {
+    let program = object.program_mut(PROGRAM).ok_or(WalkError::NoObject)?;
+    Ok(program.try_into()?)
+}
