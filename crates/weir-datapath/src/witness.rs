@@ -184,3 +184,129 @@ const fn beyond(ours: u64, least: u64, most: u64) -> i64 {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_flow::{Count, Role};
+    use weir_packet::Link;
+
+    use super::*;
+
+    fn interface(kind: Kind, qdisc: &str) -> Interface {
+        Interface {
+            index: 1,
+            name: Arc::from("x"),
+            kind,
+            role: Role::Other,
+            link: Link::Ethernet,
+            up: true,
+            master: None,
+            link_index: None,
+            link_netnsid: None,
+            mtu: 1500,
+            qdisc: Some(Arc::from(qdisc)),
+            bus: None,
+            xdp: false,
+            stats: LinkStats::default(),
+        }
+    }
+
+    #[test]
+    fn each_direction_of_each_kind_has_its_class() {
+        let queue = Class::None(NoWitness::QueueingDiscipline);
+        for (kind, qdisc, ingress, egress) in [
+            (Kind::Veth, "noqueue", Class::Exact, Class::Exact),
+            (Kind::Veth, "fq_codel", Class::Exact, queue),
+            (Kind::Dummy, "noqueue", Class::Exact, Class::Exact),
+            (Kind::Loopback, "noqueue", Class::ExactMinusEthernet, Class::ExactMinusEthernet),
+            (Kind::Physical, "mq", Class::Wire, queue),
+            (Kind::Physical, "noqueue", Class::Wire, Class::Wire),
+            (Kind::Bridge, "noqueue", Class::Skbs, Class::Skbs),
+            (Kind::Wireguard, "noqueue", Class::Skbs, Class::Skbs),
+        ] {
+            let interface = interface(kind, qdisc);
+            assert_eq!(class(&interface, None, Direction::Ingress), ingress, "{} {qdisc}", interface.kind);
+            assert_eq!(class(&interface, None, Direction::Egress), egress, "{} {qdisc}", interface.kind);
+        }
+        let virtio = Interface { bus: Some(Arc::from("virtio")), ..interface(Kind::Physical, "noqueue") };
+        assert_eq!(class(&virtio, None, Direction::Ingress), Class::Skbs);
+        let xdp = Interface { xdp: true, ..interface(Kind::Veth, "noqueue") };
+        assert_eq!(class(&xdp, None, Direction::Ingress), Class::None(NoWitness::Xdp));
+    }
+
+    #[test]
+    fn where_offloads_differ_from_the_usual_a_pair_counts_frames() {
+        let veth = interface(Kind::Veth, "noqueue");
+        for (tso, gro, ingress, egress) in [
+            (true, false, Class::Exact, Class::Exact),
+            (false, false, Class::Exact, Class::Wire),
+            (true, true, Class::Wire, Class::Exact),
+        ] {
+            let offloads = Some(Offloads { tso, gro });
+            assert_eq!(class(&veth, offloads, Direction::Ingress), ingress);
+            assert_eq!(class(&veth, offloads, Direction::Egress), egress);
+        }
+    }
+
+    fn counters(packets: u64, bytes: u64, dropped: u64) -> LinkStats {
+        let direction = DirectionStats { packets, bytes, dropped, errors: 0 };
+        LinkStats { rx: direction, tx: direction }
+    }
+
+    /// Ten packets of 1,000 bytes that stand for twelve frames of 1,012 bytes in all.
+    const LEDGER: (u64, u64, Count) = (10, 1000, Count { packets: 12, bytes: 1012 });
+
+    fn check(class: Class, counted: Counted, expected: (i64, i64)) {
+        let (skbs, skb_bytes, seen) = LEDGER;
+        let ledger = Ledger { seen, skbs, skb_bytes, ..Ledger::default() };
+        for direction in Direction::ALL {
+            let agreement = compare(class, direction, &ledger, &counted);
+            assert_eq!((agreement.skbs_difference, agreement.bytes_difference), expected, "{class}");
+            assert_eq!(agreement.is_alarm(), class.may_alarm() && expected != (0, 0));
+        }
+    }
+
+    #[test]
+    fn each_class_compares_what_it_can() {
+        let start = counters(5, 500, 0);
+        let counted = |packets: u64, bytes: u64| {
+            Counted::exactly(start, counters(start.rx.packets + packets, start.rx.bytes + bytes, 0))
+        };
+        check(Class::Exact, counted(10, 1000), (0, 0));
+        check(Class::Exact, counted(11, 1060), (1, 60));
+        check(Class::Exact, counted(9, 940), (-1, -60));
+        check(Class::Exact, counted(12, 1012), (2, 12));
+        check(Class::ExactMinusEthernet, counted(10, 860), (0, 0));
+        check(Class::ExactMinusEthernet, counted(10, 1000), (0, 140));
+        check(Class::Skbs, counted(10, 7), (0, 0));
+        check(Class::Wire, counted(12, 1012), (0, 0));
+        check(Class::Wire, counted(10, 1000), (-2, -12));
+        check(Class::None(NoWitness::Xdp), counted(0, 0), (0, 0));
+    }
+
+    #[test]
+    fn under_load_only_what_lies_beyond_the_readings_is_a_difference() {
+        let between = |end_before: u64, end_after: u64| {
+            Counted::between(
+                (counters(0, 0, 0), counters(2, 200, 0)),
+                (counters(end_before, end_before * 100, 0), counters(end_after, end_after * 100, 0)),
+            )
+        };
+        check(Class::Exact, between(10, 12), (0, 0));
+        check(Class::Exact, between(12, 14), (0, 0));
+        check(Class::Exact, between(13, 14), (1, 100));
+        check(Class::Exact, between(8, 9), (-1, -100));
+    }
+
+    #[test]
+    fn what_was_dropped_while_sending_cannot_be_compared() {
+        let counted = Counted::exactly(LinkStats::default(), counters(9, 900, 1));
+        let ledger = Ledger { skbs: 10, skb_bytes: 1000, ..Ledger::default() };
+        let agreement = compare(Class::Exact, Direction::Egress, &ledger, &counted);
+        assert_eq!(agreement.class, Class::None(NoWitness::Drops));
+        assert!(!agreement.is_alarm());
+        assert!(compare(Class::Exact, Direction::Ingress, &ledger, &counted).is_alarm());
+    }
+}
