@@ -1,10 +1,16 @@
 //! Traffic with exact counts, from sockets that live in given namespaces.
 
+mod blast;
+
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
 };
+
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+
+pub use blast::{Blast, Blasted, Until};
 
 use crate::{Namespace, VethEnd};
 
@@ -62,6 +68,15 @@ impl UdpFlow {
             self.sender.send(&buffer).expect("a wire of our own takes everything");
         }
         Sent { datagrams, payload_bytes: datagrams * payload as u64 }
+    }
+
+    /// Sends super-packets: each is handed over once and stands for `segments` datagrams of `payload` bytes. With all
+    /// of its headers a super-packet has less than 64 KiB.
+    pub fn send_super(&self, supers: u64, segments: usize, payload: u16) -> Sent {
+        setsockopt(&self.sender, UdpGsoSegment, &i32::from(payload)).expect("since 4.18");
+        let sent = self.send(supers, segments * usize::from(payload));
+        setsockopt(&self.sender, UdpGsoSegment, &0).expect("since 4.18");
+        Sent { datagrams: supers * segments as u64, ..sent }
     }
 
     /// Sends one datagram back, from the receiver to the sender.

@@ -14,7 +14,10 @@ use weir_datapath::{
     role::default_points,
 };
 use weir_flow::{Direction, Role};
-use weir_integration::{Namespace, Neighbours, Veth, cannot_run, require_root, traffic::UdpFlow};
+use weir_integration::{
+    Namespace, Neighbours, Veth, cannot_run, require_root,
+    traffic::{Blast, UdpFlow, Until},
+};
 use weir_packet::Link;
 
 /// What is promised for attaching to a new interface.
@@ -350,6 +353,24 @@ fn traffic_is_no_event_and_counters_are_read_when_asked() {
     assert_eq!(watcher.next_events().unwrap(), []);
     veth.left.namespace.ip("link del left0");
     assert_eq!(interfaces.stats(veth.left.index).unwrap(), None);
+}
+
+#[test]
+fn a_blast_counts_what_it_sends() {
+    if !require_root() {
+        return;
+    }
+    let veth = Veth::new();
+    let mut interfaces = Interfaces::open(veth.right.namespace.netns()).unwrap();
+    for (ipv6, header) in [(false, 42), (true, 62)] {
+        let before = interfaces.stats(veth.right.index).unwrap().unwrap();
+        let blast = Blast { ipv6, threads: 2, flows_a_thread: 1000, payload: 64 };
+        let blasted = blast.run(&veth.left, &veth.right, Until::Rounds(10));
+        let counted = interfaces.stats(veth.right.index).unwrap().unwrap() - before;
+        assert_eq!(blasted.iter().map(|thread| thread.sent.datagrams).sum::<u64>(), 20_000);
+        assert_eq!((counted.rx.packets, counted.rx.bytes), (20_000, 20_000 * (64 + header)));
+        assert_eq!(counted.tx.packets, 0, "nobody answers");
+    }
 }
 
 #[test]
