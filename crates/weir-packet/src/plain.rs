@@ -4,6 +4,9 @@
 //! `None` for anything out of the ordinary; [`parse`](crate::parse()) then says what it is. Where they answer, both agree.
 //! They know neither the frame's length nor its VLAN tags: the caller adds a tag with [`Details::with_vlan`].
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     Tuple,
     tuple::{Details, ipv4_words, ipv6_words, protocol},

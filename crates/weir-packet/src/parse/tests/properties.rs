@@ -24,18 +24,26 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let noise = collection::vec(any::<u8>(), 0..300);
     prop_oneof![
         noise.clone(),
-        (known_ethertype(), any::<u8>(), headers, noise).prop_map(|(kind, first, headers, mut bytes)| {
-            let kind = kind.unwrap_or(ethertype::VLAN);
-            if bytes.len() >= 70 {
-                bytes[12..14].copy_from_slice(&kind.to_be_bytes());
-                bytes[14] = if kind == ethertype::IPV4 { 0x45 } else { 0x60 } | first & 0x0f;
-                bytes[if kind == ethertype::IPV4 { 23 } else { 20 }] = headers[0];
-                bytes[54] = headers[1];
-                bytes[55] &= 1;
-                bytes[62] = headers[2];
+        (any::<bool>(), any::<[bool; 3]>(), 0u8..64, headers, noise).prop_map(
+            |(is_ipv6, [has_options, is_fragment, is_short], length, headers, mut bytes)| {
+                if bytes.len() >= 70 {
+                    let kind = if is_ipv6 { ethertype::IPV6 } else { ethertype::IPV4 };
+                    bytes[12..14].copy_from_slice(&kind.to_be_bytes());
+                    let (first, protocol, length_at) = if is_ipv6 { (0x60, 20, 18) } else { (0x45, 23, 16) };
+                    bytes[14] = if has_options { first & 0xf0 | bytes[14] & 0x0f } else { first };
+                    bytes[protocol] = headers[0];
+                    bytes[54..56].copy_from_slice(&[headers[1], length & 1]);
+                    bytes[62] = headers[2];
+                    if is_short {
+                        bytes[length_at..length_at + 2].copy_from_slice(&[0, length]);
+                    }
+                    if !is_ipv6 && !is_fragment {
+                        bytes[20..22].copy_from_slice(&[0x40, 0]);
+                    }
+                }
+                bytes
             }
-            bytes
-        }),
+        ),
     ]
 }
 
