@@ -4,7 +4,9 @@
 //! end. Where something is missing the functions panic: a test has no better answer. Nothing here sends outside of
 //! the namespaces it made.
 
+pub mod blast;
 pub mod counting;
+pub mod frames;
 mod namespace;
 mod permission;
 pub mod traffic;

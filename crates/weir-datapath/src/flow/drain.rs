@@ -327,6 +327,7 @@ impl FlowReader {
 }
 
 /// A preallocated hash map for one generation.
+#[expect(clippy::cast_possible_truncation, reason = "keys and values are a few words")]
 fn overflow_map(entries: u32) -> Result<MapData, MapError> {
     const KEY_BYTES: u32 = 8 * KEY_WORDS as u32;
     const VALUE_BYTES: u32 = 8 * VALUE_WORDS as u32;

@@ -181,7 +181,7 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
     let entries: Array<_, [u32; 2]> =
         Array::try_from(entries).map_err(|source| LoadError::Map { name: "POINTS", source })?;
     let clock = Clock::calibrate(&mut ebpf)?;
-    let points = Points::new(sizes.rows, options.netns.clone());
+    let points = Points::new(sizes.rows, options.netns.as_ref());
 
     let reader = FlowReader::new(&mut ebpf, sizes, slots, ledger, clock, points.clone(), &options.filter)?;
     let attacher = FlowAttacher::new(ebpf, entries, points, Instance::claim()?, options);

@@ -1,5 +1,7 @@
 //! AF_PACKET sockets as the alternative hook: one per interface, which only runs a filter and never receives.
 
+#![expect(clippy::cast_possible_truncation, reason = "constants and structure sizes of libc are small")]
+
 use std::{
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},

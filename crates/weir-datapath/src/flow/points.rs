@@ -68,12 +68,12 @@ pub(super) struct Freed {
 
 impl Points {
     /// A registry for a ledger with `rows` rows (two for each interface, the first two for "unlisted").
-    pub(super) fn new(rows: u32, netns: Option<Arc<str>>) -> Self {
+    pub(super) fn new(rows: u32, netns: Option<&Arc<str>>) -> Self {
         let name: Arc<str> = "(unlisted)".into();
         let point = |id, direction| {
             Arc::new(Point {
                 id: PointId(id),
-                netns: netns.clone(),
+                netns: netns.cloned(),
                 ifindex: 0,
                 interface: Arc::clone(&name),
                 direction,

@@ -69,7 +69,10 @@ impl<T: FromBytes + Copy> SharedArray<T> {
 
     fn pointer(&self, index: usize, word: usize) -> *mut u64 {
         assert!(index < self.entries && word < Self::WORDS, "element {index} of {}", self.entries);
+        #[expect(clippy::cast_ptr_alignment, reason = "mappings start at a page")]
         // SAFETY: the assertion above keeps the pointer within the mapping.
-        unsafe { self.memory.as_mut_ptr().cast::<u64>().add(index * Self::WORDS + word) }
+        unsafe {
+            self.memory.as_mut_ptr().cast::<u64>().add(index * Self::WORDS + word)
+        }
     }
 }
