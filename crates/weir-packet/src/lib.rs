@@ -4,7 +4,7 @@
 //! I/O, allocates nothing, never panics and forbids `unsafe`. Numbers come out in host byte order. What it cannot
 //! read it names ([`Parsed`]); it never guesses.
 //!
-//! [`plain`] reads what nearly all traffic is, in a few nanoseconds; [`parse`] reads the rest and agrees with it.
+//! [`plain`] reads what nearly all traffic is, in a few nanoseconds; [`parse()`] reads the rest and agrees with it.
 
 #![no_std]
 #![forbid(unsafe_code)]
