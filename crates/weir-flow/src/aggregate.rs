@@ -167,11 +167,11 @@ impl FlowTable {
     pub fn observe(&mut self, observation: &Observation) {
         let count = observation.traffic.count();
         self.observed += count;
-        let Some((interface, direction)) = self.interfaces.locate(observation.point) else {
+        let Some(location) = self.interfaces.locate(observation.point) else {
             self.unplaced += count;
             return;
         };
-        let (key, way) = Key::new(&observation.tuple, interface, direction);
+        let (key, way) = Key::new(&observation.tuple, location);
         let idle = idle_timeout(&self.config, &key.tuple);
         let mut known = self.store.find(&key);
         if let Some(position) = known
@@ -188,7 +188,8 @@ impl FlowTable {
             self.changed += usize::from(!entry.is_changed);
             entry.add(way, observation);
         } else {
-            self.folds.add(observation, self.interfaces.point(interface, direction));
+            let point = self.interfaces.point(location.interface, location.direction);
+            self.folds.add(observation, point);
         }
     }
 

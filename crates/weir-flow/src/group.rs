@@ -7,7 +7,7 @@
 use std::{cmp::Reverse, collections::HashMap, ops::AddAssign};
 
 use crate::{
-    Count, Direction, Record, Role,
+    Count, Record, Role,
     field::{Field, Value},
 };
 
@@ -92,10 +92,10 @@ impl Sums {
     /// What one record tells of its interval.
     pub fn of(record: &Record) -> Self {
         let (forward, reverse) = (record.delta.forward.count(), record.delta.reverse.count());
-        let (ingress, egress) = match record.point.direction {
-            Direction::Ingress => (forward, reverse),
-            Direction::Egress => (reverse, forward),
-        };
+        let mut passed = [Count::default(); 2];
+        passed[record.point.direction as usize] += forward;
+        passed[record.reverse_direction() as usize] += reverse;
+        let [ingress, egress] = passed;
         Self { flows: 1, forward, reverse, ingress, egress }
     }
 
@@ -140,6 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Direction;
     use crate::{
         Point,
         field::FIELDS,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_packet::Tuple;
 
-use crate::{Count, Monotonic, Point, SocketOwner, Traffic, Wall};
+use crate::{Count, Direction, Monotonic, Point, Role, SocketOwner, Traffic, Wall};
 
 /// A flow at one interface, both directions, as of one tick.
 ///
@@ -20,7 +20,7 @@ pub struct Record {
     /// The other side.
     pub destination: Endpoint,
     /// Where the *forward* direction was, or would be, seen; the reverse direction is at the same interface, the
-    /// other way round. Where only the reverse direction is counted, this has the number of that point.
+    /// other way round (on loopback, which shows both at egress and again at ingress, the same way). Where only the reverse direction is counted, this has the number of that point.
     pub point: Arc<Point>,
     /// Counters since the previous record of this flow: these can be summed. `tcp_flags` are those of the interval; what
     /// describes the last packet (length, flags, DSCP, TTL) is that of the last packet ever seen.
@@ -41,6 +41,16 @@ pub struct Record {
     pub end_reason: Option<EndReason>,
     /// What this record stands for.
     pub detail: Detail,
+}
+
+impl Record {
+    /// Direction in which packets of the reverse direction pass the interface.
+    pub fn reverse_direction(&self) -> Direction {
+        match self.point.role {
+            Role::Loopback => self.point.direction,
+            _ => self.point.direction.opposite(),
+        }
+    }
 }
 
 /// Both directions of a flow.

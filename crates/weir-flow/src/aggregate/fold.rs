@@ -9,7 +9,7 @@ use weir_packet::{Tuple, ipv4_words, ipv6_words};
 use super::{
     TableConfig,
     entry::{Counted, seconds},
-    interfaces::Interfaces,
+    interfaces::{Interfaces, Location},
 };
 use crate::{
     Count, Counters, Detail, EndReason, Endpoint, Initiator, Monotonic, Observation, Point, PointId, Record,
@@ -85,7 +85,7 @@ impl Folds {
     ) {
         self.rows.retain(|key, row| {
             let end_reason = match interfaces.locate(key.point) {
-                Some((interface, direction)) => {
+                Some(Location { interface, direction, .. }) => {
                     // It may have been renamed.
                     row.point = Arc::clone(interfaces.point(interface, direction));
                     let is_idle = tick.monotonic - row.counted.last >= config.other_idle;

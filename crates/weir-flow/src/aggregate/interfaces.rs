@@ -5,13 +5,24 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::{Direction, Point, PointId};
+use crate::{Direction, Point, PointId, Role};
 
 /// Points by number, paired to interfaces with small numbers of their own.
 #[derive(Default)]
 pub(super) struct Interfaces {
-    points: HashMap<PointId, (u32, Direction), RandomState>,
+    points: HashMap<PointId, Location, RandomState>,
     pairs: Vec<Option<Pair>>,
+}
+
+/// Where an observation belongs.
+#[derive(Clone, Copy)]
+pub(super) struct Location {
+    /// Number of the interface.
+    pub(super) interface: u32,
+    /// Direction in which the packets passed it.
+    pub(super) direction: Direction,
+    /// Whether it shows both directions of a flow the same way.
+    pub(super) is_loopback: bool,
 }
 
 /// The points of one interface: ingress, egress.
@@ -33,9 +44,10 @@ impl Interfaces {
     /// Adds a point, or changes the name or role of one that is known.
     pub(super) fn set(&mut self, point: Arc<Point>) {
         let direction = point.direction;
-        let known = self.points.get(&point.id).map(|&(interface, _)| interface);
+        let known = self.points.get(&point.id).map(|location| location.interface);
         let interface = known.or_else(|| self.other_half(&point)).unwrap_or_else(|| self.vacancy());
-        self.points.insert(point.id, (interface, direction));
+        let is_loopback = point.role == Role::Loopback;
+        self.points.insert(point.id, Location { interface, direction, is_loopback });
         let slot = &mut self.pairs[interface as usize];
         let mirrored = || Arc::new(Point { direction: direction.opposite(), ..(*point).clone() });
         match slot {
@@ -56,16 +68,16 @@ impl Interfaces {
 
     /// Forgets a point; what was counted at it stays until [`Interfaces::sweep`].
     pub(super) fn remove(&mut self, id: PointId) {
-        let Some((interface, direction)) = self.points.remove(&id) else { return };
+        let Some(Location { interface, direction, .. }) = self.points.remove(&id) else { return };
         if let Some(pair) = &mut self.pairs[interface as usize] {
             let side = &mut pair.points[direction as usize];
             *side = Side::Removed(Arc::clone(side.point()));
         }
     }
 
-    /// Interface and direction of a point.
+    /// Where a point is.
     #[inline]
-    pub(super) fn locate(&self, id: PointId) -> Option<(u32, Direction)> {
+    pub(super) fn locate(&self, id: PointId) -> Option<Location> {
         self.points.get(&id).copied()
     }
 

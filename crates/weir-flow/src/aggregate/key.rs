@@ -1,13 +1,15 @@
 //! What a flow is filed under: the tuple in its canonical direction, the interface and the orientation.
 //!
 //! Two directions are one flow when the tuples are each other's reverse and the packets passed the interface in
-//! opposite directions. That a to b was seen at ingress *and* at egress of one interface (loopback, a hairpin) makes
-//! two flows, because these are the same packets, seen twice.
+//! opposite directions. That a to b was seen at ingress *and* at egress of one interface (a hairpin) makes two flows,
+//! because these are the same packets, seen twice. Loopback shows every packet of both directions at egress and again
+//! at ingress: there a flow is what was seen at one of them.
 
 use std::hash::{Hash, Hasher};
 
 use weir_packet::Tuple;
 
+use super::interfaces::Location;
 use crate::Direction;
 
 /// One of the two directions of a flow: the one whose tuple is canonical, or its reverse.
@@ -39,30 +41,31 @@ impl Way {
 pub(super) struct Key {
     /// Canonical tuple.
     pub(super) tuple: Tuple,
-    /// Number of the interface times two, plus one if the canonical way passes it at egress.
+    /// Number of the interface (from bit 2), whether it is a loopback (bit 1), and whether the canonical way passes it
+    /// at egress (bit 0).
     place: u32,
 }
 
 impl Key {
     /// The key of a flow and the way in which `tuple` points.
     #[inline]
-    pub(super) fn new(tuple: &Tuple, interface: u32, direction: Direction) -> (Self, Way) {
+    pub(super) fn new(tuple: &Tuple, location: Location) -> (Self, Way) {
+        let Location { interface, direction, is_loopback } = location;
         let (tuple, way) = canonical(tuple);
-        let at_egress = (direction == Direction::Egress) == (way == Way::Canonical);
-        (Self { tuple, place: interface << 1 | u32::from(at_egress) }, way)
+        let same_way = is_loopback || way == Way::Canonical;
+        let at_egress = (direction == Direction::Egress) == same_way;
+        (Self { tuple, place: interface << 2 | u32::from(is_loopback) << 1 | u32::from(at_egress) }, way)
     }
 
     /// Number of the interface.
     pub(super) const fn interface(self) -> u32 {
-        self.place >> 1
+        self.place >> 2
     }
 
     /// Direction in which packets of one way pass the interface.
-    pub(super) const fn direction(self, way: Way) -> Direction {
-        match (self.place & 1 == 1, way) {
-            (true, Way::Canonical) | (false, Way::Reverse) => Direction::Egress,
-            (false, Way::Canonical) | (true, Way::Reverse) => Direction::Ingress,
-        }
+    pub(super) fn direction(self, way: Way) -> Direction {
+        let same_way = self.place & 2 != 0 || way == Way::Canonical;
+        if (self.place & 1 != 0) == same_way { Direction::Egress } else { Direction::Ingress }
     }
 
     /// The tuple of one way.

@@ -138,6 +138,29 @@ fn loopback_shows_each_direction_of_the_interface_as_a_flow() {
 }
 
 #[test]
+fn a_hairpin_shows_the_same_packets_as_two_flows() {
+    check(
+        "tick 1
+         1.1 eth1 in 10.0.0.1:4000 > 10.0.0.2:80 tcp S 74
+         1.1 eth1 out 10.0.0.1:4000 > 10.0.0.2:80 tcp S 74
+         tick 2",
+        "2: tcp 10.0.0.1:4000 > 10.0.0.2:80 eth1/ingress +1+0 =1+0 74B proven
+         2: tcp 10.0.0.1:4000 > 10.0.0.2:80 eth1/egress +1+0 =1+0 74B proven",
+    );
+}
+
+#[test]
+fn loopback_counted_at_egress_alone_shows_both_directions_in_one_flow() {
+    check(
+        "tick 1
+         1.1 lo1 out 127.0.0.1:4000 > 127.0.0.1:80 tcp S 74
+         1.1 lo1 out 127.0.0.1:80 > 127.0.0.1:4000 tcp SA 74
+         tick 2",
+        "2: tcp 127.0.0.1:4000 > 127.0.0.1:80 lo1/egress +1+1 =1+1 148B proven",
+    );
+}
+
+#[test]
 fn interfaces_are_never_added_up() {
     check(
         "0.1 eth1 in 10.0.0.1:4000 > 10.0.0.2:53 udp - 80

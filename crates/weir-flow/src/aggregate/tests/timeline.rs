@@ -121,7 +121,7 @@ pub(super) fn point(interface: &str, direction: &str) -> Point {
         ifindex,
         interface: interface.into(),
         direction,
-        role: Role::Other,
+        role: if interface.starts_with("lo") { Role::Loopback } else { Role::Other },
     }
 }
 
