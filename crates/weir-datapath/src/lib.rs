@@ -4,6 +4,7 @@
 //! `weir-flow`; the layouts of `weir-common` stay inside. It never removes what it did not create.
 
 mod bpf;
+pub mod cleanup;
 pub mod features;
 pub mod flow;
 pub mod instance;

@@ -25,7 +25,10 @@ use super::{
     packet_socket::PacketSocket,
     points::{NO_ENTRY, Pair, Points, Refusal, role_code},
 };
-use crate::instance::{Instance, InstanceError, Qdisc};
+use crate::{
+    cleanup::clsact::Clsact,
+    instance::{Instance, InstanceError, Qdisc},
+};
 
 /// What attaching needs to know about an interface.
 #[derive(Clone, Debug)]
@@ -154,11 +157,6 @@ enum Hold {
     Socket(PacketSocket),
 }
 
-struct Holding {
-    name: Arc<str>,
-    hold: Hold,
-}
-
 /// Attaches and detaches. Every call works in the network namespace of the calling thread, which must always be the
 /// same one. Dropping it detaches everything.
 pub struct FlowAttacher {
@@ -170,7 +168,7 @@ pub struct FlowAttacher {
     promiscuous: bool,
     netns: Option<Arc<str>>,
     tcx: bool,
-    holdings: HashMap<u32, Holding>,
+    holdings: HashMap<u32, Hold>,
 }
 
 impl FlowAttacher {
@@ -259,8 +257,7 @@ impl FlowAttacher {
         let attached = self.list(device, entry).and_then(|()| self.hold(device, directions));
         match attached {
             Ok((hold, mechanism)) => {
-                let name = Arc::clone(&device.name);
-                self.holdings.insert(device.index, Holding { name, hold });
+                self.holdings.insert(device.index, hold);
                 Ok(Attached { points: points_of(&pair, directions), mechanism })
             }
             Err(error) => {
@@ -282,8 +279,8 @@ impl FlowAttacher {
     ///
     /// An interface that is gone needs this too: it frees its row.
     pub fn detach(&mut self, index: u32) -> bool {
-        let Some(holding) = self.holdings.remove(&index) else { return false };
-        release(&holding.name, index, holding.hold);
+        let Some(hold) = self.holdings.remove(&index) else { return false };
+        release(index, hold);
         self.points.retire(index);
         true
     }
@@ -360,7 +357,7 @@ impl FlowAttacher {
             match link {
                 Ok(link) => links.push(link),
                 Err(error) => {
-                    release(&device.name, device.index, Hold::Clsact { links, qdisc });
+                    release(device.index, Hold::Clsact { links, qdisc });
                     return Err(error);
                 }
             }
@@ -449,14 +446,17 @@ impl Drop for FlowAttacher {
 /// Highest priority that is tried where others are taken.
 const LAST_PRIORITY: u16 = 16;
 
-fn release(name: &Arc<str>, index: u32, hold: Hold) {
+fn release(index: u32, hold: Hold) {
     match hold {
         // Links detach when they are dropped; sockets when they are closed.
         Hold::Tcx(links) => drop(links),
         Hold::Socket(socket) => drop(socket),
         Hold::Clsact { links, qdisc } => {
             drop(links);
-            let _ = (qdisc, name, index);
+            if qdisc == Qdisc::Added {
+                // A qdisc that stays behind is empty and harmless, and the interface may be gone by now.
+                drop(Clsact::open().and_then(|mut clsact| clsact.delete_empty_qdisc(index)));
+            }
         }
     }
 }
