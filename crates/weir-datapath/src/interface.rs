@@ -24,7 +24,7 @@ use rtnetlink::Rtnetlink;
 pub use select::{UnknownInterface, matches, select};
 pub use watcher::{LinkEvent, Watcher};
 
-use crate::netns::Netns;
+use crate::{flow::Device, netns::Netns};
 
 /// One interface, as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,17 @@ pub struct Interface {
     pub xdp: bool,
     /// What it counted itself.
     pub stats: LinkStats,
+}
+
+impl From<&Interface> for Device {
+    fn from(interface: &Interface) -> Self {
+        Self {
+            index: interface.index,
+            name: Arc::clone(&interface.name),
+            link: interface.link,
+            role: interface.role,
+        }
+    }
 }
 
 /// What makes an interface. The names are the kernel's.

@@ -3,9 +3,12 @@
 //! Pure: decides from facts that others read. A packet that crosses a node passes several interfaces; roles say which of
 //! them stand for the same traffic, so that points of one role can be summed and points of different roles never are.
 
-use weir_flow::{Direction, Role};
+use weir_flow::Role;
 
-use crate::interface::{Interface, Kind};
+use crate::{
+    flow::Directions,
+    interface::{Interface, Kind},
+};
 
 /// Kinds without a variant of their own whose packets appear a second time, wrapped, on an uplink.
 const OTHER_TUNNELS: [&str; 8] = ["amt", "bareudp", "gtp", "l2tp", "ppp", "vti", "vti6", "xfrm"];
@@ -90,26 +93,25 @@ fn role(interface: &Interface, master: Option<&Kind>, surroundings: &Surrounding
     }
 }
 
-/// Which directions of an interface of this role are counted when the user names none. Empty for those that are not.
+/// Which directions of an interface of this role are counted when the user names none. `None` if it is not.
 ///
 /// What loopback sends it receives at once, so one direction is all of it.
-pub const fn default_directions(role: Role) -> &'static [Direction] {
+pub const fn default_directions(role: Role) -> Option<Directions> {
     match role {
-        Role::PodEdge | Role::Uplink | Role::Tunnel => &Direction::ALL,
-        Role::Loopback => &[Direction::Egress],
-        Role::Bridge | Role::Other => &[],
+        Role::PodEdge | Role::Uplink | Role::Tunnel => Some(Directions::Both),
+        Role::Loopback => Some(Directions::Egress),
+        Role::Bridge | Role::Other => None,
     }
 }
 
 /// Indexes and directions of what is counted when the user names nothing, uplinks first: attaching takes its time.
-pub fn default_points(interfaces: &[Interface]) -> Vec<(u32, &'static [Direction])> {
-    let mut points: Vec<_> = interfaces
+pub fn default_points(interfaces: &[Interface]) -> Vec<(u32, Directions)> {
+    let mut counted: Vec<_> = interfaces
         .iter()
-        .map(|interface| (interface.role, interface.index, default_directions(interface.role)))
-        .filter(|(_, _, directions)| !directions.is_empty())
+        .filter_map(|interface| Some((interface, default_directions(interface.role)?)))
         .collect();
-    points.sort_by_key(|(role, _, _)| *role != Role::Uplink);
-    points.into_iter().map(|(_, index, directions)| (index, directions)).collect()
+    counted.sort_by_key(|(interface, _)| interface.role != Role::Uplink);
+    counted.into_iter().map(|(interface, directions)| (interface.index, directions)).collect()
 }
 
 #[cfg(test)]
@@ -287,7 +289,6 @@ mod tests {
             .map(|(role, index)| Interface { role: *role, ..interface(index, role.as_str(), Kind::Dummy) })
             .collect();
         interfaces.sort_by_key(|interface| interface.index);
-        let both: &[Direction] = &Direction::ALL;
         let named: Vec<_> = default_points(&interfaces)
             .into_iter()
             .map(|(index, directions)| (interfaces[index as usize - 1].role, directions))
@@ -295,10 +296,10 @@ mod tests {
         assert_eq!(
             named,
             [
-                (Role::Uplink, both),
-                (Role::PodEdge, both),
-                (Role::Tunnel, both),
-                (Role::Loopback, &[Direction::Egress][..]),
+                (Role::Uplink, Directions::Both),
+                (Role::PodEdge, Directions::Both),
+                (Role::Tunnel, Directions::Both),
+                (Role::Loopback, Directions::Egress),
             ]
         );
     }
