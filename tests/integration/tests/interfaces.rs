@@ -10,10 +10,11 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weir_datapath::{
+    flow::Directions,
     interface::{Interface, Interfaces, Kind, LinkEvent, Watcher, list},
     role::default_points,
 };
-use weir_flow::{Direction, Role};
+use weir_flow::Role;
 use weir_integration::{
     Namespace, Neighbours, Veth, cannot_run, require_root,
     traffic::{Blast, UdpFlow, Until},
@@ -147,8 +148,7 @@ fn from_within_a_container_its_pair_is_the_uplink() {
     let interfaces = listed(pod);
     let index = |name| find(&interfaces, name).index;
     let points = default_points(&interfaces);
-    let both: &[Direction] = &Direction::ALL;
-    assert_eq!(points, [(index("right0"), both), (index("lo"), &[Direction::Egress][..])]);
+    assert_eq!(points, [(index("right0"), Directions::Both), (index("lo"), Directions::Egress)]);
 }
 
 #[test]
