@@ -35,7 +35,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
             Some("rs") => complaints.extend(about_rust(&path, &text)),
             // Elsewhere lie parts of documents, whose links count from where the whole will be.
             Some("md") if path.starts_with("docs") || path.components().count() == 1 => {
-                complaints.extend(about_links(&path, &text, &|target| target.exists()))
+                complaints.extend(about_links(&path, &text, &|target| target.exists()));
             }
             _ => {}
         }
