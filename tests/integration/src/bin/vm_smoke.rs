@@ -1,27 +1,66 @@
 //! What `cargo xtask test vm` runs in its guests, as root: `weir-vm-smoke smoke|full`.
 //!
-//! Prints what it does, ends with `N passed, N failed` and a matching exit code. So far it only proves that a guest
-//! boots with the devices that the tests need.
+//! Prints the kernel and each check with what it counted; ends with `N passed, N failed` and a matching exit code.
 
-use std::process::{Command, ExitCode};
+use std::{
+    env, fs,
+    panic::{self, UnwindSafe},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-const STEPS: &[&str] = &[
-    "ip netns add smoke",
-    "ip link add weir0 type veth peer name weir1 netns smoke",
-    "ip link set weir0 up",
-    "ip -n smoke link set weir1 up",
-    "tc qdisc add dev weir0 clsact",
-    "test -r /sys/kernel/btf/vmlinux",
-];
+use weir_integration::checks;
 
-fn main() -> ExitCode {
-    let failed = STEPS.iter().filter(|step| !succeeds(step)).count();
-    println!("{} passed, {failed} failed", STEPS.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+#[derive(Default)]
+struct Report {
+    passed: usize,
+    failed: usize,
 }
 
-fn succeeds(step: &str) -> bool {
-    let success = Command::new("sh").args(["-c", step]).status().is_ok_and(|status| status.success());
-    println!("{}: {step}", if success { "ok" } else { "FAILED" });
-    success
+impl Report {
+    fn check(&mut self, name: &str, check: impl FnOnce() + UnwindSafe) {
+        let start = Instant::now();
+        let outcome = panic::catch_unwind(check);
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(_) => self.failed += 1,
+        }
+        println!("{} {name} ({seconds:.1} s)", if outcome.is_ok() { "ok    " } else { "FAILED" });
+    }
+}
+
+fn main() -> ExitCode {
+    let full = match env::args().nth(1).as_deref() {
+        Some("smoke") => false,
+        Some("full") => true,
+        _ => {
+            eprintln!("usage: weir-vm-smoke smoke|full");
+            return ExitCode::from(2);
+        }
+    };
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("kernel {}", kernel.trim());
+    let mut report = Report::default();
+    for (way, options) in checks::ways() {
+        report.check(&format!("udp is counted exactly by {way}"), move || {
+            checks::udp_is_counted_exactly(&options);
+        });
+    }
+    report.check("super-packets count as the frames that they are on the wire", || {
+        checks::super_packets_count_as_the_frames_that_they_are_on_the_wire(300_000);
+    });
+    report.check("a filter keeps replies and counts the rest", || {
+        checks::a_filter_keeps_replies_and_counts_the_rest();
+    });
+    report.check("a full table loses detail and never totals, then grows", || {
+        checks::a_full_table_loses_detail_and_never_totals_then_grows(1_000);
+    });
+    if full {
+        report.check("a blast is counted to the last byte", || {
+            checks::a_short_blast_is_counted_to_the_last_byte(Duration::from_secs(20));
+        });
+    }
+    println!("{} passed, {} failed", report.passed, report.failed);
+    if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
