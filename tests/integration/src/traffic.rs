@@ -1,6 +1,6 @@
 //! Traffic with exact counts, from sockets that live in given namespaces.
 
-mod blast;
+mod many_flows;
 
 use std::{
     io::{self, Read, Write},
@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
-pub use blast::{Blast, Blasted, Until};
+pub use many_flows::{ManyFlows, SentByThread, Until};
 
 use crate::{Namespace, VethEnd};
 

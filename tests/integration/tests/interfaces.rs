@@ -17,7 +17,7 @@ use weir_datapath::{
 use weir_flow::Role;
 use weir_integration::{
     Namespace, Neighbours, Veth, cannot_run, require_root,
-    traffic::{Blast, UdpFlow, Until},
+    traffic::{ManyFlows, UdpFlow, Until},
 };
 use weir_packet::Link;
 
@@ -356,7 +356,7 @@ fn traffic_is_no_event_and_counters_are_read_when_asked() {
 }
 
 #[test]
-fn a_blast_counts_what_it_sends() {
+fn many_flows_count_what_they_send() {
     if !require_root() {
         return;
     }
@@ -364,10 +364,10 @@ fn a_blast_counts_what_it_sends() {
     let mut interfaces = Interfaces::open(veth.right.namespace.netns()).unwrap();
     for (ipv6, header) in [(false, 42), (true, 62)] {
         let before = interfaces.stats(veth.right.index).unwrap().unwrap();
-        let blast = Blast { ipv6, threads: 2, flows_a_thread: 1000, payload: 64 };
-        let blasted = blast.run(&veth.left, &veth.right, Until::Rounds(10));
+        let flows = ManyFlows { ipv6, threads: 2, flows_a_thread: 1000, payload: 64 };
+        let sent = flows.run(&veth.left, &veth.right, Until::Rounds(10));
         let counted = interfaces.stats(veth.right.index).unwrap().unwrap() - before;
-        assert_eq!(blasted.iter().map(|thread| thread.sent.datagrams).sum::<u64>(), 20_000);
+        assert_eq!(sent.iter().map(|thread| thread.sent.datagrams).sum::<u64>(), 20_000);
         assert_eq!((counted.rx.packets, counted.rx.bytes), (20_000, 20_000 * (64 + header)));
         assert_eq!(counted.tx.packets, 0, "nobody answers");
     }

@@ -10,7 +10,7 @@ use weir_integration::{
     Namespace, Veth,
     counting::Counting,
     require_root,
-    traffic::{Blast, UdpFlow, Until, tcp_talk},
+    traffic::{ManyFlows, UdpFlow, Until, tcp_talk},
 };
 
 /// Everything about one interface that is counted in both directions.
@@ -204,8 +204,8 @@ fn an_exact_witness_agrees_under_load_within_its_readings() {
     }
     let veth = Veth::new();
     let mut watched = Watched::new(&veth.left.namespace, "left0");
-    let blast = Blast { ipv6: false, threads: 2, flows_a_thread: 500, payload: 64 };
-    blast.run(&veth.left, &veth.right, Until::Rounds(200));
+    let flows = ManyFlows { ipv6: false, threads: 2, flows_a_thread: 500, payload: 64 };
+    flows.run(&veth.left, &veth.right, Until::Rounds(200));
     UdpFlow::open(&veth.right, &veth.left, false).send(1, 1);
     watched.check([Class::Exact; 2]);
 }

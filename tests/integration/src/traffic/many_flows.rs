@@ -1,4 +1,4 @@
-//! Many UDP flows at full rate, with an exact count of each.
+//! Many UDP flows, with an exact count of each.
 //!
 //! The flows lead to networks that nobody has (198.18.0.0/16 and `2001:2:0:1::/64`, reserved for such tests), by a router
 //! that does not exist: the frames pass the wire with a link-layer address that is not the far end's, and are dropped
@@ -27,7 +27,7 @@ const NOBODY: &str = "02:00:00:00:ff:fe";
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
-pub struct Blast {
+pub struct ManyFlows {
     /// By IPv6 instead of IPv4.
     pub ipv6: bool,
     /// Threads, each with a socket and a source port of its own.
@@ -49,7 +49,7 @@ pub enum Until {
 
 /// What one thread sent: `rounds` datagrams of each of its flows.
 #[derive(Clone, Copy, Debug)]
-pub struct Blasted {
+pub struct SentByThread {
     /// Address and port that it sent from.
     pub source: SocketAddr,
     /// Address that it sent to.
@@ -64,9 +64,9 @@ pub struct Blasted {
     pub sent: Sent,
 }
 
-impl Blast {
+impl ManyFlows {
     /// Sends from one end of a wire to its other end. When it returns, everything passed the wire.
-    pub fn run(&self, from: &VethEnd, to: &VethEnd, until: Until) -> Vec<Blasted> {
+    pub fn run(&self, from: &VethEnd, to: &VethEnd, until: Until) -> Vec<SentByThread> {
         let destination = self.route(from, to);
         thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)
@@ -96,7 +96,7 @@ impl Blast {
         destination
     }
 
-    fn send(&self, socket: &UdpSocket, destination: IpAddr, until: Until) -> Blasted {
+    fn send(&self, socket: &UdpSocket, destination: IpAddr, until: Until) -> SentByThread {
         let start = Instant::now();
         let payload = vec![0x5a; self.payload];
         let slices = [[IoSlice::new(&payload)]; BATCH];
@@ -120,7 +120,7 @@ impl Blast {
             rounds += 1;
         }
         let datagrams = rounds * u64::from(self.flows_a_thread);
-        Blasted {
+        SentByThread {
             source: socket.local_addr().expect("it is bound"),
             destination,
             first_port: FIRST_PORT,
