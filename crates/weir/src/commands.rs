@@ -3,6 +3,7 @@
 mod completions;
 mod man;
 mod replay;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Man(args)) => man::run(&args),
+        Some(Command::Watch(args)) => watch::run(&args),
+        None => watch::run(&cli.watch),
         _ => anyhow::bail!("not wired yet"),
     }
 }

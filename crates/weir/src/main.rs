@@ -11,6 +11,7 @@ mod clock;
 mod commands;
 mod filter;
 mod ledger;
+mod live;
 mod progress;
 mod show;
 mod signals;

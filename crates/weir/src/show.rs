@@ -11,7 +11,7 @@ use weir_flow::{
     Record, Role,
     field::{FIELDS, Field, Value},
     format::{self, TableOptions},
-    group::{Group, Sums, group, rank},
+    group::{Group, Sums, by_role, group, rank},
 };
 
 use crate::cli::{FlowFormat, ShowArgs, UsageError};
@@ -31,6 +31,8 @@ pub(crate) struct Printer {
     format: FlowFormat,
     group_by: Vec<&'static Field>,
     top: Option<usize>,
+    /// Rows that fit the screen.
+    fitting: Option<usize>,
     has_header: bool,
 }
 
@@ -54,7 +56,7 @@ impl Printer {
             let text = "the log format shows single flows: use -o table, json or csv with --group-by";
             return Err(UsageError(text.to_owned()));
         }
-        Ok(Self { format, group_by: args.group_by.clone(), top: args.top, has_header: false })
+        Ok(Self { format, group_by: args.group_by.clone(), top: args.top, fitting: None, has_header: false })
     }
 
     /// The format that it prints.
@@ -62,9 +64,11 @@ impl Printer {
         self.format
     }
 
-    /// Shows no more than so many lines, unless the user asked for a number.
-    pub(crate) fn limit(&mut self, lines: usize) {
-        self.top.get_or_insert(lines);
+    /// Lets a table of these records take at most so many lines, unless the user asked for a number of rows.
+    pub(crate) fn fit(&mut self, records: &[Record], lines: usize) {
+        let roles = by_role(&records.iter().collect::<Vec<_>>()).len().max(1);
+        // The heading; for each role, a row of others and a total.
+        self.fitting = Some(lines.saturating_sub(1 + 2 * roles).max(1));
     }
 
     /// Whether the text of a record depends on others, so that it cannot be printed before they are there.
@@ -76,7 +80,8 @@ impl Printer {
     /// Appends the text of an interval.
     pub(crate) fn interval(&mut self, interval: &Interval<'_>, out: &mut String) {
         if self.format == FlowFormat::Table {
-            let (width, top, group_by) = (interval.width, self.top, self.group_by.as_slice());
+            let top = self.top.or(self.fitting);
+            let (width, group_by) = (interval.width, self.group_by.as_slice());
             let options = TableOptions { width, interval: interval.length, top, group_by };
             format::table(interval.records, &options, out);
             return;

@@ -7,6 +7,7 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use weir_datapath::interface;
 use weir_flow::field::{self, FIELDS, Field, Subject};
 
 /// The words of a filter as they were given.
@@ -37,32 +38,8 @@ impl Pattern {
 
     /// Whether the interface is meant.
     pub(crate) fn matches(&self, name: &str) -> bool {
-        matches(self.0.as_bytes(), name.as_bytes())
+        interface::matches(&self.0, name)
     }
-}
-
-/// Tries the shortest match of each `*` first and lengthens the last one on a mismatch, which suffices.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut in_pattern, mut in_name) = (0, 0);
-    let mut retry = None;
-    while in_name < name.len() {
-        match pattern.get(in_pattern) {
-            Some(b'*') => {
-                in_pattern += 1;
-                retry = Some((in_pattern, in_name));
-            }
-            Some(&byte) if byte == b'?' || byte == name[in_name] => {
-                in_pattern += 1;
-                in_name += 1;
-            }
-            _ => {
-                let Some((after_star, matched)) = retry else { return false };
-                retry = Some((after_star, matched + 1));
-                (in_pattern, in_name) = (after_star, matched + 1);
-            }
-        }
-    }
-    pattern[in_pattern..].iter().all(|byte| *byte == b'*')
 }
 
 /// Reads an interface pattern.
@@ -73,24 +50,23 @@ pub(super) fn parse_pattern(text: &str) -> Result<Pattern, String> {
     Ok(Pattern(text.to_owned()))
 }
 
-/// A network namespace.
+/// A network namespace: a name that `ip netns` knows, or the number of a process in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NetnsName {
-    /// That of a process.
-    Pid(u32),
-    /// One that `ip netns` knows.
-    Name(String),
+pub(crate) struct NetnsName(String);
+
+impl NetnsName {
+    /// The name or number as it was given.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
-/// Reads the name of a namespace; a number is a process.
+/// Reads the name of a namespace, or the number of a process in it.
 pub(super) fn parse_netns(text: &str) -> Result<NetnsName, String> {
-    match text.parse() {
-        Ok(pid) => Ok(NetnsName::Pid(pid)),
-        Err(_) if text.is_empty() || text.contains('/') => {
-            Err("use the name of a namespace (see `ip netns`) or the number of a process".to_owned())
-        }
-        Err(_) => Ok(NetnsName::Name(text.to_owned())),
+    if text.is_empty() || text.contains('/') {
+        return Err("use the name of a namespace (see `ip netns`) or the number of a process".to_owned());
     }
+    Ok(NetnsName(text.to_owned()))
 }
 
 /// Reads the name of a field that flows can be grouped by; the short names of filters work too.
@@ -140,27 +116,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_matches_as_in_a_shell() {
-        fn check(pattern: &str, name: &str, expect: bool) {
-            assert_eq!(parse_pattern(pattern).unwrap().matches(name), expect, "{pattern} {name}");
-        }
-        check("eth0", "eth0", true);
-        check("eth0", "eth01", false);
-        check("eth*", "eth01", true);
-        check("eth*", "eth", true);
-        check("*", "lo", true);
-        check("*0", "eth00", true);
-        check("v*t?1", "veth-t01", true);
-        check("v*t?1", "veth-t1", false);
-        check("eth?", "eth", false);
-        check("**a", "aab", false);
-    }
-
-    #[test]
-    fn a_number_is_a_process_and_a_path_is_no_namespace() {
-        assert_eq!(parse_netns("42"), Ok(NetnsName::Pid(42)));
-        assert_eq!(parse_netns("shop"), Ok(NetnsName::Name("shop".to_owned())));
+    fn a_path_is_no_namespace() {
+        assert_eq!(parse_netns("shop").map(|netns| netns.0), Ok("shop".to_owned()));
         assert!(parse_netns("/proc/1/ns/net").is_err());
+        assert!(parse_netns("").is_err());
     }
 
     #[test]

@@ -1,0 +1,241 @@
+//! `weir watch`: live flows, interval by interval.
+//!
+//! On a terminal the table is refreshed in place, otherwise a block is printed per interval. Interfaces are followed:
+//! one that vanishes is reported to the last packet, one that is named and comes back is counted again, and watching
+//! goes on even when none is left. At the end the ledger of everything goes to standard error.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Result, anyhow};
+use weir_datapath::{
+    features,
+    flow::{FlowOptions, Hook},
+    interface,
+    netns::{Netns, NetnsError},
+};
+use weir_flow::{Count, Ledger, Record, Tick, filter::Filter};
+
+use crate::{
+    cli::{FlowFormat, HookArg, UsageError, WatchArgs},
+    clock, filter, ledger,
+    live::{Live, Message, Plan, Schedule, Witness},
+    show::{Interval, Printer},
+    terminal,
+    units::Grouped,
+};
+
+pub(super) fn run(args: &WatchArgs) -> Result<ExitCode> {
+    let filter = filter::parse(args.show.filter())?;
+    let printer = Printer::new(&args.show)?;
+    let plan = plan(args, &filter)?;
+    if let Some(missing) = features::missing_for_counting() {
+        return Err(anyhow!(missing));
+    }
+    let by_blocks =
+        args.blocks.map(|blocks| args.interval.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX)));
+    let end = [args.duration, by_blocks].into_iter().flatten().min();
+    let live = Live::start(plan, Schedule { interval: args.interval, end })?;
+    Watch::new(live, printer, filter).run()
+}
+
+/// What the machine has to say about the arguments.
+fn plan(args: &WatchArgs, filter: &Filter) -> Result<Plan> {
+    let netns =
+        args.netns.as_ref().map(|netns| Netns::open(netns.as_str())).transpose().map_err(|error| {
+            if matches!(error, NetnsError::Unknown { .. }) {
+                anyhow!(UsageError(error.to_string()))
+            } else {
+                anyhow!(error)
+            }
+        })?;
+    let place = netns.clone().map_or_else(Netns::current, Ok)?;
+    let interfaces = interface::list(&place)?;
+    let patterns: Vec<&str> = args.interfaces.iter().map(|pattern| pattern.as_str()).collect();
+    interface::select(&interfaces, &patterns).map_err(|error| UsageError(error.to_string()))?;
+    let options = FlowOptions {
+        memory_bytes: args.memory,
+        interfaces: u32::try_from(interfaces.len()).unwrap_or(u32::MAX),
+        hook: match args.hook {
+            HookArg::Tc => Hook::Tc,
+            HookArg::Socket => Hook::Socket,
+        },
+        promiscuous: args.promiscuous,
+        filter: filter.pushdown(),
+        netns: netns.as_ref().and_then(|netns| netns.name().cloned()),
+        ..FlowOptions::default()
+    };
+    Ok(Plan { netns, patterns: args.interfaces.clone(), direction: args.direction, options })
+}
+
+/// The thread that shows.
+struct Watch {
+    live: Live,
+    printer: Printer,
+    filter: Filter,
+    /// Whether the table is refreshed in place.
+    screen: Option<Screen>,
+    shown: Count,
+    filtered: Count,
+    witnesses: Vec<Witness>,
+    start: Instant,
+    last: Option<Tick>,
+    text: String,
+}
+
+/// A block of lines at the end of the terminal that is written over again and again.
+#[derive(Default)]
+struct Screen {
+    lines: usize,
+    note: Option<String>,
+}
+
+impl Watch {
+    fn new(live: Live, printer: Printer, filter: Filter) -> Self {
+        let is_table = printer.format() == FlowFormat::Table;
+        let screen = (is_table && terminal::size().is_some()).then(Screen::default);
+        let (shown, filtered) = (Count::default(), Count::default());
+        let (witnesses, start, last, text) = (Vec::new(), Instant::now(), None, String::new());
+        Self { live, printer, filter, screen, shown, filtered, witnesses, start, last, text }
+    }
+
+    fn run(mut self) -> Result<ExitCode> {
+        let mut failure = None;
+        loop {
+            match self.live.next()? {
+                Message::Interval(tick) => self.block(tick)?,
+                Message::Note(text) => self.note(text)?,
+                Message::Witness(witness) => self.witnesses.push(witness),
+                Message::Stop => self.live.stop(),
+                Message::Failed(error) => failure = Some(error),
+                Message::Ended(tick) => {
+                    if failure.is_none() {
+                        self.block(tick)?;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        io::stderr().write_all(self.summary().as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Shows everything since the last block.
+    fn block(&mut self, tick: Tick) -> Result<()> {
+        let records = self.records(tick);
+        let length = self.last.map_or_else(|| self.start.elapsed(), |last| tick.monotonic - last.monotonic);
+        self.last = Some(tick);
+        self.text.clear();
+        let now = clock::local_time(tick.wall);
+        if self.printer.format() == FlowFormat::Table {
+            let status = self.status(&now);
+            self.text.push_str(&status);
+        }
+        let size = terminal::size();
+        if let (Some(_), Some((_, lines))) = (&self.screen, size) {
+            self.printer.fit(&records, lines.saturating_sub(2));
+        }
+        let interval =
+            Interval { records: &records, length, width: terminal::width(), time: &|_| now.clone() };
+        self.printer.interval(&interval, &mut self.text);
+        self.write()
+    }
+
+    /// The records of the interval that match the filter; those that do not are counted.
+    fn records(&mut self, tick: Tick) -> Vec<Record> {
+        let shared = self.live.shared().clone();
+        let mut state = shared.lock();
+        let mut records = state.table.tick(tick).records;
+        drop(state);
+        records.retain(|record| {
+            let count = record.delta.forward.count() + record.delta.reverse.count();
+            let is_shown = self.filter.matches(record);
+            *(if is_shown { &mut self.shown } else { &mut self.filtered }) += count;
+            is_shown
+        });
+        records
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let mut out = io::stdout().lock();
+        if let Some(screen) = &mut self.screen {
+            if screen.lines > 0 {
+                // Up to where the block began; then every line is written over, and what is left below goes.
+                write!(out, "\x1b[{}A\r", screen.lines)?;
+            }
+            let lines: Vec<&str> = screen.note.as_deref().into_iter().chain(self.text.lines()).collect();
+            for line in &lines {
+                write!(out, "{line}\x1b[K\n")?;
+            }
+            out.write_all(b"\x1b[J")?;
+            screen.lines = lines.len();
+        } else {
+            out.write_all(self.text.as_bytes())?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    /// One line above the table: what is counted, and whether it adds up.
+    fn status(&self, now: &str) -> String {
+        let (attached, wanted) = self.live.progress();
+        let state = self.live.shared().lock();
+        let total = state.books.total();
+        let mut status = format!(
+            "{now}  attached {attached}/{wanted}  accounted {} of {} packets",
+            ledger::accounted(total),
+            Grouped(total.seen.packets)
+        );
+        for (name, count) in ledger::left_out(total) {
+            status.push_str(&format!("  {name} {}", Grouped(count.packets)));
+        }
+        let folded = state.table.folded();
+        if folded.packets > 0 {
+            status.push_str(&format!("  folded {}", Grouped(folded.packets)));
+        }
+        status.push('\n');
+        status
+    }
+
+    /// Says something on standard error, or above a table that is refreshed in place.
+    fn note(&mut self, text: String) -> Result<()> {
+        match &mut self.screen {
+            Some(screen) => screen.note = Some(text),
+            None => writeln!(io::stderr(), "weir: {text}")?,
+        }
+        Ok(())
+    }
+
+    /// What it all comes to.
+    fn summary(&self) -> String {
+        let state = self.live.shared().lock();
+        let counted = state.books.total();
+        let mut ledger = Ledger { flows: self.shown, ..*counted };
+        ledger.filtered += self.filtered;
+        let mut text = ledger::summary(&ledger);
+        let agreements = state.books.agreements(&self.witnesses);
+        if agreements.exact + agreements.alarms.len() > 0 {
+            text.push_str(&format!(
+                "{} of {} interface counters that must agree do\n",
+                agreements.exact,
+                agreements.exact + agreements.alarms.len()
+            ));
+        }
+        for alarm in agreements.alarms {
+            text.push_str(&format!("weir: {alarm}\n"));
+        }
+        if state.books.unbalanced() > 0 {
+            text.push_str(&format!(
+                "weir: the ledger of a point did not balance {} times\n",
+                state.books.unbalanced()
+            ));
+        }
+        text
+    }
+}

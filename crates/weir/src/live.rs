@@ -1,0 +1,187 @@
+//! Live traffic: three threads between the kernel and what is shown.
+//!
+//! The attaching thread lives in the network namespace that is watched. It loads the programs, puts them on interfaces
+//! and follows these as they come and go. The reading thread drains the kernel every second or faster and adds what it
+//! read to the [`State`], behind a lock that nobody keeps while waiting for others. The thread that shows asks the
+//! state for records whenever it is told that an interval is over. A slow output therefore delays intervals, and never
+//! the reading; what cannot be kept is counted by name.
+//!
+//! The end is a chain: whoever wants it tells the attaching thread, which takes everything off and lets go of the
+//! reading thread, which reads what is left and says [`Message::Ended`].
+
+mod attach;
+mod books;
+mod plan;
+mod read;
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use weir_flow::{FlowTable, TableConfig, Tick};
+
+use self::{attach::Attaching, books::Books, read::Reading};
+pub(crate) use self::{books::Witness, plan::Plan};
+use crate::signals;
+
+/// Messages that may wait for the thread that shows. More are not needed: most say "look at the state".
+const MESSAGES: usize = 64;
+
+/// Longest wait for the threads when everything is given up; taking 200 interfaces off takes two seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the threads share.
+pub(crate) struct State {
+    /// Flows that go on.
+    pub(crate) table: FlowTable,
+    /// What was counted where, and whether it adds up.
+    pub(crate) books: Books,
+}
+
+/// The state and its lock.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    fn new(memory_bytes: usize) -> Self {
+        let table = FlowTable::new(TableConfig { memory_bytes, ..TableConfig::default() });
+        Self(Arc::new(Mutex::new(State { table, books: Books::default() })))
+    }
+
+    /// Waits for the state. A panic elsewhere ends the program, so nothing half-done is ever shown.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread that shows is told.
+pub(crate) enum Message {
+    /// An interval is over; everything counted in it is in the state.
+    Interval(Tick),
+    /// Something that the user should know; lower case, without full stop.
+    Note(String),
+    /// An interface came off, and this is what it counted itself meanwhile.
+    Witness(Witness),
+    /// A signal came.
+    Stop,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+    /// Nothing is attached any more, and everything that was counted is in the state.
+    Ended(Tick),
+}
+
+/// Sends messages to the thread that shows.
+#[derive(Clone)]
+struct Messages(SyncSender<Message>);
+
+impl Messages {
+    /// Sends unless too many messages wait: an interval that is not shown becomes part of the next one, and notes are
+    /// lost where nobody reads them.
+    fn offer(&self, message: Message) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.0.try_send(message) {}
+    }
+
+    /// Sends, waiting for room. Where nobody listens any more, the program is about to end.
+    fn send(&self, message: Message) {
+        self.0.send(message).ok();
+    }
+
+    fn note(&self, text: String) {
+        self.offer(Message::Note(text));
+    }
+}
+
+/// When to show and when to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// Length of an interval.
+    pub(crate) interval: Duration,
+    /// Time after which it is over; the last interval ends then.
+    pub(crate) end: Option<Duration>,
+}
+
+/// Running threads that count. Dropping it takes everything off.
+pub(crate) struct Live {
+    messages: Receiver<Message>,
+    attaching: Attaching,
+    shared: Shared,
+    has_ended: bool,
+}
+
+impl Live {
+    /// Loads, starts reading, and starts attaching in the background.
+    pub(crate) fn start(plan: Plan, schedule: Schedule) -> Result<Self> {
+        let (sender, messages) = sync_channel(MESSAGES);
+        let sender = Messages(sender);
+        stop_on_signals(sender.clone())?;
+        let (let_go, wait) = sync_channel(1);
+        let (loaded, reader) = sync_channel(1);
+        let netns = plan.netns.clone();
+        let attaching = Attaching::start(plan, sender.clone(), loaded, let_go)?;
+        let reader = match reader.recv() {
+            Ok(loaded) => loaded?,
+            Err(_) => bail!("the thread that loads the counting programs ended"),
+        };
+        let shared = Shared::new(usize::try_from(reader.sizes().user_bytes).unwrap_or(usize::MAX));
+        let reading = Reading::new(reader, shared.clone(), schedule, sender, attaching.clone(), netns);
+        spawn("read", move || reading.run(&wait))?;
+        Ok(Self { messages, attaching, shared, has_ended: false })
+    }
+
+    /// The state that the threads share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn next(&mut self) -> Result<Message> {
+        let message = self.messages.recv().context("the threads that count have ended")?;
+        self.has_ended |= matches!(message, Message::Ended(_));
+        Ok(message)
+    }
+
+    /// Interfaces that are counted, and how many should be.
+    pub(crate) fn progress(&self) -> (usize, usize) {
+        self.attaching.progress()
+    }
+
+    /// Begins the end; [`Message::Ended`] follows.
+    pub(crate) fn stop(&self) {
+        self.attaching.stop();
+    }
+}
+
+impl Drop for Live {
+    /// Whatever went wrong, nothing stays attached.
+    fn drop(&mut self) {
+        self.stop();
+        while !self.has_ended {
+            match self.messages.recv_timeout(PATIENCE) {
+                Ok(message) => self.has_ended = matches!(message, Message::Ended(_)),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+fn stop_on_signals(messages: Messages) -> Result<()> {
+    let mut asked = signals::wait_for_stop()?;
+    spawn("signals", move || {
+        if asked() {
+            messages.send(Message::Stop);
+        }
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let builder = thread::Builder::new().name(format!("weir-{name}"));
+    let started: io::Result<_> = builder.spawn(work);
+    started.map(drop).context("cannot start a thread")
+}

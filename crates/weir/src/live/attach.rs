@@ -1,0 +1,365 @@
+//! The attaching thread: loads the programs, puts them on interfaces, and follows these as they come and go.
+//!
+//! Uplinks come first. What cannot be attached is told once and left out; that everything failed ends the program.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, poll};
+use weir_datapath::{
+    features,
+    flow::{self, AttachError, Device, FlowAttacher, FlowReader},
+    interface::{Interface, Interfaces, LinkEvent, LinkStats, Watcher},
+    netns::Netns,
+    witness::{self, Class, Counted},
+};
+use weir_flow::{Direction, Point, Role};
+
+use super::{Message, Messages, Plan, Witness, plan::Wanted, spawn};
+
+/// Orders that may wait: one to stop, one for each drain.
+const ORDERS: usize = 16;
+
+enum Order {
+    /// These interfaces are gone and read to the end.
+    Forget(Vec<u32>),
+    /// Take everything off.
+    Stop,
+}
+
+/// The attaching thread, seen from others.
+#[derive(Clone)]
+pub(super) struct Attaching {
+    orders: SyncSender<Order>,
+    wake: Arc<UnixStream>,
+    progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    attached: AtomicUsize,
+    wanted: AtomicUsize,
+}
+
+impl Attaching {
+    /// Starts it. What was loaded comes through `loaded`; when everything is taken off, `let_go` is dropped.
+    pub(super) fn start(
+        plan: Plan,
+        messages: Messages,
+        loaded: SyncSender<Result<FlowReader>>,
+        let_go: SyncSender<()>,
+    ) -> Result<Self> {
+        let (orders, received) = sync_channel(ORDERS);
+        let (wake, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
+        wake.set_nonblocking(true).context("cannot set up a socket")?;
+        woken.set_nonblocking(true).context("cannot set up a socket")?;
+        let progress = Arc::new(Progress::default());
+        let inbox = Inbox { orders: received, woken };
+        let shared = Arc::clone(&progress);
+        spawn("attach", move || {
+            let netns = plan.netns.clone();
+            let failed = loaded.clone();
+            let work = move || {
+                let outcome = load(&plan).and_then(|(attacher, reader)| {
+                    let thread = Thread::new(plan, attacher, messages.clone(), shared)?;
+                    Ok((thread, reader))
+                });
+                match outcome {
+                    Ok((mut thread, reader)) => {
+                        if loaded.send(Ok(reader)).is_ok()
+                            && let Err(error) = thread.run(&inbox)
+                        {
+                            messages.send(Message::Failed(error));
+                            thread.take_off();
+                        }
+                    }
+                    Err(error) => drop(loaded.send(Err(error))),
+                }
+            };
+            match netns {
+                None => work(),
+                Some(netns) => {
+                    if let Err(error) = netns.run(work) {
+                        // Either nobody has heard of a reader yet, or nobody waits for one any more.
+                        drop(failed.send(Err(error.into())));
+                    }
+                }
+            }
+            drop(let_go);
+        })?;
+        Ok(Self { orders, wake: Arc::new(wake), progress })
+    }
+
+    /// Interfaces that are counted, and how many should be.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        let get = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        (get(&self.progress.attached), get(&self.progress.wanted))
+    }
+
+    /// Lets it take everything off and end.
+    pub(super) fn stop(&self) {
+        self.order(Order::Stop);
+    }
+
+    /// Tells it which interfaces are gone and read to the end.
+    pub(super) fn forget(&self, freed: Vec<u32>) {
+        if !freed.is_empty() {
+            self.order(Order::Forget(freed));
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // If the thread has ended, it has done what any order could ask for. A full socket wakes it just as well.
+        if self.orders.send(order).is_ok() {
+            (&*self.wake).write_all(&[0]).ok();
+        }
+    }
+}
+
+struct Inbox {
+    orders: Receiver<Order>,
+    woken: UnixStream,
+}
+
+impl Inbox {
+    /// The next order, if one waits. Nobody left to give orders means the end.
+    fn next(&self) -> Option<Order> {
+        match self.orders.try_recv() {
+            Ok(order) => Some(order),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Order::Stop),
+        }
+    }
+
+    /// Waits until an order or an event of an interface comes.
+    fn wait(&self, watcher: &Watcher) -> Result<()> {
+        let mut waiting = [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(watcher, PollFlags::IN)];
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for events"),
+        }
+        // Emptied before orders are looked at, so that none is missed.
+        let mut bytes = [0; 64];
+        while matches!((&self.woken).read(&mut bytes), Ok(1..)) {}
+        Ok(())
+    }
+}
+
+fn load(plan: &Plan) -> Result<(FlowAttacher, FlowReader)> {
+    flow::load(&plan.options).map_err(|error| match features::missing_for_counting() {
+        Some(missing) if error.is_permission() => anyhow!(missing),
+        _ => anyhow!(error),
+    })
+}
+
+/// An interface that is counted.
+struct Held {
+    name: Arc<str>,
+    role: Role,
+    wanted: Wanted,
+    points: Vec<Arc<Point>>,
+    classes: [Class; 2],
+    /// What it had counted itself just before and just after.
+    start: (LinkStats, LinkStats),
+}
+
+struct Thread {
+    plan: Plan,
+    attacher: FlowAttacher,
+    messages: Messages,
+    progress: Arc<Progress>,
+    watcher: Watcher,
+    interfaces: Interfaces,
+    held: HashMap<u32, Held>,
+    /// What could not be attached, by index, with what was told about it.
+    refused: HashMap<u32, String>,
+    pending: VecDeque<Interface>,
+}
+
+impl Thread {
+    fn new(plan: Plan, attacher: FlowAttacher, messages: Messages, progress: Arc<Progress>) -> Result<Self> {
+        let netns = match &plan.netns {
+            Some(netns) => netns.clone(),
+            None => Netns::current()?,
+        };
+        Ok(Self {
+            watcher: Watcher::open(&netns)?,
+            interfaces: Interfaces::open(&netns)?,
+            plan,
+            attacher,
+            messages,
+            progress,
+            held: HashMap::new(),
+            refused: HashMap::new(),
+            pending: VecDeque::new(),
+        })
+    }
+
+    fn run(&mut self, inbox: &Inbox) -> Result<()> {
+        let mut present: Vec<Interface> = self.watcher.interfaces().cloned().collect();
+        present.sort_by_key(|interface| interface.role != Role::Uplink);
+        self.pending.extend(present);
+        let mut is_start = true;
+        loop {
+            while let Some(order) = inbox.next() {
+                match order {
+                    Order::Forget(freed) => self.attacher.forget_drained(&freed),
+                    Order::Stop => {
+                        self.take_off();
+                        return Ok(());
+                    }
+                }
+            }
+            self.tell_progress();
+            if let Some(interface) = self.pending.pop_front() {
+                self.consider(&interface, is_start);
+                continue;
+            }
+            if is_start {
+                is_start = false;
+                self.end_of_start()?;
+            }
+            inbox.wait(&self.watcher)?;
+            for event in self.watcher.next_events()? {
+                match event {
+                    LinkEvent::Removed { index, name } => self.gone(index, &name),
+                    LinkEvent::New(interface)
+                    | LinkEvent::Renamed { interface, .. }
+                    | LinkEvent::Changed(interface) => self.pending.push_back(interface),
+                }
+            }
+        }
+    }
+
+    /// That nothing at all could be attached is a failure; that there is nothing to attach is not.
+    fn end_of_start(&mut self) -> Result<()> {
+        if !self.held.is_empty() {
+            return Ok(());
+        }
+        if let Some(reason) = self.refused.values().next() {
+            return Err(anyhow!("{reason}"));
+        }
+        self.messages
+            .note("there is nothing to watch yet: no container edge, uplink, tunnel or loopback".to_owned());
+        Ok(())
+    }
+
+    /// Makes what is held of an interface what is wanted of it.
+    fn consider(&mut self, interface: &Interface, is_start: bool) {
+        if self.plan.is_counted_elsewhere(interface) {
+            // Without this its packets would count once more when they leave, which the ledger shows.
+            self.attacher.mark_counted(&device(interface)).ok();
+        }
+        let wanted = self.plan.wanted(interface);
+        if let Some(held) = self.held.get(&interface.index) {
+            let is_right =
+                wanted == Some(held.wanted) && held.name == interface.name && held.role == interface.role;
+            if is_right {
+                return;
+            }
+            self.detach(interface.index);
+        }
+        let Some(wanted) = wanted else { return };
+        match self.attach(interface, wanted) {
+            Ok(()) => {
+                self.refused.remove(&interface.index);
+                if !is_start {
+                    self.messages.note(format!("counting {}", interface.name));
+                }
+            }
+            // Its end is the next event.
+            Err(AttachError::Gone(_)) => {}
+            Err(error) => {
+                let text = format!("{:#}", anyhow::Error::from(error));
+                if self.refused.insert(interface.index, text.clone()).as_ref() != Some(&text) {
+                    self.messages.note(text);
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, interface: &Interface, wanted: Wanted) -> Result<(), AttachError> {
+        let before = self.stats(interface.index);
+        let attached = self.attacher.attach(&device(interface), wanted.directions, wanted.deduplicate)?;
+        let after = self.stats(interface.index);
+        let offloads = self.interfaces.offloads(&interface.name);
+        let held = Held {
+            name: Arc::clone(&interface.name),
+            role: interface.role,
+            wanted,
+            points: attached.points,
+            classes: Direction::ALL.map(|direction| witness::class(interface, offloads, direction)),
+            start: (before, after),
+        };
+        self.held.insert(interface.index, held);
+        Ok(())
+    }
+
+    fn gone(&mut self, index: u32, name: &Arc<str>) {
+        self.pending.retain(|interface| interface.index != index);
+        self.refused.remove(&index);
+        if self.held.remove(&index).is_none() {
+            return;
+        }
+        self.attacher.detach(index);
+        let waiting = self.plan.exact_names().filter(|_| self.held.is_empty());
+        self.messages.note(match waiting {
+            Some(names) => format!("{name} is gone; waiting for {} to come back", names.join(", ")),
+            None => format!("{name} is gone"),
+        });
+    }
+
+    /// Stops counting an interface that is still there, and lets it witness what was counted.
+    fn detach(&mut self, index: u32) {
+        let Some(held) = self.held.remove(&index) else { return };
+        let before = self.stats(index);
+        self.attacher.detach(index);
+        let counted = Counted::between(held.start, (before, self.stats(index)));
+        for point in held.points {
+            let class = held.classes[usize::from(point.direction == Direction::Egress)];
+            self.messages.offer(Message::Witness(Witness { point, class, counted }));
+        }
+    }
+
+    fn take_off(&mut self) {
+        let indexes: Vec<u32> = self.held.keys().copied().collect();
+        for index in indexes {
+            self.detach(index);
+        }
+        self.attacher.detach_all();
+        self.tell_progress();
+    }
+
+    /// What an interface counted itself; nothing if it cannot be asked, which the comparison then shows.
+    fn stats(&mut self, index: u32) -> LinkStats {
+        self.interfaces.stats(index).ok().flatten().unwrap_or_default()
+    }
+
+    fn tell_progress(&self) {
+        let waiting = self
+            .pending
+            .iter()
+            .filter(|it| !self.held.contains_key(&it.index) && self.plan.wanted(it).is_some());
+        let wanted = self.held.len() + self.refused.len() + waiting.count();
+        self.progress.attached.store(self.held.len(), Ordering::Relaxed);
+        self.progress.wanted.store(wanted, Ordering::Relaxed);
+    }
+}
+
+fn device(interface: &Interface) -> Device {
+    Device {
+        index: interface.index,
+        name: Arc::clone(&interface.name),
+        link: interface.link,
+        role: interface.role,
+    }
+}

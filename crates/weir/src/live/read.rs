@@ -1,0 +1,178 @@
+//! The reading thread: drains the kernel, adds what it read to the state, says when an interval is over.
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use weir_datapath::{
+    flow::{DrainError, FlowReader},
+    netns::Netns,
+    sockets::{Method, SocketTable},
+};
+use weir_flow::{Observation, Tick};
+
+use super::{Message, Messages, Schedule, Shared, attach::Attaching};
+
+/// Longest time between two drains.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Time between two drains while the kernel's table grows.
+const HURRY: Duration = Duration::from_millis(100);
+
+/// Time between two looks at the sockets where that is slow.
+const SLOW_SOCKETS: Duration = Duration::from_secs(5);
+
+/// Failures in a row after which it is given up.
+const PATIENCE: u32 = 5;
+
+/// What the thread works with.
+pub(super) struct Reading {
+    reader: FlowReader,
+    shared: Shared,
+    schedule: Schedule,
+    messages: Messages,
+    attaching: Attaching,
+    sockets: Sockets,
+    /// Used anew by each drain.
+    observations: Vec<Observation>,
+    failures: u32,
+}
+
+impl Reading {
+    pub(super) fn new(
+        reader: FlowReader,
+        shared: Shared,
+        schedule: Schedule,
+        messages: Messages,
+        attaching: Attaching,
+        netns: Option<Netns>,
+    ) -> Self {
+        let sockets = Sockets { table: None, netns, next: Instant::now() };
+        let (observations, failures) = (Vec::new(), 0);
+        Self { reader, shared, schedule, messages, attaching, sockets, observations, failures }
+    }
+
+    /// Reads until the attaching thread lets go, and then what is left.
+    pub(super) fn run(mut self, let_go: &Receiver<()>) {
+        self.sockets.open(&self.shared, &self.messages);
+        let start = Instant::now();
+        let mut next_interval = start + self.schedule.interval;
+        let end = self.schedule.end.map(|duration| start + duration);
+        let mut is_ending = false;
+        let mut next_drain = next_interval.min(start + LONGEST);
+        loop {
+            if let Some(end) = end.filter(|_| !is_ending) {
+                next_drain = next_drain.min(end);
+            }
+            let timeout = next_drain.saturating_duration_since(Instant::now());
+            if !matches!(let_go.recv_timeout(timeout), Err(RecvTimeoutError::Timeout)) {
+                break;
+            }
+            if !is_ending && end.is_some_and(|end| Instant::now() >= end) {
+                is_ending = true;
+                self.attaching.stop();
+            }
+            let drained = self.drain();
+            let now = Instant::now();
+            next_drain = now + LONGEST;
+            if let Some((tick, is_growing)) = drained {
+                if is_growing {
+                    next_drain = now + HURRY;
+                }
+                // The interval that ends with everything is told by the end.
+                if now >= next_interval && !is_ending && end.is_none_or(|end| next_interval < end) {
+                    self.messages.offer(Message::Interval(tick));
+                }
+            } else if self.failures > PATIENCE {
+                self.messages.send(Message::Failed(anyhow!("the kernel's counters cannot be read any more")));
+                self.attaching.stop();
+                is_ending = true;
+            }
+            while next_interval <= now {
+                next_interval += self.schedule.interval;
+            }
+            next_drain = next_drain.min(next_interval);
+        }
+        // Both generations may hold something.
+        self.drain();
+        let last = self.drain();
+        self.messages.send(Message::Ended(last.map_or_else(Tick::default, |(tick, _)| tick)));
+    }
+
+    /// Reads once. `None` if that failed, which is told; what was counted is then read the next time.
+    fn drain(&mut self) -> Option<(Tick, bool)> {
+        let observations = &mut self.observations;
+        observations.clear();
+        let drained = match self.reader.drain(|observation| observations.push(*observation)) {
+            Ok(drained) => drained,
+            Err(error) => {
+                self.failed(error);
+                return None;
+            }
+        };
+        self.failures = 0;
+        self.sockets.look(&self.shared, &self.messages);
+        let mut state = self.shared.lock();
+        let changes = state.books.add(&drained);
+        for point in changes.new {
+            state.table.set_point(point);
+        }
+        for observation in observations {
+            state.table.observe(observation);
+        }
+        for id in changes.gone {
+            state.table.remove_point(id);
+        }
+        drop(state);
+        self.attaching.forget(self.reader.finish_drain());
+        Some((drained.tick, drained.table.is_growing()))
+    }
+
+    fn failed(&mut self, error: DrainError) {
+        self.failures += 1;
+        // What was read before the failure is lost to the flows; the ledger will show it.
+        self.messages.note(format!("{:#}", anyhow!(error)));
+    }
+}
+
+/// Who owns which socket, renewed with each drain.
+struct Sockets {
+    table: Option<SocketTable>,
+    netns: Option<Netns>,
+    next: Instant,
+}
+
+impl Sockets {
+    fn open(&mut self, shared: &Shared, messages: &Messages) {
+        match SocketTable::open(self.netns.as_slice()) {
+            Ok(table) => {
+                shared.lock().table.set_processes(Box::new(table.owners()));
+                self.table = Some(table);
+            }
+            Err(error) => messages.note(format!("no names of processes: {:#}", anyhow!(error))),
+        }
+        self.look(shared, messages);
+    }
+
+    /// Lists the sockets, unless that was done a moment ago and is slow.
+    fn look(&mut self, shared: &Shared, messages: &Messages) {
+        let Some(table) = &mut self.table else { return };
+        if Instant::now() < self.next {
+            return;
+        }
+        if let Method::Fallback(_) = table.method() {
+            self.next = Instant::now() + SLOW_SOCKETS;
+        }
+        match table.snapshot() {
+            // Listeners are those of our own namespace.
+            Ok(_) if self.netns.is_none() => shared.lock().table.set_listeners(table.listeners()),
+            Ok(_) => {}
+            Err(error) => {
+                messages.note(format!("no names of processes any more: {:#}", anyhow!(error)));
+                self.table = None;
+            }
+        }
+    }
+}
