@@ -9,6 +9,7 @@ pub mod features;
 pub mod flow;
 pub mod instance;
 pub mod interface;
+mod memlock;
 pub mod netns;
 mod object;
 pub mod role;

@@ -220,11 +220,3 @@ pub(super) fn delete_batch() -> Attempt {
         Err(error) => Attempt::from_result(Err::<(), _>(error), |()| String::new()),
     }
 }
-
-/// Soft limit of locked memory in bytes, `None` where unlimited.
-pub(super) fn memlock_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for writing for the length of the call.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-    if result == 0 && limit.rlim_cur == libc::RLIM_INFINITY { None } else { Some(limit.rlim_cur) }
-}

@@ -7,6 +7,7 @@ use super::{
     capability::CapabilitySet,
     kernel::{Config, Release},
 };
+use crate::memlock;
 
 /// Inode number of the first pid namespace of a machine (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -76,7 +77,7 @@ impl Facts {
             version: read("/proc/sys/kernel/version").unwrap_or_default(),
             config: Config::of_running_kernel(&process.release),
             sees_all_processes: link("/proc/self/ns/pid").as_deref() == Some(INITIAL_PID_NAMESPACE),
-            memlock: attempts::memlock_limit(),
+            memlock: memlock::limit(),
             load: attempts::load_program(),
             clsact: attempts::add_clsact(process.capabilities, &tcx),
             tcx,

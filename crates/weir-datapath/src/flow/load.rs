@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     instance::{Instance, InstanceError},
-    object,
+    memlock, object,
 };
 
 /// Where packets are seen.
@@ -161,6 +161,7 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
     if object::FLOW.is_empty() {
         return Err(LoadError::NoObject);
     }
+    memlock::lift();
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| LoadError::Share { name: "SLOTS", source })?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     let mut sizes = Sizes::plan(options.memory_bytes, cpus, options.interfaces);

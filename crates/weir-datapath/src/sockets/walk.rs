@@ -14,7 +14,7 @@ use super::{
     kernel_types::{KernelTypes, KernelTypesError, socket_offsets},
     open::OpenSocket,
 };
-use crate::object;
+use crate::{memlock, object};
 
 const PROGRAM: &str = "weir_sockets";
 const RECORD: usize = size_of::<SocketRecord>();
@@ -72,6 +72,7 @@ impl Walk {
         if object::SOCKETS.is_empty() {
             return Err(WalkError::NoObject);
         }
+        memlock::lift();
         let types = KernelTypes::of_running_kernel()?;
         let (offsets, v6only_mask) = socket_offsets(&types)?;
         let iterator = types.function_alone("bpf_iter_task_file").ok_or(WalkError::NoIterator)?;

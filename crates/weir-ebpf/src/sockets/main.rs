@@ -53,6 +53,9 @@ const AF_INET6: u16 = 10;
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 
+#[expect(clippy::cast_possible_truncation, reason = "a record has 88 bytes")]
+const RECORD_LENGTH: u32 = size_of::<SocketRecord>() as u32;
+
 /// Go on with the next file.
 const NEXT: i32 = 0;
 
@@ -82,13 +85,7 @@ extern "C" fn weir_sockets(context: *const Context) -> i32 {
     let sequence = unsafe { (*meta).sequence };
     // SAFETY: the record is on our stack. If the buffer is full, the kernel discards what was written for this file and
     // calls again for it, so the result does not matter.
-    unsafe {
-        bpf_seq_write(
-            sequence.cast(),
-            (&raw const record).cast_mut().cast(),
-            size_of::<SocketRecord>() as u32,
-        )
-    };
+    unsafe { bpf_seq_write(sequence.cast(), (&raw const record).cast_mut().cast(), RECORD_LENGTH) };
     NEXT
 }
 
