@@ -223,7 +223,7 @@ pub(crate) struct ReplayArgs {
 /// `weir doctor`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DoctorArgs {
-    /// Also show what is fine, and what the kernel's verifier made of the programs
+    /// Also show what each is for, the interfaces, and what the kernel makes of the counting programs
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// How to print
@@ -246,7 +246,7 @@ pub(crate) struct CleanupArgs {
     /// Only list what would be removed
     #[arg(long, conflicts_with = "force")]
     pub(crate) dry_run: bool,
-    /// Also remove what a Weir that still runs holds
+    /// Also remove what another version of Weir left; never what one that runs holds
     #[arg(long)]
     pub(crate) force: bool,
 }

@@ -1,6 +1,8 @@
 //! What each command does, one file each. A command gets its arguments and returns how it ended.
 
+mod cleanup;
 mod completions;
+mod doctor;
 mod man;
 mod replay;
 mod watch;
@@ -15,6 +17,8 @@ use crate::cli::{Cli, Command};
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Cleanup(args)) => cleanup::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Man(args)) => man::run(&args),
         Some(Command::Watch(args)) => watch::run(&args),
