@@ -1,7 +1,8 @@
 //! Access to a packet (`__sk_buff`): its metadata, and its first bytes copied into scratch memory.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use weir_packet::{Buffer, Link, WINDOW};
+use weir_common::flow::Count;
+use weir_packet::{Buffer, Link, WINDOW, segments, wire_bytes};
 
 /// A packet, as the kernel hands it to TC programs and socket filters.
 #[derive(Clone, Copy)]
@@ -40,6 +41,8 @@ impl Skb {
         vlan_present = vlan_present,
         /// That tag, in host order.
         vlan_tci = vlan_tci,
+        /// EtherType of that tag, in network order.
+        vlan_protocol = vlan_proto,
         /// Segments of a super-packet, or 0.
         gso_segs = gso_segs,
         /// Payload of each segment in bytes, or 0.
@@ -68,6 +71,20 @@ impl Skb {
     #[expect(clippy::cast_possible_truncation, reason = "a tag has 16 bits")]
     pub fn stripped_vlan(self) -> Option<u16> {
         if self.vlan_present() == 0 { None } else { Some(self.vlan_tci() as u16 & 0xfff) }
+    }
+
+    /// Frames and bytes on the wire that the packet stands for. `header_length` is what each further segment of a
+    /// super-packet repeats.
+    #[inline(always)]
+    pub fn on_the_wire(self, header_length: u64) -> Count {
+        let length = u64::from(self.length());
+        let stripped = self.vlan_present() != 0;
+        let gso_size = self.gso_size();
+        if gso_size == 0 {
+            return Count { packets: 1, bytes: wire_bytes(length, stripped, 1, header_length) };
+        }
+        let segments = segments(self.gso_segs(), gso_size, length.saturating_sub(header_length));
+        Count { packets: segments, bytes: wire_bytes(length, stripped, segments, header_length) }
     }
 
     /// Borrows the first `N` bytes from `offset` on in place, if they lie in the linear part of the packet.

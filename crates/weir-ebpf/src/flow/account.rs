@@ -8,15 +8,18 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
 };
 use weir_common::flow::{Count, EGRESS_BIT, LedgerRow, POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry};
-use weir_ebpf::skb::{Skb, outer_ethertype};
+use weir_ebpf::{
+    headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP},
+    skb::Skb,
+};
 use weir_packet::{
-    Link, Tuple, Window, ethertype, last_frame_bytes, parse,
+    Link, Tuple, ethertype, last_frame_bytes,
     plain::{self, Plain},
-    protocol, segments, wire_bytes,
+    protocol,
 };
 
 use crate::{
-    maps::{CPUS, GENERATION, LEDGER, POINTS, Parsed, ROWS, SCRATCH, SLOT_BITS, Scratch},
+    maps::{CPUS, GENERATION, LEDGER, POINTS, ROWS, SCRATCH, SLOT_BITS, Scratch},
     table::{self, Flow, Outcome},
 };
 
@@ -198,10 +201,6 @@ enum Reason {
     Malformed,
 }
 
-const PARSED_IP: u64 = 0;
-const PARSED_NON_IP: u64 = 1;
-const PARSED_MALFORMED: u64 = 2;
-
 /// Reads the headers of a packet that is not plain.
 #[inline(always)]
 fn unusual(skb: Skb, link: Link) -> Result<Headers, Reason> {
@@ -233,29 +232,13 @@ pub(crate) extern "C" fn weir_parse(context: *mut __sk_buff, is_ip_device: u64) 
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return PARSED_MALFORMED };
     // SAFETY: as above.
     let Scratch { headers, parsed, .. } = unsafe { &mut *scratch };
-    let Some(length) = skb.copy_headers(headers) else { return PARSED_MALFORMED };
-    let mut window = Window::new(headers, length);
-    match parse(&mut window, skb.length(), link, outer_ethertype(skb, link), skb.stripped_vlan()) {
-        weir_packet::Parsed::Ip(found) => {
-            *parsed = Parsed {
-                words: found.tuple.words(),
-                header_length: u64::from(found.header_length),
-                tcp_flags: found.tcp_flags,
-                dscp: found.dscp,
-                ttl: found.ttl,
-                reserved: [0; 4],
-            };
-            PARSED_IP
-        }
-        weir_packet::Parsed::NonIp { .. } => PARSED_NON_IP,
-        weir_packet::Parsed::Malformed => PARSED_MALFORMED,
-    }
+    headers::read(skb, link, headers, parsed)
 }
 
 /// Counts a packet that belongs to no flow.
 #[inline(always)]
 fn without_flow(skb: Skb, place: &Place, reason: Reason) {
-    let count = measure(skb, 0);
+    let count = skb.on_the_wire(0);
     if let Some(row) = place.ledger() {
         see(row, skb, &count);
         match reason {
@@ -268,7 +251,7 @@ fn without_flow(skb: Skb, place: &Place, reason: Reason) {
 /// Counts a packet for its flow.
 #[inline(always)]
 fn flow(skb: Skb, place: &Place, headers: &Headers) {
-    let count = measure(skb, headers.header_length);
+    let count = skb.on_the_wire(headers.header_length);
     let Some(row) = place.ledger() else { return };
     see(row, skb, &count);
     let egress = if place.direction == Direction::Egress { EGRESS_BIT } else { 0 };
@@ -302,19 +285,6 @@ fn flow(skb: Skb, place: &Place, headers: &Headers) {
         Outcome::Duplicate => add(&mut row.duplicate, &count),
         Outcome::Overflow => add(&mut row.overflow, &count),
     }
-}
-
-/// Frames and bytes on the wire.
-#[inline(always)]
-fn measure(skb: Skb, header_length: u64) -> Count {
-    let length = u64::from(skb.length());
-    let stripped = skb.vlan_present() != 0;
-    let gso_size = skb.gso_size();
-    if gso_size == 0 {
-        return Count { packets: 1, bytes: wire_bytes(length, stripped, 1, header_length) };
-    }
-    let segments = segments(skb.gso_segs(), gso_size, length.saturating_sub(header_length));
-    Count { packets: segments, bytes: wire_bytes(length, stripped, segments, header_length) }
 }
 
 #[inline(always)]

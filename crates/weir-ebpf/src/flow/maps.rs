@@ -10,8 +10,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use weir_common::flow::{
-    FILTER_TERMS, FilterTerm, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS,
+    FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS,
 };
+use weir_ebpf::{filter::FilterSet, headers::ParsedHeaders};
 use weir_packet::Buffer;
 
 /// CPUs that this machine may ever have.
@@ -59,14 +60,6 @@ pub(crate) static LEDGER: Array<LedgerRow, 64, { BPF_F_MMAPABLE as usize }> = Ar
 pub(crate) static POINTS: Array<PointEntry, 65_536> = Array::new();
 
 /// Conditions that new flows must meet, one set per generation.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct FilterSet {
-    /// The conditions; the first with field 0 ends the list.
-    pub(crate) terms: [FilterTerm; FILTER_TERMS],
-}
-
-/// The filter of each generation. No condition means that everything passes.
 #[btf_map]
 pub(crate) static FILTER: Array<FilterSet, { GENERATIONS as usize }> = Array::new();
 
@@ -75,30 +68,13 @@ pub(crate) static FILTER: Array<FilterSet, { GENERATIONS as usize }> = Array::ne
 #[btf_map]
 pub(crate) static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
-/// What the general parser found.
-#[repr(C)]
-pub(crate) struct Parsed {
-    /// Words of the tuple.
-    pub(crate) words: [u64; 5],
-    /// Bytes from the link header to the end of the transport header.
-    pub(crate) header_length: u64,
-    /// TCP flags.
-    pub(crate) tcp_flags: u16,
-    /// DSCP.
-    pub(crate) dscp: u8,
-    /// TTL or hop limit.
-    pub(crate) ttl: u8,
-    /// Not used.
-    pub(crate) reserved: [u8; 4],
-}
-
 /// Memory of one CPU that would not fit the stack.
 #[repr(C)]
 pub(crate) struct Scratch {
     /// First bytes of the packet.
     pub(crate) headers: Buffer,
     /// What was found in them.
-    pub(crate) parsed: Parsed,
+    pub(crate) parsed: ParsedHeaders,
     /// A new entry of the overflow map.
     pub(crate) value: FlowValue,
 }
