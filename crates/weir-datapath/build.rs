@@ -9,7 +9,7 @@ use std::{env, fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
 
-const OBJECTS: &[&str] = &["flow", "sockets"];
+const OBJECTS: &[&str] = &["flow", "packets", "sockets"];
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=WEIR_SKIP_EBPF");

@@ -7,15 +7,19 @@
 mod attach;
 mod clock;
 mod drain;
-mod filter;
 mod load;
 mod packet_socket;
 mod points;
 mod shared;
 mod sizes;
 
-pub use attach::{AttachError, Attached, Device, Directions, FlowAttacher, Mechanism};
+pub use attach::FlowAttacher;
 pub use clock::ClockError;
 pub use drain::{DrainError, Drained, FlowReader, TableState};
-pub use load::{AttachBy, FlowOptions, Hook, LoadError, ProgramCost, load};
+pub use load::{FlowOptions, Hook, load};
 pub use sizes::Sizes;
+
+pub use crate::{
+    attach::{AttachBy, AttachError, Attached, Device, Directions, Mechanism},
+    object::{LoadError, ProgramCost},
+};

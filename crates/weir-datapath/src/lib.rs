@@ -3,15 +3,20 @@
 //! The only user-space crate that names aya or needs a privilege. What it hands upwards are the types of
 //! `weir-flow`; the layouts of `weir-common` stay inside. It never removes what it did not create.
 
+pub mod attach;
 mod bpf;
 pub mod cleanup;
+mod conditions;
 pub mod features;
 pub mod flow;
+mod grace;
 pub mod instance;
 pub mod interface;
 mod memlock;
 pub mod netns;
+mod now;
 mod object;
+pub mod packets;
 pub mod role;
 pub mod sockets;
 pub mod witness;

@@ -1,9 +1,125 @@
-//! The compiled kernel objects, embedded in the binary.
+//! The compiled kernel objects, embedded in the binary, and what loading any of them has in common.
 
-use aya::include_bytes_aligned;
+use std::io;
+
+use aya::{
+    Ebpf, EbpfError, include_bytes_aligned,
+    maps::{Map, MapError},
+    programs::{Program, ProgramError},
+};
+
+use crate::{flow::ClockError, instance::InstanceError};
 
 /// The counting programs (`weir-ebpf/src/flow`).
 pub(crate) static FLOW: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flow"));
 
+/// The capturing programs (`weir-ebpf/src/packets`).
+pub(crate) static PACKETS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packets"));
+
 /// The walk over open sockets (`weir-ebpf/src/sockets`).
 pub(crate) static SOCKETS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets"));
+
+/// Why kernel programs cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The binary was built without kernel programs.
+    #[error("this weir was built without kernel programs (WEIR_SKIP_EBPF=1): build it without that variable")]
+    NoObject,
+    /// The kernel refused the object.
+    #[error("cannot load the kernel programs")]
+    Object(#[from] EbpfError),
+    /// The kernel refused a program.
+    #[error("cannot load the kernel program {name}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The object lacks a map: it and the binary are not of one build.
+    #[error("the kernel object has no map {0}")]
+    NoMap(&'static str),
+    /// A map cannot be used.
+    #[error("cannot set up the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A map cannot be mapped into our memory.
+    #[error("cannot map the map {name} into memory")]
+    Share {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// This Weir cannot be told from others.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+}
+
+impl LoadError {
+    /// Whether the kernel refused for want of a privilege.
+    pub fn is_permission(&self) -> bool {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
+/// What a loaded program costs, for `weir doctor -v`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Its name.
+    pub name: String,
+    /// Instructions that the verifier walked through (since 5.16).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code.
+    pub machine_code_bytes: u32,
+}
+
+/// What the loaded programs of an object cost.
+pub(crate) fn costs(ebpf: &Ebpf) -> Vec<ProgramCost> {
+    let mut costs = Vec::new();
+    for (name, program) in ebpf.programs() {
+        let info = match program {
+            Program::SchedClassifier(program) => program.info(),
+            Program::SocketFilter(program) => program.info(),
+            _ => continue,
+        };
+        // Not all programs of an object are loaded.
+        if let Ok(info) = info {
+            costs.push(ProgramCost {
+                name: name.to_owned(),
+                verified_instructions: info.verified_instruction_count(),
+                machine_code_bytes: info.size_jitted(),
+            });
+        }
+    }
+    costs
+}
+
+/// Loads one program of an object.
+pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+    let loaded = match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => program.load(),
+        Some(Program::SocketFilter(program)) => program.load(),
+        Some(_) | None => Err(ProgramError::UnexpectedProgramType),
+    };
+    loaded.map_err(|source| LoadError::Program { name, source })
+}
+
+/// Takes a map out of an object.
+pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::NoMap(name))
+}

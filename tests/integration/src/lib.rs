@@ -5,6 +5,7 @@
 //! the namespaces it made.
 
 pub mod blast;
+pub mod capturing;
 pub mod checks;
 pub mod counting;
 pub mod frames;

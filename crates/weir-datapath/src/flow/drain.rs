@@ -3,12 +3,7 @@
 //! The reader belongs on a thread of its own. Each drain proves itself: for every observation point, what was seen
 //! equals the flows that were read plus what the ledger names.
 
-use std::{
-    io,
-    os::fd::AsFd as _,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use aya::{
     Ebpf,
@@ -19,21 +14,23 @@ use weir_common::flow::{
     EGRESS_BIT, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, Slot, VALUE_WORDS, VERDICT_KEEP,
 };
 use weir_flow::{
-    Count, Direction, Ledger, Monotonic, Observation, Point, SocketOwner, Tick, Traffic, Tuple, Wall,
+    Count, Direction, Ledger, Monotonic, Observation, Point, SocketOwner, Tick, Traffic, Tuple,
     filter::Pushdown,
 };
 
 use super::{
     clock::{Clock, ClockError},
-    filter::{self, FILTER_WORDS},
-    load::{LoadError, take},
     points::{Points, View},
     shared::SharedArray,
     sizes::Sizes,
 };
-use crate::bpf::BatchReader;
-
-type GraceMap = Array<MapData, u32>;
+use crate::{
+    bpf::BatchReader,
+    conditions::{self, FILTER_WORDS},
+    grace::Grace,
+    now,
+    object::{LoadError, take},
+};
 
 /// Entries read from an overflow map at a time.
 const BATCH: usize = 4096;
@@ -112,8 +109,7 @@ pub struct FlowReader {
     inner: [MapData; GENERATIONS as usize],
     capacity: [u32; GENERATIONS as usize],
     target: u32,
-    grace: ArrayOfMaps<MapData, GraceMap>,
-    grace_inner: GraceMap,
+    grace: Grace,
     filter: Array<MapData, [u64; FILTER_WORDS]>,
     wanted_filter: [u64; FILTER_WORDS],
     filter_pending: u8,
@@ -148,7 +144,7 @@ impl FlowReader {
         }
         let mut wanted: Array<_, [u64; FILTER_WORDS]> =
             take(ebpf, "FILTER")?.try_into().map_err(map("FILTER"))?;
-        let wanted_filter = filter::words(filter);
+        let wanted_filter = conditions::words(filter);
         for generation in 0..GENERATIONS {
             wanted.set(generation, wanted_filter, 0).map_err(map("FILTER"))?;
         }
@@ -158,8 +154,7 @@ impl FlowReader {
             inner,
             capacity: [sizes.overflow; GENERATIONS as usize],
             target: sizes.overflow,
-            grace: take(ebpf, "GRACE")?.try_into().map_err(map("GRACE"))?,
-            grace_inner: GraceMap::create(1, 0).map_err(map("GRACE"))?,
+            grace: Grace::new(take(ebpf, "GRACE")?).map_err(map("GRACE"))?,
             filter: wanted,
             wanted_filter,
             filter_pending: 0,
@@ -186,7 +181,7 @@ impl FlowReader {
 
     /// Sets another filter, which new flows meet from the next generation on.
     pub fn set_filter(&mut self, filter: &Pushdown) {
-        self.wanted_filter = filter::words(filter);
+        self.wanted_filter = conditions::words(filter);
         self.filter_pending = 2;
     }
 
@@ -194,13 +189,13 @@ impl FlowReader {
     ///
     /// A flow that several CPUs saw comes once for each. Takes 10 to 30 ms, nearly all of it waiting.
     pub fn drain(&mut self, mut sink: impl FnMut(&Observation)) -> Result<Drained, DrainError> {
-        let start = now();
+        let start = now::monotonic();
         let old = self.live;
         self.flip()?;
-        let flipped = now();
+        let flipped = now::monotonic();
         self.wait()?;
         self.clock.refresh()?;
-        let tick = Tick { monotonic: now(), wall: wall() };
+        let tick = now::tick();
         let waited = tick.monotonic - flipped;
 
         let view = self.points.view();
@@ -217,7 +212,7 @@ impl FlowReader {
             ..TableState::default()
         };
         self.resize(old, overflowed, overflow_used, tick.monotonic, &mut table);
-        table.took = now() - start;
+        table.took = now::monotonic() - start;
         let Ledgers { listed, unlisted, .. } = ledgers;
         Ok(Drained { tick, ledgers: listed, unlisted, table })
     }
@@ -236,7 +231,7 @@ impl FlowReader {
 
     /// Waits until every program that may have read the old generation has ended.
     fn wait(&mut self) -> Result<(), DrainError> {
-        self.grace.set(0, &self.grace_inner, 0).map_err(DrainError::Grace)
+        self.grace.wait().map_err(DrainError::Grace)
     }
 
     fn drain_slots(
@@ -433,17 +428,4 @@ fn ledger(row: &LedgerRow) -> Ledger {
         parse_error: count(row.parse_error),
         overflow: count(row.overflow),
     }
-}
-
-/// The monotonic clock that the kernel programs use too.
-fn now() -> Monotonic {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in the structure; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    Monotonic(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
-}
-
-fn wall() -> Wall {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -1,26 +1,19 @@
 //! Loading: sizes, constants, maps, programs.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher as _, io, sync::Arc};
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc};
 
-use aya::{
-    Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, MapError},
-    programs::ProgramError,
-};
+use aya::{Ebpf, EbpfLoader};
 use weir_common::flow::{KEY_WORDS, LedgerRow, Slot};
 use weir_flow::filter::Pushdown;
 
 use super::{
-    attach::FlowAttacher,
-    clock::{Clock, ClockError},
-    drain::FlowReader,
-    points::Points,
-    shared::SharedArray,
-    sizes::Sizes,
+    attach::FlowAttacher, clock::Clock, drain::FlowReader, points::Points, shared::SharedArray, sizes::Sizes,
 };
 use crate::{
-    instance::{Instance, InstanceError},
-    memlock, object,
+    attach::{AttachBy, PointTable, TC_PROGRAMS},
+    instance::Instance,
+    memlock,
+    object::{self, LoadError, take},
 };
 
 /// Where packets are seen.
@@ -31,16 +24,6 @@ pub enum Hook {
     Tc,
     /// AF_PACKET sockets: egress behind the qdisc, ingress before TC.
     Socket,
-}
-
-/// How TC programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AttachBy {
-    /// By TCX where the kernel has it, else by clsact.
-    #[default]
-    Best,
-    /// By clsact, whatever the kernel has.
-    Clsact,
 }
 
 /// How to count.
@@ -82,79 +65,8 @@ impl Default for FlowOptions {
     }
 }
 
-/// Why the counting programs cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The binary was built without kernel programs.
-    #[error("this weir was built without kernel programs (WEIR_SKIP_EBPF=1): build it without that variable")]
-    NoObject,
-    /// The kernel refused the object.
-    #[error("cannot load the counting programs")]
-    Object(#[from] EbpfError),
-    /// The kernel refused a program.
-    #[error("cannot load the counting program {name}")]
-    Program {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: ProgramError,
-    },
-    /// The object lacks a map: it and the binary are not of one build.
-    #[error("the kernel object has no map {0}")]
-    NoMap(&'static str),
-    /// A map cannot be used.
-    #[error("cannot set up the map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// A map cannot be mapped into our memory.
-    #[error("cannot map the map {name} into memory")]
-    Share {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel's clock cannot be read.
-    #[error(transparent)]
-    Clock(#[from] ClockError),
-    /// This Weir cannot be told from others.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-}
-
-impl LoadError {
-    /// Whether the kernel refused for want of a privilege.
-    pub fn is_permission(&self) -> bool {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = source {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                return matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
-            }
-            source = error.source();
-        }
-        false
-    }
-}
-
-/// What a loaded program costs, for `weir doctor -v`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramCost {
-    /// Its name.
-    pub name: String,
-    /// Instructions that the verifier walked through (since 5.16).
-    pub verified_instructions: Option<u32>,
-    /// Bytes of machine code.
-    pub machine_code_bytes: u32,
-}
-
-/// Programs of each hook. The clock program is loaded by the clock.
-pub(super) const TC_PROGRAMS: [&str; 4] =
-    ["weir_ingress_l2", "weir_egress_l2", "weir_ingress_l3", "weir_egress_l3"];
-pub(super) const SOCKET_PROGRAMS: [&str; 2] = ["weir_socket_l2", "weir_socket_l3"];
+/// Programs of the socket hook. The clock program is loaded by the clock.
+const SOCKET_PROGRAMS: [&str; 2] = ["weir_socket_l2", "weir_socket_l3"];
 
 /// Loads the counting programs and makes their maps. Takes 10 to 200 ms; attaches nothing yet.
 pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadError> {
@@ -174,18 +86,17 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
         Hook::Socket => &SOCKET_PROGRAMS,
     };
     for name in programs {
-        load_program(&mut ebpf, name).map_err(|source| LoadError::Program { name, source })?;
+        object::load_program(&mut ebpf, name)?;
     }
     let slots = share::<Slot>(&mut ebpf, "SLOTS", sizes.slot_entries())?;
     let ledger = share::<LedgerRow>(&mut ebpf, "LEDGER", sizes.ledger_entries())?;
-    let entries = take(&mut ebpf, "POINTS")?;
-    let entries: Array<_, [u32; 2]> =
-        Array::try_from(entries).map_err(|source| LoadError::Map { name: "POINTS", source })?;
+    let table = PointTable::new(take(&mut ebpf, "POINTS")?)
+        .map_err(|source| LoadError::Map { name: "POINTS", source })?;
     let clock = Clock::calibrate(&mut ebpf)?;
     let points = Points::new(sizes.rows, options.netns.as_ref());
 
     let reader = FlowReader::new(&mut ebpf, sizes, slots, ledger, clock, points.clone(), &options.filter)?;
-    let attacher = FlowAttacher::new(ebpf, entries, points, Instance::claim()?, options);
+    let attacher = FlowAttacher::new(ebpf, table, points, Instance::claim()?, options);
     Ok((attacher, reader))
 }
 
@@ -204,18 +115,6 @@ fn load_object(sizes: &Sizes, hook: Hook) -> Result<Ebpf, LoadError> {
         .map_max_entries("LEDGER", sizes.ledger_entries())
         .load(object::FLOW)?;
     Ok(ebpf)
-}
-
-fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
-    match ebpf.program_mut(name) {
-        Some(aya::programs::Program::SchedClassifier(program)) => program.load(),
-        Some(aya::programs::Program::SocketFilter(program)) => program.load(),
-        Some(_) | None => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
-    ebpf.take_map(name).ok_or(LoadError::NoMap(name))
 }
 
 fn share<T: zerocopy::FromBytes + Copy>(

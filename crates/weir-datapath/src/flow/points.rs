@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use weir_common::flow::PointEntry;
 use weir_flow::{Direction, Point, PointId, Role};
 
 /// Generations that may still hold packets of a detached interface.
@@ -206,9 +205,6 @@ pub(super) const fn role_code(role: Role) -> u8 {
         Role::Other => flow::ROLE_OTHER,
     }
 }
-
-/// An entry that matches no interface.
-pub(super) const NO_ENTRY: PointEntry = PointEntry { ifindex: 0, row: 0, role: 0, flags: 0 };
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,7 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
-use weir_common::flow::{
-    FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS,
-};
+use weir_common::flow::{FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS};
 use weir_ebpf::{filter::FilterSet, headers::ParsedHeaders};
 use weir_packet::Buffer;
 

@@ -71,7 +71,7 @@ pub(crate) fn packet(skb: Skb, link: Link, direction: u32) {
         return;
     }
     add(&mut row.written, &count);
-    if skb.length() > SNAP_LENGTH.load() {
+    if count.bytes > u64::from(SNAP_LENGTH.load()) {
         add(&mut row.cut, &count);
     }
 }

@@ -5,13 +5,13 @@ use weir_flow::filter::{Condition, Pushdown};
 use zerocopy::IntoBytes as _;
 
 /// Words of a filter in the kernel's map.
-pub(super) const FILTER_WORDS: usize = FILTER_TERMS * size_of::<FilterTerm>() / 8;
+pub(crate) const FILTER_WORDS: usize = FILTER_TERMS * size_of::<FilterTerm>() / 8;
 
 /// One value of the `FILTER` map.
 ///
 /// Clauses that no longer fit are left out, which lets more through and never less: what the kernel passes is a
-/// superset, and the exact filter runs on the record.
-pub(super) fn words(filter: &Pushdown) -> [u64; FILTER_WORDS] {
+/// superset, and the exact filter runs in user space.
+pub(crate) fn words(filter: &Pushdown) -> [u64; FILTER_WORDS] {
     let terms = terms(filter);
     let mut words = [0; FILTER_WORDS];
     for (word, chunk) in words.iter_mut().zip(terms.as_slice().as_bytes().chunks_exact(8)) {
