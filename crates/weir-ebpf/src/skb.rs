@@ -1,5 +1,7 @@
 //! Access to a packet (`__sk_buff`): its metadata, and its first bytes copied into scratch memory.
 
+use core::hint::black_box;
+
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use weir_common::flow::Count;
 use weir_packet::{Buffer, Link, WINDOW, segments, wire_bytes};
@@ -116,8 +118,9 @@ impl Skb {
             self.load(buffer, WINDOW)?;
             return Some(WINDOW);
         }
-        // 1..=WINDOW by construction: before 6.8 the verifier learns nothing from a comparison with zero.
-        let length = ((length - 1) & (WINDOW - 1)) + 1;
+        // 1..=WINDOW by construction: before 6.8 the verifier learns nothing from a comparison with zero. The compiler
+        // does, and would leave the mask out if it saw where the number came from.
+        let length = (black_box(length - 1) & (WINDOW - 1)) + 1;
         self.load(buffer, length)?;
         Some(length)
     }
