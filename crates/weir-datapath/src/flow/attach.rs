@@ -17,7 +17,7 @@ use weir_packet::Link;
 use super::{
     drain::FlowReader,
     load::{FlowOptions, Hook},
-    packet_socket::PacketSocket,
+    packet_socket::{JumpTable, PacketSocket},
     points::{Pair, Points, Refusal, role_code},
 };
 use crate::{
@@ -36,6 +36,8 @@ enum Holding {
 /// same one. Dropping it detaches everything.
 pub struct FlowAttacher {
     ebpf: Ebpf,
+    /// Held for the filters of packet sockets, which jump by it.
+    _jumps: Option<JumpTable>,
     table: PointTable,
     points: Points,
     tc: TcAttacher,
@@ -48,6 +50,7 @@ pub struct FlowAttacher {
 impl FlowAttacher {
     pub(super) fn new(
         ebpf: Ebpf,
+        jumps: Option<JumpTable>,
         table: PointTable,
         points: Points,
         instance: Instance,
@@ -55,6 +58,7 @@ impl FlowAttacher {
     ) -> Self {
         Self {
             ebpf,
+            _jumps: jumps,
             table,
             points,
             tc: TcAttacher::new(instance, options.attach_by),
@@ -171,8 +175,8 @@ impl FlowAttacher {
 
     fn hold_socket(&mut self, device: &Device) -> Result<(Holding, Mechanism), AttachError> {
         let name = match device.link {
-            Link::Ethernet => "weir_socket_l2",
-            Link::Ip => "weir_socket_l3",
+            Link::Ethernet => "weir_jump_l2",
+            Link::Ip => "weir_jump_l3",
         };
         let failed = |source| AttachError::Socket { name: Arc::clone(&device.name), source };
         let socket = PacketSocket::open(device.index).map_err(failed)?;

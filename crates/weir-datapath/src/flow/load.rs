@@ -7,7 +7,13 @@ use weir_common::flow::{KEY_WORDS, LedgerRow, Slot};
 use weir_flow::filter::Pushdown;
 
 use super::{
-    attach::FlowAttacher, clock::Clock, drain::FlowReader, points::Points, shared::SharedArray, sizes::Sizes,
+    attach::FlowAttacher,
+    clock::Clock,
+    drain::FlowReader,
+    packet_socket::{self, JumpTable},
+    points::Points,
+    shared::SharedArray,
+    sizes::Sizes,
 };
 use crate::{
     attach::{AttachBy, PointTable, TC_PROGRAMS},
@@ -65,9 +71,6 @@ impl Default for FlowOptions {
     }
 }
 
-/// Programs of the socket hook. The clock program is loaded by the clock.
-const SOCKET_PROGRAMS: [&str; 2] = ["weir_socket_l2", "weir_socket_l3"];
-
 /// Loads the counting programs and makes their maps. Takes 10 to 200 ms; attaches nothing yet.
 pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadError> {
     if object::FLOW.is_empty() {
@@ -83,11 +86,15 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
     let mut ebpf = load_object(&sizes, options.hook)?;
     let programs: &[&'static str] = match options.hook {
         Hook::Tc => &TC_PROGRAMS,
-        Hook::Socket => &SOCKET_PROGRAMS,
+        Hook::Socket => &packet_socket::PROGRAMS,
     };
     for name in programs {
         object::load_program(&mut ebpf, name)?;
     }
+    let jumps = match options.hook {
+        Hook::Tc => None,
+        Hook::Socket => Some(JumpTable::fill(&mut ebpf)?),
+    };
     let slots = share::<Slot>(&mut ebpf, "SLOTS", sizes.slot_entries())?;
     let ledger = share::<LedgerRow>(&mut ebpf, "LEDGER", sizes.ledger_entries())?;
     let table = PointTable::new(take(&mut ebpf, "POINTS")?)
@@ -96,7 +103,7 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
     let points = Points::new(sizes.rows, options.netns.as_ref());
 
     let reader = FlowReader::new(&mut ebpf, sizes, slots, ledger, clock, points.clone(), &options.filter)?;
-    let attacher = FlowAttacher::new(ebpf, table, points, Instance::claim()?, options);
+    let attacher = FlowAttacher::new(ebpf, jumps, table, points, Instance::claim()?, options);
     Ok((attacher, reader))
 }
 

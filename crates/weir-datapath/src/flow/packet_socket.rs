@@ -7,6 +7,36 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
+use aya::{
+    Ebpf,
+    maps::{MapData, ProgramArray},
+    programs::ProgramError,
+};
+
+use crate::object::{LoadError, take};
+
+/// Programs of this hook: those that count, and those that are attached and jump to them.
+pub(super) const PROGRAMS: [&str; 4] = ["weir_socket_l2", "weir_socket_l3", "weir_jump_l2", "weir_jump_l3"];
+
+/// Tells the attached filters where to jump. The kernel empties it when it is dropped.
+pub(super) struct JumpTable {
+    _table: ProgramArray<MapData>,
+}
+
+impl JumpTable {
+    /// Fills the table with the loaded counting programs.
+    pub(super) fn fill(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        let failed = |source| LoadError::Map { name: "JUMPS", source };
+        let mut table = ProgramArray::try_from(take(ebpf, "JUMPS")?).map_err(failed)?;
+        for (index, name) in (0..).zip(&PROGRAMS[..2]) {
+            let refused = |source| LoadError::Program { name, source };
+            let program = ebpf.program(name).ok_or(ProgramError::NotLoaded).map_err(refused)?;
+            table.set(index, program.fd().map_err(refused)?, 0).map_err(failed)?;
+        }
+        Ok(Self { _table: table })
+    }
+}
+
 /// A packet socket of one interface. Closing it detaches the program.
 pub(super) struct PacketSocket {
     socket: OwnedFd,

@@ -24,7 +24,10 @@ use aya_ebpf::{
 use weir_ebpf::skb::Skb;
 use weir_packet::Link;
 
-use crate::account::Direction;
+use crate::{
+    account::Direction,
+    maps::{JUMP_L2, JUMP_L3, JUMPS},
+};
 
 /// Value of `pkt_type` for packets on their way out (`PACKET_OUTGOING`).
 const PACKET_OUTGOING: u32 = 4;
@@ -67,6 +70,27 @@ fn weir_socket_l2(context: SkBuffContext) -> i64 {
 #[socket_filter]
 fn weir_socket_l3(context: SkBuffContext) -> i64 {
     socket(Skb::new(context.skb.skb), Link::Ip)
+}
+
+/// What is attached to an AF_PACKET socket on an Ethernet device: jumps to [`weir_socket_l2`].
+#[socket_filter]
+fn weir_jump_l2(context: SkBuffContext) -> i64 {
+    jump(&context, JUMP_L2)
+}
+
+/// What is attached to an AF_PACKET socket on a device without link headers: jumps to [`weir_socket_l3`].
+#[socket_filter]
+fn weir_jump_l3(context: SkBuffContext) -> i64 {
+    jump(&context, JUMP_L3)
+}
+
+/// The length of an attached filter counts against the socket's option memory (`net.core.optmem_max`, 20 KiB before
+/// 6.7), and the counting program is longer than that. The length of what it jumps to does not.
+#[inline(always)]
+fn jump(context: &SkBuffContext, index: u32) -> i64 {
+    // SAFETY: nothing here needs dropping. The loader fills the table before it attaches anything.
+    unsafe { JUMPS.tail_call(context, index) };
+    0
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use weir_common::flow::{FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS};
@@ -85,3 +85,13 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Answer of the clock program: jiffies, then nanoseconds of the monotonic clock.
 #[btf_map]
 pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
+
+/// Index of the counting program for packet sockets on Ethernet devices.
+pub(crate) const JUMP_L2: u32 = 0;
+
+/// Index of the one for devices without link headers.
+pub(crate) const JUMP_L3: u32 = 1;
+
+/// Where the filters of packet sockets jump to.
+#[btf_map]
+pub(crate) static JUMPS: ProgramArray<2> = ProgramArray::new();
