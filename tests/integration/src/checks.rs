@@ -16,7 +16,7 @@ use weir_packet::{Details, Tuple, ipv4_words, ipv6_words, protocol};
 
 use crate::{
     Veth, blast,
-    counting::{Counting, link_counters},
+    counting::{Counting, Seen, link_counters},
     frames::{self, FrameSender},
     traffic::{UdpFlow, tcp_talk},
 };
@@ -46,9 +46,10 @@ pub fn ways() -> [(&'static str, FlowOptions); 3] {
 
 /// Datagrams of both families and both directions are counted to the byte, each for its flow.
 pub fn udp_is_counted_exactly(options: &FlowOptions) {
+    let veth = Veth::new();
+    let (mut counting, ingress, egress) = Counting::on(&veth.left, options);
     for (ipv6, ip) in [(false, 20), (true, 40)] {
-        let veth = Veth::new();
-        let (mut counting, ingress, egress) = Counting::on(&veth.left, options);
+        counting.seen = Seen::default();
         let flow = UdpFlow::open(&veth.left, &veth.right, ipv6);
         let sent = flow.send(100, 200);
         flow.reply(50);
@@ -65,9 +66,9 @@ pub fn udp_is_counted_exactly(options: &FlowOptions) {
 
 /// TCP with offloads: frames and bytes of super-packets are those of the wire, and skbs those of the interface.
 pub fn super_packets_count_as_the_frames_that_they_are_on_the_wire(bytes: usize) {
+    let veth = Veth::new();
+    let (mut counting, ingress, egress) = Counting::on(&veth.left, &FlowOptions::default());
     for ipv6 in [false, true] {
-        let veth = Veth::new();
-        let (mut counting, ingress, egress) = Counting::on(&veth.left, &FlowOptions::default());
         tcp_talk(&veth.left, &veth.right, ipv6, bytes, 3 * bytes);
         let seen = counting.drain_all();
         for (point, direction) in [(ingress, Direction::Ingress), (egress, Direction::Egress)] {
