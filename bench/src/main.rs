@@ -1,2 +1,121 @@
-//! Side-by-side benchmarks.
-fn main() {}
+//! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
+//!
+//! `micro` measures one packet, `drain` one drain, `live` real traffic; `docs/internals/performance.md` explains the
+//! results.
+
+mod drain;
+mod frame;
+mod live;
+mod machine;
+mod micro;
+mod report;
+mod sequence;
+mod stage;
+mod subject;
+mod verdict;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use weir_integration::Namespace;
+
+use frame::Family;
+use machine::Machine;
+
+/// Benchmarks of Weir
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Cost of counting: one packet, one drain, live traffic
+    Flow(FlowArguments),
+    /// Cost of draining and aggregating a full table
+    Drain {
+        /// How often
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+    },
+}
+
+#[derive(Args)]
+struct FlowArguments {
+    /// Only measure one packet
+    #[arg(long, conflicts_with = "live")]
+    micro: bool,
+    /// Only measure live traffic
+    #[arg(long)]
+    live: bool,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Rounds of each measurement of one packet
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Packets in each round
+    #[arg(long, default_value_t = 1_000_000)]
+    repeat: u32,
+    /// Only these kinds of packets
+    #[arg(long, value_enum, value_delimiter = ',')]
+    family: Vec<Family>,
+    /// Rounds of live traffic, each three times as long as `--seconds`, for each kind of traffic
+    #[arg(long, default_value_t = 20)]
+    live_rounds: usize,
+    /// Length of one measurement of live traffic
+    #[arg(long, default_value_t = 1)]
+    seconds: u64,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().bench {
+        Bench::Flow(arguments) => flow(&arguments),
+        Bench::Drain { rounds } => {
+            let drained = Namespace::new().run(|| drain::measure(rounds))?;
+            print!("{}", drained.table());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn flow(arguments: &FlowArguments) -> anyhow::Result<ExitCode> {
+    let mut machine = Machine::look();
+    let families = if arguments.family.is_empty() { Family::ALL.to_vec() } else { arguments.family.clone() };
+    let options = micro::Options { rounds: arguments.rounds, repeat: arguments.repeat, families };
+    let mut costs = Vec::new();
+    let mut drained = None;
+    if !arguments.live {
+        let namespace = Namespace::new();
+        costs = namespace.run(|| micro::measure(&options))?;
+        drained = Some(namespace.run(|| drain::measure(arguments.rounds))?);
+    }
+    let mut lives = Vec::new();
+    if !arguments.micro {
+        lives = live::measure(arguments.live_rounds, arguments.seconds)?;
+    }
+    machine.look_again();
+    let verdicts = verdict::all(&costs, drained.as_ref(), &lives);
+    if arguments.json {
+        let all = json!({
+            "machine": machine.json(),
+            "packet": report::json(&costs),
+            "drain": drained.as_ref().map(drain::DrainCost::json),
+            "live": lives.iter().map(live::Live::json).collect::<Vec<_>>(),
+            "verdicts": verdicts.iter().map(verdict::Verdict::json).collect::<Vec<_>>(),
+        });
+        println!("{all:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", machine.table());
+    print!("{}", report::tables(&costs));
+    if let Some(drained) = &drained {
+        print!("{}", drained.table());
+    }
+    print!("{}", live::table(&lives));
+    print!("{}", verdict::table(&verdicts));
+    Ok(ExitCode::SUCCESS)
+}

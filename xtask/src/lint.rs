@@ -71,7 +71,8 @@ fn clippy_kernel() -> anyhow::Result<()> {
     setup::ensure(&[setup::Need::RustSource])?;
     let mut clippy = command::cargo();
     clippy
-        .args(["clippy", "--package", "weir-ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(["clippy", "--package", "weir-ebpf", "--features", "bench"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .args(["--", "-D", "warnings"])
         // build-std is unstable; the variable lets the pinned stable compiler accept it.
         .env("RUSTC_BOOTSTRAP", "1")

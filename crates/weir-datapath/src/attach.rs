@@ -222,6 +222,17 @@ pub(crate) struct TcAttacher {
 pub(crate) const TC_PROGRAMS: [&str; 4] =
     ["weir_ingress_l2", "weir_egress_l2", "weir_ingress_l3", "weir_egress_l3"];
 
+/// The one for a direction and a kind of device, and where it is attached.
+pub(crate) fn tc_program(direction: Direction, link: Link) -> (&'static str, TcAttachType) {
+    let [ingress_l2, egress_l2, ingress_l3, egress_l3] = TC_PROGRAMS;
+    match (direction, link) {
+        (Direction::Ingress, Link::Ethernet) => (ingress_l2, TcAttachType::Ingress),
+        (Direction::Ingress, Link::Ip) => (ingress_l3, TcAttachType::Ingress),
+        (Direction::Egress, Link::Ethernet) => (egress_l2, TcAttachType::Egress),
+        (Direction::Egress, Link::Ip) => (egress_l3, TcAttachType::Egress),
+    }
+}
+
 /// Highest priority that is tried where others are taken.
 const LAST_PRIORITY: u16 = 16;
 
@@ -323,13 +334,7 @@ fn attach_program(
     direction: Direction,
     options: TcAttachOptions,
 ) -> Result<SchedClassifierLink, ProgramError> {
-    let [ingress_l2, egress_l2, ingress_l3, egress_l3] = TC_PROGRAMS;
-    let (name, attach_type) = match (direction, device.link) {
-        (Direction::Ingress, Link::Ethernet) => (ingress_l2, TcAttachType::Ingress),
-        (Direction::Ingress, Link::Ip) => (ingress_l3, TcAttachType::Ingress),
-        (Direction::Egress, Link::Ethernet) => (egress_l2, TcAttachType::Egress),
-        (Direction::Egress, Link::Ip) => (egress_l3, TcAttachType::Egress),
-    };
+    let (name, attach_type) = tc_program(direction, device.link);
     let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     let link = program.attach_with_options(&device.name, attach_type, options)?;
     program.take_link(link)

@@ -2,7 +2,11 @@
 //!
 //! By TC (see [`crate::attach`]) or by packet sockets; either way an interface gets a row of the ledger first.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
 
 use aya::{
     Ebpf,
@@ -21,7 +25,9 @@ use super::{
     points::{Pair, Points, Refusal, role_code},
 };
 use crate::{
-    attach::{AttachError, Attached, Device, Directions, Hold, Mechanism, PointTable, TcAttacher},
+    attach::{
+        AttachError, Attached, Device, Directions, Hold, Mechanism, PointTable, TcAttacher, tc_program,
+    },
     instance::Instance,
     object::{self, ProgramCost},
 };
@@ -87,6 +93,15 @@ impl FlowAttacher {
     /// What the loaded programs cost.
     pub fn costs(&self) -> Vec<ProgramCost> {
         object::costs(&self.ebpf)
+    }
+
+    /// The program that [`FlowAttacher::attach`] puts on a device of this kind, for test runs by the self-check and
+    /// by benchmarks; `None` with [`Hook::Socket`]. What it counts in a test run is drained like everything else.
+    pub fn program(&self, direction: Direction, link: Link) -> Option<BorrowedFd<'_>> {
+        let Some(Program::SchedClassifier(program)) = self.ebpf.program(tc_program(direction, link).0) else {
+            return None;
+        };
+        program.fd().ok().map(AsFd::as_fd)
     }
 
     /// Starts counting an interface. Takes a grace period or two (10 to 50 ms).

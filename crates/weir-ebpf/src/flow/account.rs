@@ -19,8 +19,9 @@ use weir_packet::{
 };
 
 use crate::{
+    entry::{Flow, Outcome},
     maps::{CPUS, GENERATION, LEDGER, POINTS, ROWS, SCRATCH, SLOT_BITS, Scratch},
-    table::{self, Flow, Outcome},
+    table,
 };
 
 const ETHERNET_BYTES: usize = 14;

@@ -4,14 +4,15 @@
 //! sockets. Needs 5.10. Never changes or drops a packet: TC programs return "unspecified", which hands the packet to
 //! whatever comes next, socket filters return 0, which copies nothing to user space.
 //!
-//! `account` is the path of a packet, `table` the flow table, `filter` the verdict on a new flow, `maps` what is
-//! shared with user space.
+//! `account` is the path of a packet, `table` the flow table, `entry` one entry of it, `filter` the verdict on a new
+//! flow, `maps` what is shared with user space.
 
 #![no_std]
 #![no_main]
 
 mod account;
 mod clock;
+mod entry;
 mod filter;
 mod maps;
 mod table;

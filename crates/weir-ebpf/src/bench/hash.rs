@@ -1,0 +1,44 @@
+//! A reference for benchmarks: the counting program with another table, one hash map that all CPUs share, with atomic counters.
+//!
+//! Parser, ledger and verdict are the source files of the `flow` object; `hash_table` takes the place of its table.
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "this target has atomic additions, but the library offers none for it")]
+#![expect(
+    dead_code,
+    reason = "the shared files serve the slots and packet sockets too, which are not used here"
+)]
+
+#[path = "../flow/account.rs"]
+mod account;
+#[path = "../flow/entry.rs"]
+mod entry;
+#[path = "../flow/filter.rs"]
+mod filter;
+#[path = "../flow/maps.rs"]
+mod maps;
+#[path = "hash_table.rs"]
+mod table;
+
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use weir_ebpf::skb::Skb;
+use weir_packet::Link;
+
+/// Counts what an Ethernet device receives.
+#[classifier]
+fn weir_bench_hash(context: TcContext) -> i32 {
+    account::packet(Skb::new(context.skb.skb), Link::Ethernet, account::Direction::Ingress);
+    TC_ACT_UNSPEC
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
