@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them, both ways.
+//! Durations, sizes and numbers as people write them.
 
 use std::{fmt, time::Duration};
 
@@ -36,7 +36,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("unknown unit `{unit}`: use B, KiB, MiB or GiB")),
     };
     let bytes = number * factor;
-    if !(1.0..=1e15).contains(&bytes) { Err("out of range".to_owned()) } else { Ok(bytes as u64) }
+    if (1.0..=1e15).contains(&bytes) { Ok(bytes as u64) } else { Err("out of range".to_owned()) }
 }
 
 /// The number at the start and the rest. Signs, exponents and words such as `inf` are no numbers here.
@@ -44,24 +44,6 @@ fn split(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     Some((number.parse().ok()?, unit.trim_start()))
-}
-
-/// Shows a number of bytes in the largest unit that keeps it above one: `12.3 MiB`.
-pub(crate) struct Bytes(pub(crate) u64);
-
-impl fmt::Display for Bytes {
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut value = self.0 as f64;
-        for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-            if value < 1000.0 || unit == "TiB" {
-                let digits = usize::from(unit != "B");
-                return f.pad(&format!("{value:.digits$} {unit}"));
-            }
-            value /= 1024.0;
-        }
-        Ok(())
-    }
 }
 
 /// Shows a number with its thousands apart: `1,234,567`.
@@ -121,8 +103,5 @@ mod tests {
         assert_eq!(Grouped(0).to_string(), "0");
         assert_eq!(Grouped(999).to_string(), "999");
         assert_eq!(Grouped(1_234_567).to_string(), "1,234,567");
-        assert_eq!(Bytes(999).to_string(), "999 B");
-        assert_eq!(Bytes(1536).to_string(), "1.5 KiB");
-        assert_eq!(Bytes(u64::MAX).to_string(), "16777216.0 TiB");
     }
 }

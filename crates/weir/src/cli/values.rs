@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap::{
     Arg, Command, Error,
     builder::{PossibleValue, TypedValueParser},
-    error::{ContextKind, ContextValue, ErrorKind},
+    error::ErrorKind,
 };
 use weir_datapath::interface;
 use weir_flow::field::{self, FIELDS, Field, Subject};
@@ -79,13 +79,9 @@ impl TypedValueParser for FieldName {
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Self::Value, Error> {
         let name = value.to_string_lossy();
         groupable(&name).map_err(|reason| {
-            let mut error = Error::new(ErrorKind::ValueValidation).with_cmd(command);
-            if let Some(arg) = arg {
-                error.insert(ContextKind::InvalidArg, ContextValue::String(arg.to_string()));
-            }
-            error.insert(ContextKind::InvalidValue, ContextValue::String(name.clone().into_owned()));
-            error.insert(ContextKind::Custom, ContextValue::String(reason));
-            error
+            let arg = arg.map(ToString::to_string).unwrap_or_default();
+            let text = format!("invalid value '{name}' for '{arg}': {reason}\n");
+            Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
         })
     }
 

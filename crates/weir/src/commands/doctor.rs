@@ -155,7 +155,7 @@ fn describe_programs(out: &mut String) {
             }
         }
         Err(error) => {
-            writeln!(out, "\ncounting programs: {:#}", anyhow!(error)).expect("a string takes any text")
+            writeln!(out, "\ncounting programs: {:#}", anyhow!(error)).expect("a string takes any text");
         }
     }
 }

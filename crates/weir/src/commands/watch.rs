@@ -5,6 +5,7 @@
 //! goes on even when none is left. At the end the ledger of everything goes to standard error.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
     time::Instant,
@@ -20,7 +21,7 @@ use weir_datapath::{
 use weir_flow::{Count, Ledger, Record, Tick, filter::Filter};
 
 use crate::{
-    cli::{FlowFormat, HookArg, UsageError, WatchArgs},
+    cli::{FlowFormat, HookArg, Pattern, UsageError, WatchArgs},
     clock, filter, ledger,
     live::{Live, Message, Plan, Schedule, Witness},
     show::{Interval, Printer},
@@ -54,7 +55,7 @@ fn plan(args: &WatchArgs, filter: &Filter) -> Result<Plan> {
         })?;
     let place = netns.clone().map_or_else(Netns::current, Ok)?;
     let interfaces = interface::list(&place)?;
-    let patterns: Vec<&str> = args.interfaces.iter().map(|pattern| pattern.as_str()).collect();
+    let patterns: Vec<&str> = args.interfaces.iter().map(Pattern::as_str).collect();
     interface::select(&interfaces, &patterns).map_err(|error| UsageError(error.to_string()))?;
     let options = FlowOptions {
         memory_bytes: args.memory,
@@ -171,7 +172,7 @@ impl Watch {
             }
             let lines: Vec<&str> = screen.note.as_deref().into_iter().chain(self.text.lines()).collect();
             for line in &lines {
-                write!(out, "{line}\x1b[K\n")?;
+                writeln!(out, "{line}\x1b[K")?;
             }
             out.write_all(b"\x1b[J")?;
             screen.lines = lines.len();
@@ -192,12 +193,10 @@ impl Watch {
             ledger::accounted(total),
             Grouped(total.seen.packets)
         );
-        for (name, count) in ledger::left_out(total) {
-            status.push_str(&format!("  {name} {}", Grouped(count.packets)));
-        }
-        let folded = state.table.folded();
-        if folded.packets > 0 {
-            status.push_str(&format!("  folded {}", Grouped(folded.packets)));
+        let folded = ("folded", state.table.folded());
+        let is_there = |(_, count): &(&str, Count)| count.packets > 0;
+        for (name, count) in ledger::left_out(total).chain([folded].into_iter().filter(is_there)) {
+            write!(status, "  {name} {}", Grouped(count.packets)).expect("a string takes any text");
         }
         status.push('\n');
         status
@@ -220,21 +219,15 @@ impl Watch {
         ledger.filtered += self.filtered;
         let mut text = ledger::summary(&ledger);
         let agreements = state.books.agreements(&self.witnesses);
-        if agreements.exact + agreements.alarms.len() > 0 {
-            text.push_str(&format!(
-                "{} of {} interface counters that must agree do\n",
-                agreements.exact,
-                agreements.exact + agreements.alarms.len()
-            ));
+        let asked = agreements.exact + agreements.alarms.len();
+        if asked > 0 {
+            writeln!(text, "{} of {asked} interface counters that must agree do", agreements.exact)
+                .expect("a string takes any text");
         }
-        for alarm in agreements.alarms {
-            text.push_str(&format!("weir: {alarm}\n"));
-        }
-        if state.books.unbalanced() > 0 {
-            text.push_str(&format!(
-                "weir: the ledger of a point did not balance {} times\n",
-                state.books.unbalanced()
-            ));
+        let unbalanced = state.books.unbalanced();
+        let unbalanced = (unbalanced > 0).then(|| format!("{unbalanced} ledgers of a point did not balance"));
+        for alarm in agreements.alarms.into_iter().chain(unbalanced) {
+            writeln!(text, "weir: {alarm}").expect("a string takes any text");
         }
         text
     }

@@ -168,8 +168,8 @@ struct Held {
     wanted: Wanted,
     points: Vec<Arc<Point>>,
     classes: [Class; 2],
-    /// What it had counted itself just before and just after.
-    start: (LinkStats, LinkStats),
+    /// What it had counted itself just before and just after, if it could be asked.
+    start: Option<(LinkStats, LinkStats)>,
 }
 
 struct Thread {
@@ -260,6 +260,7 @@ impl Thread {
             self.attacher.mark_counted(&device(interface)).ok();
         }
         let wanted = self.plan.wanted(interface);
+        let was_held = self.held.contains_key(&interface.index);
         if let Some(held) = self.held.get(&interface.index) {
             let is_right =
                 wanted == Some(held.wanted) && held.name == interface.name && held.role == interface.role;
@@ -272,10 +273,11 @@ impl Thread {
         match self.attach(interface, wanted) {
             Ok(()) => {
                 self.refused.remove(&interface.index);
-                if !is_start {
+                if !is_start && !was_held {
                     self.messages.note(format!("counting {}", interface.name));
                 }
             }
+            Err(AttachError::Gone(name)) if was_held => self.tell_gone(&name),
             // Its end is the next event.
             Err(AttachError::Gone(_)) => {}
             Err(error) => {
@@ -298,7 +300,7 @@ impl Thread {
             wanted,
             points: attached.points,
             classes: Direction::ALL.map(|direction| witness::class(interface, offloads, direction)),
-            start: (before, after),
+            start: before.zip(after),
         };
         self.held.insert(interface.index, held);
         Ok(())
@@ -307,10 +309,13 @@ impl Thread {
     fn gone(&mut self, index: u32, name: &Arc<str>) {
         self.pending.retain(|interface| interface.index != index);
         self.refused.remove(&index);
-        if self.held.remove(&index).is_none() {
-            return;
+        if self.held.remove(&index).is_some() {
+            self.attacher.detach(index);
+            self.tell_gone(name);
         }
-        self.attacher.detach(index);
+    }
+
+    fn tell_gone(&self, name: &Arc<str>) {
         let waiting = self.plan.exact_names().filter(|_| self.held.is_empty());
         self.messages.note(match waiting {
             Some(names) => format!("{name} is gone; waiting for {} to come back", names.join(", ")),
@@ -323,7 +328,8 @@ impl Thread {
         let Some(held) = self.held.remove(&index) else { return };
         let before = self.stats(index);
         self.attacher.detach(index);
-        let counted = Counted::between(held.start, (before, self.stats(index)));
+        let Some((start, end)) = held.start.zip(before.zip(self.stats(index))) else { return };
+        let counted = Counted::between(start, end);
         for point in held.points {
             let class = held.classes[usize::from(point.direction == Direction::Egress)];
             self.messages.offer(Message::Witness(Witness { point, class, counted }));
@@ -339,9 +345,9 @@ impl Thread {
         self.tell_progress();
     }
 
-    /// What an interface counted itself; nothing if it cannot be asked, which the comparison then shows.
-    fn stats(&mut self, index: u32) -> LinkStats {
-        self.interfaces.stats(index).ok().flatten().unwrap_or_default()
+    /// What an interface counted itself, unless it is gone.
+    fn stats(&mut self, index: u32) -> Option<LinkStats> {
+        self.interfaces.stats(index).ok().flatten()
     }
 
     fn tell_progress(&self) {

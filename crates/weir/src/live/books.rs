@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use weir_datapath::{
-    flow::{Drained, TableState},
+    flow::Drained,
     witness::{self, Class, Counted},
 };
 use weir_flow::{Direction, Ledger, Point, PointId};
@@ -15,7 +15,6 @@ pub(crate) struct Books {
     total: Ledger,
     drains: u64,
     unbalanced: u64,
-    table: TableState,
 }
 
 struct Entry {
@@ -60,7 +59,6 @@ impl Books {
     /// Adds a drain.
     pub(crate) fn add(&mut self, drained: &Drained) -> Changes {
         self.drains += 1;
-        self.table = drained.table.clone();
         let mut changes = Changes::default();
         for (point, ledger) in drained.ledgers.iter().chain(&drained.unlisted) {
             self.unbalanced += u64::from(!ledger.is_balanced());
@@ -89,11 +87,6 @@ impl Books {
     /// How often the ledger of a point did not balance in a drain: zero, or there is a bug.
     pub(crate) fn unbalanced(&self) -> u64 {
         self.unbalanced
-    }
-
-    /// The kernel's table as of the last drain.
-    pub(crate) fn table(&self) -> &TableState {
-        &self.table
     }
 
     /// Compares with what the interfaces counted themselves.

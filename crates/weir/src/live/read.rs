@@ -113,6 +113,9 @@ impl Reading {
             }
         };
         self.failures = 0;
+        if let Some(error) = &drained.table.resize_error {
+            self.messages.note(format!("cannot make the kernel's table larger or smaller: {error}"));
+        }
         self.sockets.look(&self.shared, &self.messages);
         let mut state = self.shared.lock();
         let changes = state.books.add(&drained);
