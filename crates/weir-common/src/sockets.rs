@@ -65,16 +65,34 @@ pub struct Offsets {
 /// Bytes of a command name, terminated by zero (`TASK_COMM_LEN`).
 pub const COMMAND_LENGTH: usize = 16;
 
+/// A process as the kernel knows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ProcessRecord {
+    /// When it started, in nanoseconds since boot.
+    pub started: u64,
+    /// Process identifier, in the pid namespace of the reader.
+    pub pid: u32,
+    /// Not used, zero.
+    pub reserved: u32,
+    /// Command name, terminated by zero.
+    pub command: [u8; COMMAND_LENGTH],
+}
+
+/// Words in a [`ProcessRecord`].
+pub const PROCESS_WORDS: usize = 4;
+
+/// Openings that are kept until user space fetches them; the oldest make room.
+pub const OPENINGS: usize = 8192;
+
 /// An open file that is an IPv4 or IPv6 socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SocketRecord {
     /// Socket cookie; 0 while nobody has asked for it.
     pub cookie: u64,
-    /// When the process started, in nanoseconds since boot.
-    pub started: u64,
-    /// Process identifier, in the pid namespace of the reader.
-    pub pid: u32,
+    /// The process that has the file open.
+    pub process: ProcessRecord,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// `AF_INET` or `AF_INET6`.
@@ -85,21 +103,20 @@ pub struct SocketRecord {
     pub local_port: u16,
     /// Remote port, network order.
     pub remote_port: u16,
-    /// Local address, network order; an IPv4 address fills the first four bytes.
-    pub local: [u8; 16],
-    /// Remote address, likewise.
-    pub remote: [u8; 16],
     /// State, numbered as for TCP (`include/net/tcp_states.h`).
     pub state: u8,
     /// The byte that [`Offsets::sock_v6only`] points to.
     pub v6only: u8,
     /// Not used, zero.
-    pub reserved: [u8; 6],
-    /// Command name of the process, terminated by zero.
-    pub command: [u8; COMMAND_LENGTH],
+    pub reserved: [u8; 2],
+    /// Local address, network order; an IPv4 address fills the first four bytes.
+    pub local: [u8; 16],
+    /// Remote address, likewise.
+    pub remote: [u8; 16],
 }
 
 const _: () = {
     assert!(size_of::<Offsets>() == 26 * 4);
+    assert!(size_of::<ProcessRecord>() == 8 * PROCESS_WORDS);
     assert!(size_of::<SocketRecord>() == 88);
 };

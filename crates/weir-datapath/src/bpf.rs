@@ -30,6 +30,7 @@ struct BatchAttributes {
 }
 
 /// Buffers for emptying hash maps whose keys and values are `K` and `V` words of 64 bits.
+#[derive(Debug)]
 pub(crate) struct BatchReader<const K: usize, const V: usize> {
     keys: Vec<[u64; K]>,
     values: Vec<[u64; V]>,

@@ -17,6 +17,7 @@ pub use attempts::Attempt;
 pub use capability::{Capability, CapabilitySet};
 pub use evaluate::{evaluate, softirqs_interleave};
 pub use facts::Facts;
+pub(crate) use facts::mount_of_type;
 pub use kernel::{Config, Release};
 
 /// Something that Weir uses of the machine.

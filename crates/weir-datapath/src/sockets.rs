@@ -6,8 +6,8 @@
 //!
 //! Of several processes that hold one socket, the one that started first is named (the first process of all only if
 //! nobody else holds it, because it opens sockets for others). Owners of closed sockets are remembered for two
-//! minutes by their cookies, which are never used twice. What lives shorter than the time between two snapshots is
-//! not seen.
+//! minutes by their cookies, which are never used twice. Sockets that live shorter than the time between two snapshots
+//! are known by who opened them, where the kernel can be made to note that ([`SocketTable::openings_error`]).
 
 use std::{
     collections::HashSet,
@@ -24,11 +24,13 @@ mod diag;
 mod index;
 mod kernel_types;
 mod open;
+mod openings;
 mod process;
 mod walk;
 
 pub use diag::DiagError;
 pub use kernel_types::KernelTypesError;
+pub use openings::OpeningsError;
 pub use walk::WalkError;
 
 use self::{
@@ -129,6 +131,14 @@ impl SocketTable {
         }
     }
 
+    /// Why sockets that live shorter than the time between two snapshots are not named, or `None` where they are.
+    pub fn openings_error(&self) -> Option<&OpeningsError> {
+        match &self.source {
+            Source::Walk(walk) => walk.openings_error(),
+            Source::Diag(_) => None,
+        }
+    }
+
     /// The answers, which every snapshot renews.
     pub fn owners(&self) -> Owners {
         self.owners.clone()
@@ -147,9 +157,11 @@ impl SocketTable {
             let addresses = in_namespace(netns, local_addresses)?;
             described.push(Namespace { name, inode: inode(netns.identity()), addresses });
         }
-        let holders: HashSet<_> = found.sockets.iter().map(|socket| socket.holder).collect();
+        let openers = found.opened.iter().map(|(_, holder)| *holder);
+        let holders: HashSet<_> = found.sockets.iter().map(|socket| socket.holder).chain(openers).collect();
         self.names.retain(|holder| holders.contains(holder));
-        let mut index = Index::new(&found.sockets, described, start, |holder| self.names.name(holder));
+        let mut index =
+            Index::new(&found.sockets, &found.opened, described, start, |holder| self.names.name(holder));
         self.owners.replace(&mut index, start);
         Ok(Snapshot { sockets: found.sockets.len(), left_out: found.left_out, duration: start.elapsed() })
     }

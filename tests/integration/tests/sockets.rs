@@ -195,3 +195,36 @@ fn a_socket_that_was_closed_since_is_still_known_by_its_cookie() {
     assert_eq!(look_up(&table, &held, tuple_alone, &point(None)), None);
     assert_eq!(look_up(&table, &held, with_cookie, &point(None)).unwrap().pid, pid);
 }
+
+#[test]
+fn a_socket_that_lived_between_two_snapshots_is_known_by_its_cookie() {
+    if !require_root() {
+        return;
+    }
+    let mut table = SocketTable::open(&[]).unwrap();
+    if let Some(reason) = table.openings_error() {
+        cannot_run(&format!("openings are not noted: {reason:?}"));
+        return;
+    }
+    if let Method::Fallback(reason) = table.method() {
+        cannot_run(&format!("there is no walk: {reason:?}"));
+        return;
+    }
+    table.snapshot().unwrap();
+    let mut holder = Holder::start(hold_sockets(), 10);
+    let pid = holder.child.id();
+    let sockets = std::mem::take(&mut holder.sockets);
+    drop(holder);
+    table.snapshot().unwrap();
+    // Accepted connections were opened by the other side, as far as the kernel is concerned.
+    let accepted = |held: &Held| {
+        held.remote.is_some()
+            && sockets.iter().any(|other| other.remote.is_none() && other.local == held.local)
+    };
+    for held in sockets.iter().filter(|held| held.cookie != 0 && !accepted(held)) {
+        let process = look_up(&table, held, held.cookie, &point(None));
+        let process = process.unwrap_or_else(|| panic!("nobody opened {held:?}"));
+        assert_eq!((process.pid, &*process.executable), (pid, "hold-sockets"), "{held:?}");
+        assert_eq!(process.confidence, ProcessConfidence::Proven);
+    }
+}

@@ -153,7 +153,7 @@ fn active_choice(list: &str) -> Option<String> {
 /// First mount point of a file system type in the text of `mountinfo` (proc(5): the type follows a lone hyphen).
 ///
 /// The root of the file system is preferred to a part of it that is mounted somewhere.
-fn mount_of_type(mountinfo: &str, file_system: &str) -> Option<PathBuf> {
+pub(crate) fn mount_of_type(mountinfo: &str, file_system: &str) -> Option<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         let mut fields = left.split(' ').skip(3);

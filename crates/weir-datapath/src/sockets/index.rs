@@ -86,9 +86,11 @@ pub(crate) struct Question<'a> {
 }
 
 impl Index {
-    /// Makes the index of a snapshot. `name` tells what a process runs.
+    /// Makes the index of a snapshot: of open sockets, and of cookies with those who opened the sockets. `name` tells
+    /// what a process runs.
     pub(crate) fn new(
         sockets: &[OpenSocket],
+        opened: &[(u64, Holder)],
         namespaces: Vec<Namespace>,
         now: Instant,
         mut name: impl FnMut(&Holder) -> Arc<str>,
@@ -101,6 +103,13 @@ impl Index {
         let mut index = Self { namespaces, ..Self::default() };
         for socket in sorted {
             index.add(socket, now, &mut processes);
+        }
+        // Who holds a socket now is nearer to the truth than who opened it.
+        for (cookie, opener) in opened {
+            if let Entry::Vacant(place) = index.by_cookie.entry(*cookie) {
+                let process = processes.get(opener, ProcessConfidence::Proven);
+                place.insert(Owner { process, seen: now });
+            }
         }
         index
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use weir_common::sockets::SocketRecord;
+use weir_common::sockets::{ProcessRecord, SocketRecord};
 use weir_packet::protocol;
 
 /// A descriptor of a socket, with what can be used to recognise its packets.
@@ -122,8 +122,13 @@ impl OpenSocket {
             remote: (address(record.remote), u16::from_be(record.remote_port)),
             families: if is_v6 && record.v6only & v6only_mask == 0 { Families::Both } else { Families::Own },
         };
-        let holder = Holder { started: record.started, pid: record.pid, command: record.command };
-        Self::new(&raw, record.cookie, record.netns, holder)
+        Self::new(&raw, record.cookie, record.netns, Holder::from(&record.process))
+    }
+}
+
+impl From<&ProcessRecord> for Holder {
+    fn from(record: &ProcessRecord) -> Self {
+        Self { started: record.started, pid: record.pid, command: record.command }
     }
 }
 
@@ -135,7 +140,6 @@ mod tests {
         SocketRecord {
             cookie: 7,
             netns: 9,
-            pid: 42,
             family: u16::try_from(family).unwrap(),
             protocol,
             state,

@@ -12,7 +12,8 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{
     kernel_types::{KernelTypes, KernelTypesError, socket_offsets},
-    open::OpenSocket,
+    open::{Holder, OpenSocket},
+    openings::{Openings, OpeningsError},
 };
 use crate::{memlock, object};
 
@@ -53,6 +54,7 @@ pub enum WalkError {
 /// The loaded program.
 #[derive(Debug)]
 pub(crate) struct Walk {
+    openings: Result<Openings, OpeningsError>,
     object: Ebpf,
     v6only_mask: u8,
 }
@@ -62,6 +64,8 @@ pub(crate) struct Walk {
 pub(crate) struct Found {
     /// The sockets.
     pub(crate) sockets: Vec<OpenSocket>,
+    /// Cookies of sockets that were opened since the last time, and by whom. They may be closed by now.
+    pub(crate) opened: Vec<(u64, Holder)>,
     /// Sockets beyond the limit, which are not among them.
     pub(crate) left_out: usize,
 }
@@ -83,41 +87,54 @@ impl Walk {
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .load(object::SOCKETS)?;
         program(&mut object)?.load("task_file", &btf)?;
-        Ok(Self { object, v6only_mask })
+        // The first walk shows whether it works, and prepares the other program.
+        walk(&mut object, v6only_mask)?;
+        let openings = Openings::attach(&mut object);
+        Ok(Self { openings, object, v6only_mask })
     }
 
-    /// Lists the sockets as they are now.
+    /// Why openings are not noted, if they are not.
+    pub(crate) fn openings_error(&self) -> Option<&OpeningsError> {
+        self.openings.as_ref().err()
+    }
+
+    /// Lists the sockets as they are now, and those that were opened since the last time.
     pub(crate) fn sockets(&mut self) -> Result<Found, WalkError> {
-        let program = program(&mut self.object)?;
-        let link = program.attach()?;
-        let mut iterator = program.take_link(link)?.into_file()?;
-        let mut found = Found::default();
-        let mut buffer = vec![0; READ + RECORD];
-        let mut filled = 0;
-        loop {
-            let count = match iterator.read(&mut buffer[filled..]) {
-                Ok(0) => return Ok(found),
-                Ok(count) => count,
-                // EAGAIN means that a million files in a row were no sockets.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            filled += count;
-            let whole = filled - filled % RECORD;
-            for record in buffer[..whole].chunks_exact(RECORD) {
-                let record =
-                    SocketRecord::read_from_bytes(record).expect("the chunk has the size of a record");
-                let Some(socket) = OpenSocket::from_record(&record, self.v6only_mask) else { continue };
-                found.add(socket);
-            }
-            // A read may end within a record.
-            buffer.copy_within(whole..filled, 0);
-            filled -= whole;
+        let mut found = walk(&mut self.object, self.v6only_mask)?;
+        if let Ok(openings) = &mut self.openings {
+            found.opened = openings.take()?;
         }
+        Ok(found)
+    }
+}
+
+fn walk(object: &mut Ebpf, v6only_mask: u8) -> Result<Found, WalkError> {
+    let program = program(object)?;
+    let link = program.attach()?;
+    let mut iterator = program.take_link(link)?.into_file()?;
+    let mut found = Found::default();
+    let mut buffer = vec![0; READ + RECORD];
+    let mut filled = 0;
+    loop {
+        let count = match iterator.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok(found),
+            Ok(count) => count,
+            // EAGAIN means that a million files in a row were no sockets.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        filled += count;
+        let whole = filled - filled % RECORD;
+        for record in buffer[..whole].chunks_exact(RECORD) {
+            let record = SocketRecord::read_from_bytes(record).expect("the chunk has the size of a record");
+            let Some(socket) = OpenSocket::from_record(&record, v6only_mask) else { continue };
+            found.add(socket);
+        }
+        // A read may end within a record.
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
     }
 }
 

@@ -1,50 +1,34 @@
-//! The `sockets` object: lists every IPv4 and IPv6 socket that a process of our pid namespace holds open.
+//! The `sockets` object: who has which IPv4 or IPv6 socket.
 //!
-//! One program, called by the kernel for each open file of each task while user space reads from the iterator
-//! (`iter/task_file`, since 5.8, eaaacd23910f). It changes nothing. The compiler emits no CO-RE relocations, so user
-//! space finds the fields in the kernel's type information and passes their places in.
+//! `weir_sockets` is called by the kernel for each open file of each task of our pid namespace while user space reads
+//! from the iterator (`iter/task_file`, since 5.8, eaaacd23910f). `weir_opened` is called for each socket that a
+//! process of a cgroup opens. They change nothing and allow everything. The compiler emits no CO-RE relocations, so
+//! user space finds the fields in the kernel's type information and passes their places in (`fields`).
 
 #![no_std]
 #![no_main]
 
+mod fields;
+
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel,
-    generated::{bpf_get_current_task, bpf_seq_write},
+use aya_ebpf::{
+    btf_maps::{Array, LruHashMap},
+    helpers::generated::{bpf_get_socket_cookie, bpf_seq_write},
+    macros::{btf_map, cgroup_sock},
+    programs::SockContext,
 };
-use weir_common::sockets::{Offsets, SocketRecord};
+use weir_common::sockets::{OPENINGS, ProcessRecord, SocketRecord};
 
-/// Where the fields are. Set by the loader.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    file_inode: 0,
-    file_private: 0,
-    inode_mode: 0,
-    socket_file: 0,
-    socket_sock: 0,
-    sock_family: 0,
-    sock_protocol: 0,
-    sock_state: 0,
-    sock_v6only: 0,
-    sock_local_port: 0,
-    sock_remote_port: 0,
-    sock_local_v4: 0,
-    sock_remote_v4: 0,
-    sock_local_v6: 0,
-    sock_remote_v6: 0,
-    sock_net: 0,
-    sock_cookie: 0,
-    net_inode: 0,
-    task_leader: 0,
-    task_pid: 0,
-    task_started: 0,
-    task_command: 0,
-    pid_level: 0,
-    pid_numbers: 0,
-    pid_number_size: 0,
-    pid_number: 0,
-};
+use crate::fields::{OFFSETS, at, current_task, level_of, process, read};
+
+/// How deep the pid namespace of our user space lies. The end of each walk writes it, so a walk must come before `weir_opened`.
+#[btf_map]
+static LEVEL: Array<u32, 1> = Array::new();
+
+/// Who opened the socket with this cookie. User space takes the entries out.
+#[btf_map]
+static OPENED: LruHashMap<u64, ProcessRecord, OPENINGS> = LruHashMap::new();
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -58,6 +42,8 @@ const RECORD_LENGTH: u32 = size_of::<SocketRecord>() as u32;
 
 /// Go on with the next file.
 const NEXT: i32 = 0;
+/// The socket may be opened.
+const ALLOW: i32 = 1;
 
 /// `struct bpf_iter__task_file`. Members are eight bytes wide, whatever the machine.
 #[repr(C)]
@@ -99,6 +85,11 @@ fn socket(context: *const Context) -> Option<SocketRecord> {
     let file = read::<u64>(unsafe { &raw const (*context).file } as u64, 0)?;
     // SAFETY: as above.
     let task = read::<u64>(unsafe { &raw const (*context).task } as u64, 0)?;
+    if file == 0 {
+        // The walk is over.
+        remember_level();
+        return None;
+    }
 
     let inode = read::<u64>(file, at(&raw const OFFSETS.file_inode))?;
     let mode = read::<u16>(inode, at(&raw const OFFSETS.inode_mode))?;
@@ -136,59 +127,53 @@ fn socket(context: *const Context) -> Option<SocketRecord> {
     let net = read::<u64>(sock, at(&raw const OFFSETS.sock_net))?;
     record.netns = read(net, at(&raw const OFFSETS.net_inode))?;
 
-    let leader = read::<u64>(task, at(&raw const OFFSETS.task_leader))?;
-    record.pid = pid_for_reader(leader)?;
-    record.started = read(leader, at(&raw const OFFSETS.task_started))?;
-    record.command = read(leader, at(&raw const OFFSETS.task_command))?;
+    record.process = process(task, level_of(current_task())?)?;
     Some(record)
 }
 
-/// Number of a process in the pid namespace of the process that reads from the iterator.
+/// Stores how deep the pid namespace lies that the reader lives in.
 #[inline(always)]
-fn pid_for_reader(leader: u64) -> Option<u32> {
-    // SAFETY: no arguments, no preconditions.
-    let reader = unsafe { bpf_get_current_task() };
-    let reader_pid = read::<u64>(reader, at(&raw const OFFSETS.task_pid))?;
-    let level = read::<u32>(reader_pid, at(&raw const OFFSETS.pid_level))?;
-    let pid = read::<u64>(leader, at(&raw const OFFSETS.task_pid))?;
-    if read::<u32>(pid, at(&raw const OFFSETS.pid_level))? < level {
-        return None;
+fn remember_level() {
+    if let Some(level) = level_of(current_task())
+        && let Some(known) = LEVEL.get_ptr_mut(0)
+    {
+        // SAFETY: the lookup gave a valid element; every reader is our own process and writes the same.
+        unsafe { known.write_volatile(level) };
     }
-    let numbers = pid.wrapping_add(at(&raw const OFFSETS.pid_numbers));
-    let number = numbers.wrapping_add(u64::from(level).wrapping_mul(at(&raw const OFFSETS.pid_number_size)));
-    read(number, at(&raw const OFFSETS.pid_number))
+}
+
+/// Notes who opens a socket, so that those are known too that live shorter than the time between two walks.
+///
+/// Runs in the process that opens the socket and takes about 1 µs. Connections that are accepted do not come here; the
+/// listener is known.
+#[cgroup_sock(sock_create)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro passes the context so")]
+fn weir_opened(context: SockContext) -> i32 {
+    // SAFETY: the context is the socket, as the helper wants it.
+    let cookie = unsafe { bpf_get_socket_cookie(context.sock.cast()) };
+    if let Some(&level) = LEVEL.get(0)
+        && let Some(opener) = process(current_task(), level)
+    {
+        // The map makes room by itself, so this fails only while another CPU holds its lock: then the walk must do.
+        let _refused = OPENED.insert(cookie, opener, 0);
+    }
+    ALLOW
 }
 
 const EMPTY: SocketRecord = SocketRecord {
     cookie: 0,
-    started: 0,
-    pid: 0,
+    process: ProcessRecord { started: 0, pid: 0, reserved: 0, command: [0; 16] },
     netns: 0,
     family: 0,
     protocol: 0,
     local_port: 0,
     remote_port: 0,
-    local: [0; 16],
-    remote: [0; 16],
     state: 0,
     v6only: 0,
-    reserved: [0; 6],
-    command: [0; 16],
+    reserved: [0; 2],
+    local: [0; 16],
+    remote: [0; 16],
 };
-
-/// Reads one of [`OFFSETS`]. The loader changes them after compilation, so the compiler must not look inside.
-#[inline(always)]
-fn at(offset: *const u32) -> u64 {
-    // SAFETY: the pointer is to a member of a static.
-    u64::from(unsafe { offset.read_volatile() })
-}
-
-/// Reads a value out of kernel memory.
-#[inline(always)]
-fn read<T>(structure: u64, offset: u64) -> Option<T> {
-    // SAFETY: the helper checks the address and fails where nothing is mapped.
-    unsafe { bpf_probe_read_kernel(structure.wrapping_add(offset) as *const T) }.ok()
-}
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -43,7 +43,7 @@ fn tuple(protocol: u8, source: &str, destination: &str) -> Tuple {
 fn index(sockets: &[OpenSocket]) -> Index {
     let own = Namespace { name: None, inode: HERE, addresses: HashSet::from(["10.0.0.1".parse().unwrap()]) };
     let pod = Namespace { name: Some("pod".into()), inode: POD, addresses: HashSet::new() };
-    Index::new(sockets, vec![own, pod], Instant::now(), |holder| format!("program{}", holder.pid).into())
+    Index::new(sockets, &[], vec![own, pod], Instant::now(), |holder| format!("program{}", holder.pid).into())
 }
 
 /// Checks who is found: `(pid, confidence)`.
@@ -186,4 +186,14 @@ fn listeners_are_those_of_our_own_namespace_without_udp_clients() {
     listeners.sort_unstable();
     let expect = [(protocol::TCP, 80, false), (protocol::TCP, 40000, true), (protocol::UDP, 53, true)];
     assert_eq!(listeners, expect);
+}
+
+#[test]
+fn a_socket_that_nobody_holds_any_more_belongs_to_who_opened_it() {
+    let held = socket(protocol::TCP, "10.0.0.1:80", "10.0.0.9:5000", 11, HERE, holder(20, 2));
+    let opened = [(11, holder(5, 1)), (12, holder(5, 1))];
+    let index = Index::new(&[held], &opened, Vec::new(), Instant::now(), |_| "".into());
+    let sent = tuple(protocol::TCP, "10.0.0.1:80", "10.0.0.9:5000");
+    check(&index, 11, &sent, Some((20, Proven)));
+    check(&index, 12, &sent, Some((5, Proven)));
 }
