@@ -4,6 +4,7 @@
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
 };
 
 /// `BPF_PROG_TEST_RUN` of `enum bpf_cmd`.
@@ -116,17 +117,20 @@ struct TestAttributes {
     duration: u32,
 }
 
-/// Runs a program once on `frame`.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+/// Runs a program `repeat` times on `frame` and returns the mean time of a run, the kernel's own part included.
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Duration> {
     let mut attributes = TestAttributes {
         program_fd: program.as_raw_fd().cast_unsigned(),
         data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
         data_in: frame.as_ptr() as u64,
-        repeat: 1,
+        repeat,
         ..TestAttributes::default()
     };
     // SAFETY: the frame outlives the call, and nothing is written but the attributes.
     let outcome =
         unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut attributes, size_of::<TestAttributes>()) };
-    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::from_nanos(attributes.duration.into()))
 }

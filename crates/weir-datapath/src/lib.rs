@@ -18,5 +18,6 @@ mod now;
 mod object;
 pub mod packets;
 pub mod role;
+pub mod selfcheck;
 pub mod sockets;
 pub mod witness;

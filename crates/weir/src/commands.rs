@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod man;
 mod replay;
+mod selfcheck;
 mod watch;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Selfcheck) => selfcheck::run(),
         Some(Command::Cleanup(args)) => cleanup::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Man(args)) => man::run(&args),
