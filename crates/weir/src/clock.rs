@@ -8,6 +8,12 @@ pub(crate) fn local_time(wall: Wall) -> String {
     time_of_day(wall, TimeZone::system())
 }
 
+/// The local time of day to the microsecond, `23:33:50.123456`.
+pub(crate) fn local_time_of_packet(wall: Wall) -> String {
+    let timestamp = Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or_default();
+    timestamp.to_zoned(TimeZone::system()).strftime("%H:%M:%S.%6f").to_string()
+}
+
 fn time_of_day(wall: Wall, zone: TimeZone) -> String {
     // 2^64 ns after 1970 is in the year 2554, which is a valid time.
     let timestamp = Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or_default();

@@ -4,6 +4,7 @@ mod cleanup;
 mod completions;
 mod doctor;
 mod man;
+mod packets;
 mod replay;
 mod selfcheck;
 mod watch;
@@ -17,6 +18,7 @@ use crate::cli::{Cli, Command};
 /// Runs the command that the command line names.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Some(Command::Packets(args)) => packets::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Selfcheck) => selfcheck::run(),

@@ -15,27 +15,31 @@ mod plan;
 mod read;
 
 use std::{
-    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use weir_datapath::{
+    features,
+    flow::{self, FlowOptions, LoadError},
+};
 use weir_flow::{FlowTable, TableConfig, Tick};
 
-use self::{attach::Attaching, books::Books, read::Reading};
+use self::{
+    attach::{Attaching, Programs},
+    books::Books,
+    read::Reading,
+};
 pub(crate) use self::{books::Witness, plan::Plan};
 use crate::signals;
 
 /// Messages that may wait for the thread that shows. More are not needed: most say "look at the state".
 const MESSAGES: usize = 64;
-
-/// Longest wait for the threads when everything is given up; taking 200 interfaces off takes two seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the threads share.
 pub(crate) struct State {
@@ -107,32 +111,86 @@ pub(crate) struct Schedule {
     pub(crate) end: Option<Duration>,
 }
 
-/// Running threads that count. Dropping it takes everything off.
-pub(crate) struct Live {
-    messages: Receiver<Message>,
+/// Programs that are being attached on a thread of their own. Dropping it takes everything off first.
+pub(crate) struct Attachment {
+    messages: Option<Receiver<Message>>,
+    sender: Messages,
     attaching: Attaching,
-    shared: Shared,
-    has_ended: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Live {
-    /// Loads, starts reading, and starts attaching in the background.
-    pub(crate) fn start(plan: Plan, schedule: Schedule) -> Result<Self> {
+impl Attachment {
+    /// Loads programs by `load`, which also gives back what reads from them, and starts attaching in the background.
+    /// The receiver is disconnected when everything was taken off.
+    pub(crate) fn start<P: Programs, R: Send + 'static>(
+        plan: Plan,
+        load: impl FnOnce() -> Result<(P, R)> + Send + 'static,
+    ) -> Result<(Self, R, Receiver<()>)> {
         let (sender, messages) = sync_channel(MESSAGES);
         let sender = Messages(sender);
         stop_on_signals(sender.clone())?;
         let (let_go, wait) = sync_channel(1);
         let (loaded, reader) = sync_channel(1);
+        let (attaching, thread) = Attaching::start(plan, load, sender.clone(), loaded, let_go)?;
+        let attachment = Self { messages: Some(messages), sender, attaching, thread: Some(thread) };
+        match reader.recv() {
+            Ok(loaded) => Ok((attachment, loaded?, wait)),
+            Err(_) => bail!("the thread that loads the programs ended"),
+        }
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn next(&self) -> Result<Message> {
+        let messages = self.messages.as_ref().context("there are messages until the end")?;
+        messages.recv().context("the threads that count have ended")
+    }
+
+    /// A message, if one is there.
+    pub(crate) fn poll(&self) -> Option<Message> {
+        self.messages.as_ref()?.try_recv().ok()
+    }
+
+    /// Interfaces that are attached, and how many should be.
+    pub(crate) fn progress(&self) -> (usize, usize) {
+        self.attaching.progress()
+    }
+
+    /// Begins the end: everything is taken off.
+    pub(crate) fn stop(&self) {
+        self.attaching.stop();
+    }
+}
+
+impl Drop for Attachment {
+    /// Whatever went wrong, nothing stays attached.
+    fn drop(&mut self) {
+        self.stop();
+        // Nobody is to wait for room in a channel that nobody reads any more.
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was shown where it happened.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Running threads that count.
+pub(crate) struct Live {
+    attachment: Attachment,
+    shared: Shared,
+}
+
+impl Live {
+    /// Loads, starts reading, and starts attaching in the background.
+    pub(crate) fn start(plan: Plan, options: FlowOptions, schedule: Schedule) -> Result<Self> {
         let netns = plan.netns.clone();
-        let attaching = Attaching::start(plan, sender.clone(), loaded, let_go)?;
-        let reader = match reader.recv() {
-            Ok(loaded) => loaded?,
-            Err(_) => bail!("the thread that loads the counting programs ended"),
-        };
+        let (attachment, reader, let_go) =
+            Attachment::start(plan, move || flow::load(&options).map_err(refusal))?;
         let shared = Shared::new(usize::try_from(reader.sizes().user_bytes).unwrap_or(usize::MAX));
-        let reading = Reading::new(reader, shared.clone(), schedule, sender, attaching.clone(), netns);
-        spawn("read", move || reading.run(&wait))?;
-        Ok(Self { messages, attaching, shared, has_ended: false })
+        let (sender, attaching) = (attachment.sender.clone(), attachment.attaching.clone());
+        let reading = Reading::new(reader, shared.clone(), schedule, sender, attaching, netns);
+        spawn("read", move || reading.run(&let_go))?;
+        Ok(Self { attachment, shared })
     }
 
     /// The state that the threads share.
@@ -140,34 +198,17 @@ impl Live {
         &self.shared
     }
 
-    /// Waits for the next message.
-    pub(crate) fn next(&mut self) -> Result<Message> {
-        let message = self.messages.recv().context("the threads that count have ended")?;
-        self.has_ended |= matches!(message, Message::Ended(_));
-        Ok(message)
-    }
-
-    /// Interfaces that are counted, and how many should be.
-    pub(crate) fn progress(&self) -> (usize, usize) {
-        self.attaching.progress()
-    }
-
-    /// Begins the end; [`Message::Ended`] follows.
-    pub(crate) fn stop(&self) {
-        self.attaching.stop();
+    /// What is attached, and what happens there.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 }
 
-impl Drop for Live {
-    /// Whatever went wrong, nothing stays attached.
-    fn drop(&mut self) {
-        self.stop();
-        while !self.has_ended {
-            match self.messages.recv_timeout(PATIENCE) {
-                Ok(message) => self.has_ended = matches!(message, Message::Ended(_)),
-                Err(_) => break,
-            }
-        }
+/// Says which capability is missing, if that is why programs cannot be loaded.
+pub(crate) fn refusal(error: LoadError) -> anyhow::Error {
+    match features::missing_for_counting() {
+        Some(missing) if error.is_permission() => anyhow!(missing),
+        _ => anyhow!(error),
     }
 }
 
@@ -177,11 +218,11 @@ fn stop_on_signals(messages: Messages) -> Result<()> {
         if asked() {
             messages.send(Message::Stop);
         }
-    })
+    })?;
+    Ok(())
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let builder = thread::Builder::new().name(format!("weir-{name}"));
-    let started: io::Result<_> = builder.spawn(work);
-    started.map(drop).context("cannot start a thread")
+    builder.spawn(work).context("cannot start a thread")
 }

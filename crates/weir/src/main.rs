@@ -12,6 +12,7 @@ mod commands;
 mod filter;
 mod ledger;
 mod live;
+mod packet_lines;
 mod progress;
 mod show;
 mod signals;

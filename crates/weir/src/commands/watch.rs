@@ -32,19 +32,19 @@ use crate::{
 pub(super) fn run(args: &WatchArgs) -> Result<ExitCode> {
     let filter = filter::parse(args.show.filter())?;
     let printer = Printer::new(&args.show)?;
-    let plan = plan(args, &filter)?;
+    let (plan, options) = plan(args, &filter)?;
     if let Some(missing) = features::missing_for_counting() {
         return Err(anyhow!(missing));
     }
     let by_blocks =
         args.blocks.map(|blocks| args.interval.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX)));
     let end = [args.duration, by_blocks].into_iter().flatten().min();
-    let live = Live::start(plan, Schedule { interval: args.interval, end })?;
+    let live = Live::start(plan, options, Schedule { interval: args.interval, end })?;
     Watch::new(live, printer, filter).run()
 }
 
 /// What the machine has to say about the arguments.
-fn plan(args: &WatchArgs, filter: &Filter) -> Result<Plan> {
+fn plan(args: &WatchArgs, filter: &Filter) -> Result<(Plan, FlowOptions)> {
     let netns =
         args.netns.as_ref().map(|netns| Netns::open(netns.as_str())).transpose().map_err(|error| {
             if matches!(error, NetnsError::Unknown { .. }) {
@@ -69,7 +69,7 @@ fn plan(args: &WatchArgs, filter: &Filter) -> Result<Plan> {
         netns: netns.as_ref().and_then(|netns| netns.name().cloned()),
         ..FlowOptions::default()
     };
-    Ok(Plan { netns, patterns: args.interfaces.clone(), direction: args.direction, options })
+    Ok((Plan { netns, patterns: args.interfaces.clone(), direction: args.direction }, options))
 }
 
 /// The thread that shows.
@@ -106,11 +106,11 @@ impl Watch {
     fn run(mut self) -> Result<ExitCode> {
         let mut failure = None;
         loop {
-            match self.live.next()? {
+            match self.live.attachment().next()? {
                 Message::Interval(tick) => self.block(tick)?,
                 Message::Note(text) => self.note(text)?,
                 Message::Witness(witness) => self.witnesses.push(witness),
-                Message::Stop => self.live.stop(),
+                Message::Stop => self.live.attachment().stop(),
                 Message::Failed(error) => failure = Some(error),
                 Message::Ended(tick) => {
                     if failure.is_none() {
@@ -185,7 +185,7 @@ impl Watch {
 
     /// One line above the table: what is counted, and whether it adds up.
     fn status(&self, now: &str) -> String {
-        let (attached, wanted) = self.live.progress();
+        let (attached, wanted) = self.live.attachment().progress();
         let state = self.live.shared().lock();
         let total = state.books.total();
         let mut status = format!(

@@ -11,15 +11,16 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
+    thread::JoinHandle,
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use weir_datapath::{
-    features,
-    flow::{self, AttachError, Device, FlowAttacher, FlowReader},
+    flow::{AttachError, Attached, Device, FlowAttacher},
     interface::{Interface, Interfaces, LinkEvent, LinkStats, Watcher},
     netns::Netns,
+    packets::PacketAttacher,
     witness::{self, Class, Counted},
 };
 use weir_flow::{Direction, Point, Role};
@@ -50,14 +51,67 @@ struct Progress {
     wanted: AtomicUsize,
 }
 
+/// Programs that can be put on interfaces, in the network namespace of the calling thread.
+pub(crate) trait Programs: 'static {
+    /// Puts them on an interface.
+    fn attach(&mut self, device: &Device, wanted: Wanted) -> Result<Attached, AttachError>;
+    /// Takes them off again.
+    fn detach(&mut self, index: u32);
+    /// Takes them off everywhere.
+    fn detach_all(&mut self);
+    /// Tells them of an interface whose packets count elsewhere.
+    fn mark_counted(&mut self, _device: &Device) {}
+    /// Forgets interfaces that are gone and read to the end.
+    fn forget(&mut self, _freed: &[u32]) {}
+}
+
+impl Programs for FlowAttacher {
+    fn attach(&mut self, device: &Device, wanted: Wanted) -> Result<Attached, AttachError> {
+        Self::attach(self, device, wanted.directions, wanted.deduplicate)
+    }
+
+    fn detach(&mut self, index: u32) {
+        Self::detach(self, index);
+    }
+
+    fn detach_all(&mut self) {
+        Self::detach_all(self);
+    }
+
+    fn mark_counted(&mut self, device: &Device) {
+        // Without this, packets that a bridge forwards count once more when they leave.
+        Self::mark_counted(self, device).ok();
+    }
+
+    fn forget(&mut self, freed: &[u32]) {
+        self.forget_drained(freed);
+    }
+}
+
+impl Programs for PacketAttacher {
+    fn attach(&mut self, device: &Device, wanted: Wanted) -> Result<Attached, AttachError> {
+        Self::attach(self, device, wanted.directions)
+    }
+
+    fn detach(&mut self, index: u32) {
+        Self::detach(self, index);
+    }
+
+    fn detach_all(&mut self) {
+        Self::detach_all(self);
+    }
+}
+
 impl Attaching {
-    /// Starts it. What was loaded comes through `loaded`; when everything is taken off, `let_go` is dropped.
-    pub(super) fn start(
+    /// Starts the thread. What reads from the programs comes through `loaded`; when everything is taken off, `let_go` is
+    /// dropped.
+    pub(super) fn start<P: Programs, R: Send + 'static>(
         plan: Plan,
+        load: impl FnOnce() -> Result<(P, R)> + Send + 'static,
         messages: Messages,
-        loaded: SyncSender<Result<FlowReader>>,
+        loaded: SyncSender<Result<R>>,
         let_go: SyncSender<()>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, JoinHandle<()>)> {
         let (orders, received) = sync_channel(ORDERS);
         let (wake, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
         wake.set_nonblocking(true).context("cannot set up a socket")?;
@@ -65,12 +119,12 @@ impl Attaching {
         let progress = Arc::new(Progress::default());
         let inbox = Inbox { orders: received, woken };
         let shared = Arc::clone(&progress);
-        spawn("attach", move || {
+        let thread = spawn("attach", move || {
             let netns = plan.netns.clone();
             let failed = loaded.clone();
             let work = move || {
-                let outcome = load(&plan).and_then(|(attacher, reader)| {
-                    let thread = Thread::new(plan, attacher, messages.clone(), shared)?;
+                let outcome = load().and_then(|(programs, reader)| {
+                    let thread = Thread::new(plan, programs, messages.clone(), shared)?;
                     Ok((thread, reader))
                 });
                 match outcome {
@@ -96,7 +150,7 @@ impl Attaching {
             }
             drop(let_go);
         })?;
-        Ok(Self { orders, wake: Arc::new(wake), progress })
+        Ok((Self { orders, wake: Arc::new(wake), progress }, thread))
     }
 
     /// Interfaces that are counted, and how many should be.
@@ -154,13 +208,6 @@ impl Inbox {
     }
 }
 
-fn load(plan: &Plan) -> Result<(FlowAttacher, FlowReader)> {
-    flow::load(&plan.options).map_err(|error| match features::missing_for_counting() {
-        Some(missing) if error.is_permission() => anyhow!(missing),
-        _ => anyhow!(error),
-    })
-}
-
 /// An interface that is counted.
 struct Held {
     name: Arc<str>,
@@ -172,9 +219,9 @@ struct Held {
     start: Option<(LinkStats, LinkStats)>,
 }
 
-struct Thread {
+struct Thread<P> {
     plan: Plan,
-    attacher: FlowAttacher,
+    programs: P,
     messages: Messages,
     progress: Arc<Progress>,
     watcher: Watcher,
@@ -185,8 +232,8 @@ struct Thread {
     pending: VecDeque<Interface>,
 }
 
-impl Thread {
-    fn new(plan: Plan, attacher: FlowAttacher, messages: Messages, progress: Arc<Progress>) -> Result<Self> {
+impl<P: Programs> Thread<P> {
+    fn new(plan: Plan, programs: P, messages: Messages, progress: Arc<Progress>) -> Result<Self> {
         let netns = match &plan.netns {
             Some(netns) => netns.clone(),
             None => Netns::current()?,
@@ -195,7 +242,7 @@ impl Thread {
             watcher: Watcher::open(&netns)?,
             interfaces: Interfaces::open(&netns)?,
             plan,
-            attacher,
+            programs,
             messages,
             progress,
             held: HashMap::new(),
@@ -212,7 +259,7 @@ impl Thread {
         loop {
             while let Some(order) = inbox.next() {
                 match order {
-                    Order::Forget(freed) => self.attacher.forget_drained(&freed),
+                    Order::Forget(freed) => self.programs.forget(&freed),
                     Order::Stop => {
                         self.take_off();
                         return Ok(());
@@ -256,8 +303,7 @@ impl Thread {
     /// Makes what is held of an interface what is wanted of it.
     fn consider(&mut self, interface: &Interface, is_start: bool) {
         if self.plan.is_counted_elsewhere(interface) {
-            // Without this its packets would count once more when they leave, which the ledger shows.
-            self.attacher.mark_counted(&device(interface)).ok();
+            self.programs.mark_counted(&device(interface));
         }
         let wanted = self.plan.wanted(interface);
         let was_held = self.held.contains_key(&interface.index);
@@ -291,7 +337,7 @@ impl Thread {
 
     fn attach(&mut self, interface: &Interface, wanted: Wanted) -> Result<(), AttachError> {
         let before = self.stats(interface.index);
-        let attached = self.attacher.attach(&device(interface), wanted.directions, wanted.deduplicate)?;
+        let attached = self.programs.attach(&device(interface), wanted)?;
         let after = self.stats(interface.index);
         let offloads = self.interfaces.offloads(&interface.name);
         let held = Held {
@@ -310,7 +356,7 @@ impl Thread {
         self.pending.retain(|interface| interface.index != index);
         self.refused.remove(&index);
         if self.held.remove(&index).is_some() {
-            self.attacher.detach(index);
+            self.programs.detach(index);
             self.tell_gone(name);
         }
     }
@@ -327,7 +373,7 @@ impl Thread {
     fn detach(&mut self, index: u32) {
         let Some(held) = self.held.remove(&index) else { return };
         let before = self.stats(index);
-        self.attacher.detach(index);
+        self.programs.detach(index);
         let Some((start, end)) = held.start.zip(before.zip(self.stats(index))) else { return };
         let counted = Counted::between(start, end);
         for point in held.points {
@@ -341,7 +387,7 @@ impl Thread {
         for index in indexes {
             self.detach(index);
         }
-        self.attacher.detach_all();
+        self.programs.detach_all();
         self.tell_progress();
     }
 

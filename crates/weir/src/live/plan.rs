@@ -1,11 +1,6 @@
 //! What is to be counted: which interfaces, in which directions, by which means.
 
-use weir_datapath::{
-    flow::{Directions, FlowOptions},
-    interface::Interface,
-    netns::Netns,
-    role,
-};
+use weir_datapath::{flow::Directions, interface::Interface, netns::Netns, role};
 use weir_flow::{Direction, Role};
 
 use crate::cli::{DirectionArg, Pattern};
@@ -18,8 +13,6 @@ pub(crate) struct Plan {
     pub(crate) patterns: Vec<Pattern>,
     /// Which directions.
     pub(crate) direction: DirectionArg,
-    /// By which means.
-    pub(crate) options: FlowOptions,
 }
 
 /// How an interface is to be counted.
