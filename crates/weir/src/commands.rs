@@ -27,6 +27,5 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Man(args)) => man::run(&args),
         Some(Command::Watch(args)) => watch::run(&args),
         None => watch::run(&cli.watch),
-        _ => anyhow::bail!("not wired yet"),
     }
 }

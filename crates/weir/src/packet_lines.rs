@@ -1,6 +1,6 @@
 //! A single packet as people and programs see it: as a record that filters understand, as a line, as JSON.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 use weir_datapath::packets::Packet;
 use weir_flow::{
@@ -71,7 +71,7 @@ pub(crate) fn record(packet: &Packet<'_>, processes: Option<&dyn ProcessLookup>)
         tuple,
         source: endpoint(tuple, packet.owner),
         destination: endpoint(tuple.reversed(), SocketOwner::default()),
-        point: packet.point.clone(),
+        point: Arc::clone(packet.point),
         delta: counters,
         total: counters,
         start: packet.wall,
@@ -185,26 +185,21 @@ pub(crate) fn json(packet: &Packet<'_>, record: Option<&Record>, out: &mut Strin
         ("packet.segments", integer(packet.segments.into())),
         ("packet.wire_bytes", integer(packet.wire_bytes)),
     ];
-    match record {
-        Some(record) => {
-            let fields = FIELDS.iter().filter_map(|name| Field::by_name(name));
-            format::json_object(own.into_iter().chain(fields.map(|it| (it.name, it.value(record)))), out);
-        }
-        None => {
-            let place = [
-                ("network.interface.name", text(&packet.point.interface)),
-                ("flow.direction", text(packet.point.direction.as_str())),
-                ("flow.observation", text(packet.point.role.as_str())),
-            ];
-            format::json_object(own.into_iter().chain(place), out);
-        }
+    if let Some(record) = record {
+        let fields = FIELDS.iter().filter_map(|name| Field::by_name(name));
+        format::json_object(own.into_iter().chain(fields.map(|it| (it.name, it.value(record)))), out);
+        return;
     }
+    let place = [
+        ("network.interface.name", text(&packet.point.interface)),
+        ("flow.direction", text(packet.point.direction.as_str())),
+        ("flow.observation", text(packet.point.role.as_str())),
+    ];
+    format::json_object(own.into_iter().chain(place), out);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use insta::assert_snapshot;
     use weir_flow::{Monotonic, Point, PointId, Role, Wall};
     use weir_packet::{Details, Link, Tuple, ipv4_words};

@@ -31,7 +31,8 @@ fn complaint(arguments: &[&str], exit_code: i32) -> String {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["", "watch", "replay", "doctor", "cleanup", "completions", "man"] {
+    for command in ["", "watch", "packets", "replay", "doctor", "selfcheck", "cleanup", "completions", "man"]
+    {
         let output =
             run(&[command, "--help"].iter().filter(|it| !it.is_empty()).copied().collect::<Vec<_>>());
         let text = String::from_utf8(output.stdout).expect("help is UTF-8");

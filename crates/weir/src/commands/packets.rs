@@ -4,6 +4,7 @@
 //! says what became of every packet that passed: shown, filtered, or lost because nobody read fast enough.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::{self, BufWriter, Write},
     ops::ControlFlow,
@@ -215,20 +216,21 @@ impl Capturing {
             ("lost: nobody read fast enough", sum.lost),
             ("after the last one", self.beyond),
         ];
-        let mut text =
-            format!("{} packets seen; {} shown", Grouped(sum.seen.packets), Grouped(self.shown.packets));
-        for (name, count) in named.iter().filter(|(_, count)| count.packets > 0) {
-            text += &format!("; {} {name}", Grouped(count.packets));
+        let mut parts = vec![format!(
+            "{} packets seen; {} shown",
+            Grouped(sum.seen.packets),
+            Grouped(self.shown.packets)
+        )];
+        let cut = ("longer than --snaplen", sum.cut);
+        for (name, count) in named.iter().chain([&cut]).filter(|(_, count)| count.packets > 0) {
+            parts.push(format!("{} {name}", Grouped(count.packets)));
         }
-        if sum.cut.packets > 0 {
-            text += &format!("; {} longer than --snaplen", Grouped(sum.cut.packets));
-        }
+        let mut text = parts.join("; ") + "\n";
         let accounted = named.iter().fold(self.shown, |total, (_, count)| total + *count);
         if accounted != sum.seen {
-            text +=
-                &format!("\nweir: only {} of {} bytes are accounted for", accounted.bytes, sum.seen.bytes);
+            writeln!(text, "weir: {accounted:?} of {:?} are accounted for", sum.seen)
+                .expect("a string takes any text");
         }
-        text.push('\n');
         Ok(text)
     }
 }
