@@ -19,7 +19,7 @@ pub(crate) mod clsact;
 use self::clsact::{Clsact, Filter};
 use crate::{
     instance::{FILTER_NAME_PREFIX, InstanceNumber, Qdisc},
-    object,
+    memlock, object,
 };
 
 /// A filter that a Weir attached.
@@ -122,8 +122,7 @@ pub fn list() -> Result<Vec<Leftover>, CleanupError> {
         let interface = interfaces.iter().find(|interface| interface.index() == ifindex)?;
         Some(Arc::from(interface.name().to_string_lossy()))
     };
-    // Without our own programs nothing can be verified, and everything counts as another program's.
-    let shipped = shipped_tags().unwrap_or_default();
+    let shipped = shipped_tags();
     let mut leftovers = Vec::new();
     for (filter, instance, qdisc) in marked {
         let Some(interface) = name_of(filter.ifindex) else { continue };
@@ -200,18 +199,28 @@ fn is_live(instance: InstanceNumber) -> Result<bool, CleanupError> {
     }
 }
 
-/// Tags of the TC programs that this binary ships. The kernel computes a tag when it loads a program, over the
-/// instructions without addresses and constants of maps, so they are loaded once, with the smallest of maps.
-fn shipped_tags() -> Result<HashSet<u64>, EbpfError> {
-    if object::FLOW.is_empty() {
-        return Ok(HashSet::new());
+/// Tags of the TC programs that this binary ships. An object that cannot be loaded here, for want of a privilege or
+/// because the binary was built without it, adds none: then everything counts as another program's.
+fn shipped_tags() -> HashSet<u64> {
+    [object::FLOW, object::PACKETS]
+        .into_iter()
+        .flat_map(|object| tags_of(object).unwrap_or_default())
+        .collect()
+}
+
+/// The kernel computes a tag when it loads a program, over the instructions without the addresses and constants of
+/// maps. So the programs are loaded for a moment, with the smallest of maps.
+fn tags_of(object: &[u8]) -> Result<Vec<u64>, EbpfError> {
+    let mut tags = Vec::new();
+    if object.is_empty() {
+        return Ok(tags);
     }
-    let mut loaded = EbpfLoader::new().load(object::FLOW)?;
-    let mut tags = HashSet::new();
+    memlock::lift();
+    let mut loaded = EbpfLoader::new().load(object)?;
     for (_, program) in loaded.programs_mut() {
         if let Program::SchedClassifier(program) = program {
             program.load()?;
-            tags.insert(program.info()?.tag());
+            tags.push(program.info()?.tag());
         }
     }
     Ok(tags)

@@ -2,7 +2,7 @@
 //!
 //! Several Weirs may run at once. Each claims a random number and marks its clsact filters with it (the filter handle),
 //! so each detaches its own filters only, and `weir cleanup` can tell the filters of a dead Weir from those of a live
-//! one. A live Weir holds an abstract Unix socket named after its number in every network namespace that it attaches
+//! one. A live Weir holds an abstract Unix socket named after its number in the network namespace that it attaches
 //! in. That name lives exactly as long as the process, also under `kill -9`, and is seen by whoever sees the filters:
 //! it needs no file system, no privilege and no pid namespace in common.
 //!
@@ -17,7 +17,6 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener},
     },
-    sync::{Mutex, PoisonError},
 };
 
 use thiserror::Error;
@@ -45,9 +44,6 @@ pub enum InstanceError {
              abstract Unix sockets named weir/… (see /proc/net/unix)"
     )]
     AllTaken,
-    /// The number is taken in another network namespace.
-    #[error("instance {0} is taken in this network namespace: start weir again, which draws another number")]
-    Taken(InstanceNumber),
     /// The socket that shows that we are alive cannot be made.
     #[error("cannot hold the abstract Unix socket that marks a running weir")]
     Socket(#[source] io::Error),
@@ -70,35 +66,22 @@ pub enum Qdisc {
 #[derive(Debug)]
 pub struct Instance {
     number: InstanceNumber,
-    /// One socket per network namespace.
-    presence: Mutex<Vec<UnixListener>>,
+    /// Its name is what others see.
+    _presence: UnixListener,
 }
 
 impl Instance {
-    /// Claims a number of our own, in the network namespace of the calling thread.
+    /// Claims a number of our own, in the network namespace of the calling thread: the one to attach in.
     pub fn claim() -> Result<Self, InstanceError> {
         for _ in 0..CLAIM_ATTEMPTS {
             let Some(number) = InstanceNumber::random() else { continue };
             match number.bind() {
-                Ok(listener) => return Ok(Self { number, presence: Mutex::new(vec![listener]) }),
+                Ok(presence) => return Ok(Self { number, _presence: presence }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(InstanceError::Socket(error)),
             }
         }
         Err(InstanceError::AllTaken)
-    }
-
-    /// Shows that we are alive in the network namespace of the calling thread too.
-    ///
-    /// Needed before the first filter is attached there. The namespace stays in existence until `self` is dropped.
-    pub fn announce_here(&self) -> Result<(), InstanceError> {
-        let listener = self.number.bind().map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => InstanceError::Taken(self.number),
-            _ => InstanceError::Socket(error),
-        })?;
-        // Only pushes happen under the lock, so a panic elsewhere cannot have left the list half-changed.
-        self.presence.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
-        Ok(())
     }
 
     /// Our number.
@@ -193,7 +176,6 @@ mod tests {
         let instance = Instance::claim().unwrap();
         let number = instance.number();
         assert_eq!(number.bind().unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(matches!(instance.announce_here(), Err(InstanceError::Taken(taken)) if taken == number));
         drop(instance);
         number.bind().unwrap();
     }

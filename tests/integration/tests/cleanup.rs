@@ -8,16 +8,16 @@ use std::{
 use weir_datapath::cleanup::{self, CleanupError, Force, Leftover, Removal, Status};
 use weir_integration::{Namespace, require_root};
 
-/// A Weir in a process of its own that counts interfaces of a namespace by clsact filters.
+/// A Weir in a process of its own that counts (`flow`) or captures (`packets`) by clsact filters.
 struct Weir {
     child: Child,
     number: String,
 }
 
 impl Weir {
-    fn start(namespace: &Namespace, interfaces: &[&str]) -> Self {
+    fn start(namespace: &Namespace, object: &str, interfaces: &[&str]) -> Self {
         let mut command = namespace.command(env!("CARGO_BIN_EXE_hold-filters"));
-        command.args(interfaces).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(object).args(interfaces).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the helper starts");
         let mut number = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
@@ -80,9 +80,15 @@ fn a_killed_weir_is_cleaned_up_and_nothing_else() {
     if !require_root() {
         return;
     }
+    for object in ["flow", "packets"] {
+        check_killed(object);
+    }
+}
+
+fn check_killed(object: &str) {
     let namespace = namespace();
     let before = everything_attached(&namespace);
-    let weir = Weir::start(&namespace, &["ours", "theirs"]);
+    let weir = Weir::start(&namespace, object, &["ours", "theirs"]);
     let number = weir.number.clone();
     weir.kill();
 
@@ -100,13 +106,13 @@ fn a_killed_weir_is_cleaned_up_and_nothing_else() {
         [("ours", "ingress"), ("ours", "egress"), ("theirs", "ingress"), ("theirs", "egress")]
     );
 
-    let removals: Vec<Removal> =
-        leftovers.iter().map(|leftover| remove(&namespace, leftover).unwrap()).collect();
+    let removals = leftovers.iter().map(|leftover| remove(&namespace, leftover).expect("nobody uses it"));
+    let removals: Vec<Removal> = removals.collect();
     // The qdisc goes with the last filter where weir had added it, and stays where it had found it.
     assert_eq!(removals, [Removal::Filter, Removal::FilterAndQdisc, Removal::Filter, Removal::Filter]);
     assert_eq!(everything_attached(&namespace), before);
     assert!(list(&namespace).is_empty());
-    assert_eq!(remove(&namespace, &leftovers[0]).unwrap(), Removal::Gone);
+    assert!(matches!(remove(&namespace, &leftovers[0]), Ok(Removal::Gone)));
 }
 
 #[test]
@@ -116,9 +122,9 @@ fn two_weirs_live_side_by_side_and_cleanup_leaves_the_live_one_alone() {
     }
     let namespace = namespace();
     let before = everything_attached(&namespace);
-    let first = Weir::start(&namespace, &["ours", "theirs"]);
+    let first = Weir::start(&namespace, "flow", &["ours", "theirs"]);
     let with_first = everything_attached(&namespace);
-    let second = Weir::start(&namespace, &["ours", "theirs"]);
+    let second = Weir::start(&namespace, "flow", &["ours", "theirs"]);
     assert_ne!(first.number, second.number);
     let live_number = first.number.clone();
     assert!(list(&namespace).iter().all(|leftover| leftover.status == Status::Live));
@@ -150,9 +156,9 @@ fn of_two_weirs_each_detaches_its_own() {
         return;
     }
     let namespace = namespace();
-    let first = Weir::start(&namespace, &["theirs"]);
+    let first = Weir::start(&namespace, "flow", &["theirs"]);
     let with_first = everything_attached(&namespace);
-    Weir::start(&namespace, &["theirs"]).end();
+    Weir::start(&namespace, "flow", &["theirs"]).end();
     assert_eq!(everything_attached(&namespace), with_first);
     first.end();
 }
