@@ -31,6 +31,7 @@ Examples:
   cargo xtask test unit                  needs neither root nor kernel
   cargo xtask test unit -- community_id  only tests with this in their name
   cargo xtask test netns                 real traffic in namespaces of its own; becomes root through sudo
+  cargo xtask test vm                    the short run on kernels 5.10 and 6.1, and nothing else
   cargo xtask test vm 6.1 6.12-rt        the longer run on these kernels; `newest` is one, too
 
 WEIR_TEST_STRICT=1 turns what cannot run here into a failure.")]
@@ -38,7 +39,7 @@ pub(crate) struct Arguments {
     /// Which tier
     #[arg(value_enum, default_value = "all")]
     tier: Tier,
-    /// Kernel series for `vm` [default: 5.10 6.1]
+    /// Kernel series for the longer run of `vm`
     #[arg(value_name = "SERIES")]
     series: Vec<String>,
     /// Part of a test's name, and other arguments of the test binaries
@@ -52,7 +53,7 @@ enum Tier {
     Unit,
     /// Tests with the kernel of this machine, as root
     Netns,
-    /// Tests with other kernels, in virtual machines
+    /// Tests with other kernels, in virtual machines: in short, or longer on the series named
     Vm,
     /// All of these; the virtual machines do their short run
     All,
@@ -81,7 +82,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         netns(&mut report, &arguments.filter)?;
     }
     if runs(Tier::Vm) {
-        let length = if arguments.tier == Tier::Vm { vm::Length::Full } else { vm::Length::Smoke };
+        let length = if arguments.series.is_empty() { vm::Length::Smoke } else { vm::Length::Full };
         virtual_machines(&mut report, &arguments.series, length, &arguments.filter)?;
     }
     Ok(report.conclude())
