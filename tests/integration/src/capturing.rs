@@ -95,6 +95,18 @@ impl Capturing {
         }
     }
 
+    /// Reads until nothing has come for 300 ms: what the kernel does by itself, such as acknowledging, comes late.
+    pub fn read_until_quiet(&mut self) {
+        let start = Instant::now();
+        let mut last = start;
+        while last.elapsed() < Duration::from_millis(300) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not come to rest");
+            if self.read_once(Duration::from_millis(50)) > 0 {
+                last = Instant::now();
+            }
+        }
+    }
+
     /// Detaches, reads everything that is left and checks that all ledgers are balanced and true. Returns those that saw
     /// anything, by direction.
     pub fn finish(&mut self) -> Finished {

@@ -10,12 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_datapath::flow::{AttachBy, FlowOptions, Hook};
+use weir_datapath::{
+    flow::{AttachBy, FlowOptions, Hook},
+    packets::PacketOptions,
+};
 use weir_flow::{Count, Direction, Ledger, filter::Filter};
-use weir_packet::{Details, Tuple, ipv4_words, ipv6_words, protocol};
+use weir_packet::{Details, Parsed, Tuple, ipv4_words, ipv6_words, protocol};
 
 use crate::{
     Veth, blast,
+    capturing::Capturing,
     counting::{Counting, Seen, link_counters},
     frames::{self, FrameSender},
     traffic::{UdpFlow, tcp_talk},
@@ -165,4 +169,39 @@ pub fn a_short_blast_is_counted_to_the_last_byte(time: Duration) {
     assert_eq!(link_counters(&veth.left, Direction::Egress), (ledger.skbs, ledger.skb_bytes));
     assert_eq!(ledger.overflow, Ledger::default().overflow);
     println!("{sent} datagrams sent and counted, {drains} drains");
+}
+
+/// Every packet of both directions is captured whole, with its addresses, and the ledger has each.
+pub fn every_packet_is_captured(options: &PacketOptions) {
+    let veth = Veth::new();
+    let mut capturing = Capturing::on(&veth.left, options);
+    let flow = UdpFlow::open(&veth.left, &veth.right, false);
+    // Less than the smallest class, and more than the largest but one.
+    for payload in [50, 20_000] {
+        flow.send(10, payload);
+    }
+    flow.reply(40);
+    // 20,000 bytes are 14 fragments of at most 1,480.
+    let sent = 10 + 10 * 14;
+    capturing.read(sent + 1);
+    let finished = capturing.finish();
+    assert_eq!(finished.egress.written, finished.egress.seen);
+    assert_eq!(finished.egress.seen.packets, sent as u64);
+    assert_eq!(finished.ingress.written.packets, 1);
+    let snap_length = options.snap_length as usize;
+    for packet in &capturing.captured {
+        assert_eq!((packet.segments, packet.wire_bytes), (1, u64::from(packet.length)));
+        assert_eq!(packet.frame.len(), (packet.length as usize).min(snap_length));
+        let Parsed::Ip(headers) = packet.parsed else { panic!("{packet:?}") };
+        let (expected, letter) = match packet.direction {
+            Direction::Egress => (tuple(&flow), 0x5a),
+            Direction::Ingress => (tuple(&flow).reversed(), 0xa5),
+        };
+        let is_later_fragment = headers.tuple.is_fragment();
+        assert!(is_later_fragment || headers.tuple == expected, "{packet:?}");
+        let payload = packet.frame.get(headers.header_length as usize..).unwrap_or_default();
+        assert!(payload.iter().all(|byte| *byte == letter), "{packet:?}");
+        // An answer brings its sender's socket along over the wire.
+        assert_ne!(packet.owner.cookie, 0, "{packet:?}");
+    }
 }

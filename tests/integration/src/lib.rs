@@ -11,6 +11,7 @@ pub mod counting;
 pub mod frames;
 mod namespace;
 mod permission;
+pub mod tcpdump;
 pub mod traffic;
 mod veth;
 

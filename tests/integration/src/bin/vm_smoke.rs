@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weir_datapath::packets::PacketOptions;
 use weir_integration::checks;
 
 #[derive(Default)]
@@ -64,6 +65,11 @@ fn main() -> ExitCode {
     report.check("a full table loses detail and never totals, then grows", || {
         checks::a_full_table_loses_detail_and_never_totals_then_grows(1_000);
     });
+    for snap_length in [128, 65_536] {
+        report.check(&format!("every packet is captured, up to {snap_length} bytes"), move || {
+            checks::every_packet_is_captured(&PacketOptions::with_snap_length(snap_length));
+        });
+    }
     if full {
         report.check("a blast is counted to the last byte", || {
             checks::a_short_blast_is_counted_to_the_last_byte(Duration::from_secs(20));
