@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{cmp::Reverse, fmt::Write as _, time::Duration};
 
 use weir_flow::{
     Record, Role,
@@ -26,37 +26,51 @@ const ROLE: &str = "flow.observation";
 /// What a line stands for.
 const DETAIL: &str = "flow.detail";
 
+/// Rows that a table may have for each one that is asked for, before the smallest are summed up.
+const SLACK: usize = 2;
+
 /// Turns the records of one interval after another into text.
+///
+/// An interval is [`Printer::begin`], [`Printer::take`] for each record, [`Printer::end`]. Formats that need no order
+/// are written as records come; of others, no more records are kept than can be shown.
 pub(crate) struct Printer {
     format: FlowFormat,
     group_by: Vec<&'static Field>,
     top: Option<usize>,
-    /// Rows that fit the screen.
-    fitting: Option<usize>,
+    /// Most rows of a table where the user asks for no number.
+    limit: Option<usize>,
+    kept: Vec<Record>,
+    /// What was too small to be kept.
+    rest: Vec<(Role, Sums)>,
     has_header: bool,
 }
 
-/// Records of one interval, and what is not in them.
-pub(crate) struct Interval<'a> {
-    /// The records.
-    pub(crate) records: &'a [Record],
-    /// Time over which they were counted.
+/// The local time that the log format shows for a record.
+pub(crate) type TimeOf<'a> = &'a dyn Fn(&Record) -> String;
+
+/// Room for a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Time over which the records were counted.
     pub(crate) length: Duration,
-    /// Letters in a line of a table.
+    /// Letters in a line.
     pub(crate) width: usize,
-    /// The local time that the log format shows for a record.
-    pub(crate) time: &'a dyn Fn(&Record) -> String,
+    /// Lines, if there is an end to them.
+    pub(crate) lines: Option<usize>,
 }
 
 impl Printer {
-    /// A printer for what the command line asks for.
-    pub(crate) fn new(args: &ShowArgs) -> Result<Self, UsageError> {
+    /// A printer for what the command line asks for. A table has at most `limit` rows besides the others, unless the
+    /// user says how many.
+    pub(crate) fn new(args: &ShowArgs, limit: Option<usize>) -> Result<Self, UsageError> {
         let format = args.output.unwrap_or(FlowFormat::Table);
         if format == FlowFormat::Log && !args.group_by.is_empty() {
             let text = "the log format shows single flows: use -o table, json or csv with --group-by";
             return Err(UsageError(text.to_owned()));
         }
-        Ok(Self { format, group_by: args.group_by.clone(), top: args.top, fitting: None, has_header: false })
+        let (group_by, top) = (args.group_by.clone(), args.top);
+        let limit = limit.filter(|_| format == FlowFormat::Table);
+        Ok(Self { format, group_by, top, limit, kept: Vec::new(), rest: Vec::new(), has_header: false })
     }
 
     /// The format that it prints.
@@ -64,57 +78,8 @@ impl Printer {
         self.format
     }
 
-    /// Lets a table of these records take at most so many lines, unless the user asked for a number of rows.
-    pub(crate) fn fit(&mut self, records: &[Record], lines: usize) {
-        let roles = by_role(&records.iter().collect::<Vec<_>>()).len().max(1);
-        // The heading; for each role, a row of others and a total.
-        self.fitting = Some(lines.saturating_sub(1 + 2 * roles).max(1));
-    }
-
-    /// Whether the text of a record depends on others, so that it cannot be printed before they are there.
-    pub(crate) fn needs_all(&self) -> bool {
-        let is_streamed = matches!(self.format, FlowFormat::Json | FlowFormat::Csv);
-        !is_streamed || self.top.is_some() || !self.group_by.is_empty()
-    }
-
-    /// Appends the text of an interval.
-    pub(crate) fn interval(&mut self, interval: &Interval<'_>, out: &mut String) {
-        if self.format == FlowFormat::Table {
-            let top = self.top.or(self.fitting);
-            let (width, group_by) = (interval.width, self.group_by.as_slice());
-            let options = TableOptions { width, interval: interval.length, top, group_by };
-            format::table(interval.records, &options, out);
-            return;
-        }
-        self.header(out);
-        if self.group_by.is_empty() {
-            // Without `--top`, flows stay in their order.
-            let records: Vec<&Record> = interval.records.iter().collect();
-            let (records, others) = match self.top {
-                None => (records, Vec::new()),
-                top => {
-                    let ranking = rank(records, top);
-                    (ranking.shown, ranking.others)
-                }
-            };
-            for record in records {
-                match self.format {
-                    FlowFormat::Log => format::log_lines(record, &(interval.time)(record), out),
-                    FlowFormat::Csv => format::csv_line(record, out),
-                    FlowFormat::Json | FlowFormat::Table => format::json_line(record, out),
-                }
-            }
-            self.others(&others, out);
-        } else {
-            let ranking = rank(group(interval.records, &self.group_by), self.top);
-            for group in &ranking.shown {
-                self.sums(named_group(group, &self.group_by), out);
-            }
-            self.others(&ranking.others, out);
-        }
-    }
-
-    fn header(&mut self, out: &mut String) {
+    /// Begins an interval.
+    pub(crate) fn begin(&mut self, out: &mut String) {
         match self.format {
             FlowFormat::Log => out.push_str("---\n"),
             FlowFormat::Csv if !self.has_header => {
@@ -123,6 +88,78 @@ impl Printer {
             }
             _ => {}
         }
+    }
+
+    /// Takes a record, and appends it if nothing has to be known of the others.
+    pub(crate) fn take(&mut self, record: Record, time: TimeOf<'_>, out: &mut String) {
+        let is_ordered = self.top.is_some() || !self.group_by.is_empty() || self.format == FlowFormat::Table;
+        if !is_ordered {
+            self.flow(&record, time, out);
+            return;
+        }
+        self.kept.push(record);
+        if let Some(limit) = self.top.or(self.limit).filter(|_| self.group_by.is_empty())
+            && self.kept.len() > SLACK * limit.max(512)
+        {
+            self.kept.sort_by_cached_key(|record| Reverse(Sums::of(record).both().bytes));
+            let smallest = self.kept.split_off(limit);
+            self.rest.extend(by_role(&smallest.iter().collect::<Vec<_>>()));
+            self.rest = by_role(&self.rest);
+        }
+    }
+
+    /// Ends the interval: appends what was kept.
+    pub(crate) fn end(&mut self, room: &Room, time: TimeOf<'_>, out: &mut String) {
+        let (kept, rest) = (std::mem::take(&mut self.kept), std::mem::take(&mut self.rest));
+        if self.format == FlowFormat::Table {
+            let top = self.rows_shown(&kept, &rest, room);
+            let (group_by, rest) = (self.group_by.as_slice(), rest.as_slice());
+            let options = TableOptions { width: room.width, interval: room.length, top, group_by, rest };
+            format::table(&kept, &options, out);
+        } else if self.group_by.is_empty() {
+            let ranking = rank(kept.iter().collect(), self.top);
+            for record in ranking.shown {
+                self.flow(record, time, out);
+            }
+            self.others(&by_role(&[ranking.others, rest].concat()), out);
+        } else {
+            let ranking = rank(group(&kept, &self.group_by), self.top);
+            for group in &ranking.shown {
+                self.sums(named_group(group, &self.group_by), out);
+            }
+            self.others(&ranking.others, out);
+        }
+        // The room of an unusual interval is not held for ever.
+        self.kept = kept;
+        self.kept.clear();
+        self.kept.shrink_to(1024);
+    }
+
+    /// Rows of a table besides those of others; all if nothing says otherwise and they fit.
+    fn rows_shown(&self, kept: &[Record], rest: &[(Role, Sums)], room: &Room) -> Option<usize> {
+        if self.top.is_some() {
+            return self.top;
+        }
+        let roles =
+            by_role(&[by_role(&kept.iter().collect::<Vec<_>>()).as_slice(), rest].concat()).len().max(1);
+        // The heading; for each role, a row of others and a total.
+        let fitting = room.lines.map(|lines| lines.saturating_sub(1 + 2 * roles).max(1));
+        let most = [self.limit, fitting].into_iter().flatten().min()?;
+        (!rest.is_empty() || self.rows(kept) > most).then_some(most)
+    }
+
+    /// Appends one flow.
+    fn flow(&self, record: &Record, time: TimeOf<'_>, out: &mut String) {
+        match self.format {
+            FlowFormat::Log => format::log_lines(record, &time(record), out),
+            FlowFormat::Csv => format::csv_line(record, out),
+            FlowFormat::Json | FlowFormat::Table => format::json_line(record, out),
+        }
+    }
+
+    /// Flows or groups of these records.
+    fn rows(&self, records: &[Record]) -> usize {
+        if self.group_by.is_empty() { records.len() } else { group(records, &self.group_by).len() }
     }
 
     /// Columns of CSV.

@@ -76,12 +76,8 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
 
     For more information, try '--help'.
     ");
-    assert_snapshot!(complaint(&["watch", "--group-by", "flow.bytes"], 2), @"
-    weir: invalid value 'flow.bytes' for '--group-by <FIELD,…>': flows cannot be grouped by `flow.bytes`
-    ");
-    assert_snapshot!(complaint(&["watch", "-o", "log", "--group-by", "dst"], 2), @"
-    weir: the log format shows single flows: use -o table, json or csv with --group-by
-    ");
+    assert_snapshot!(complaint(&["watch", "--group-by", "flow.bytes"], 2), @"weir: invalid value 'flow.bytes' for '--group-by <FIELD,…>': flows cannot be grouped by `flow.bytes`");
+    assert_snapshot!(complaint(&["watch", "-o", "log", "--group-by", "dst"], 2), @"weir: the log format shows single flows: use -o table, json or csv with --group-by");
     assert_snapshot!(complaint(&["watch", "-o", "xml"], 2), @"
     weir: invalid value 'xml' for '--output <FORMAT>'
       [possible values: table, log, json, csv]
@@ -113,15 +109,9 @@ fn an_unknown_interface_or_namespace_is_wrong_usage() {
 
 #[test]
 fn files_that_cannot_be_read_end_with_1() {
-    assert_snapshot!(complaint(&["replay", "no-such-file"], 1), @"
-    weir: cannot open no-such-file: No such file or directory (os error 2)
-    ");
-    assert_snapshot!(complaint(&["replay", "/"], 1), @"
-    weir: cannot read /: it is a directory
-    ");
-    assert_snapshot!(complaint(&["replay", "/dev/null"], 1), @"
-    weir: cannot read /dev/null: not a capture file: it is empty
-    ");
+    assert_snapshot!(complaint(&["replay", "no-such-file"], 1), @"weir: cannot open no-such-file: No such file or directory (os error 2)");
+    assert_snapshot!(complaint(&["replay", "/"], 1), @"weir: cannot read /: it is a directory");
+    assert_snapshot!(complaint(&["replay", "/dev/null"], 1), @"weir: cannot read /dev/null: not a capture file: it is empty");
 }
 
 #[test]

@@ -17,7 +17,10 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use weir_integration::{Namespace, Neighbours, Veth, require_root, traffic::UdpFlow};
+use weir_integration::{
+    Namespace, Neighbours, Veth, require_root,
+    traffic::{ManyFlows, UdpFlow, Until},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -325,4 +328,47 @@ fn without_privilege_the_capability_is_named() {
     let text = String::from_utf8(output.stderr).expect("messages are UTF-8");
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.starts_with("weir: cannot load the counting programs: needs CAP_BPF"), "{text}");
+}
+
+/// Most memory that a process ever had, in KiB.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel knows");
+    line.trim().trim_end_matches(" kB").parse().expect("it is a number")
+}
+
+#[test]
+fn fifty_thousand_flows_fit_the_memory() {
+    if !require_root() {
+        return;
+    }
+    for format in ["table", "json"] {
+        let stage = stage();
+        let knock = UdpFlow::open(&stage.wire.left, &stage.wire.right, false);
+        let mut command = stage.left.command(binary());
+        command.args(["watch", "-i", "left0", "--interval", "1s", "-o", format]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("weir starts");
+        let output = lines(child.stdout.take().expect("it is piped"));
+        let port = format!("{}", knock.source().port());
+        let start = Instant::now();
+        loop {
+            knock.sender.send(&[0; 9]).expect("it can be sent");
+            match output.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) if line.contains(&port) => break,
+                _ => assert!(start.elapsed() < PATIENCE, "nothing came"),
+            }
+        }
+        let reading = thread::spawn(move || output.iter().count());
+        let flows = ManyFlows { ipv6: false, threads: 2, flows_a_thread: 25_000, payload: 10 };
+        flows.run(&stage.wire.left, &stage.wire.right, Until::Elapsed(Duration::from_secs(2)));
+        let peak = peak_kib(child.id());
+        kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits")), Signal::SIGINT).expect("it runs");
+        let mut summary = String::new();
+        child.stderr.take().expect("it is piped").read_to_string(&mut summary).expect("messages are UTF-8");
+        assert!(child.wait().expect("it ends").success(), "{summary}");
+        let shown = reading.join().expect("it does not panic");
+        println!("{format}: {peak} KiB, {shown} lines");
+        assert!(summary.contains("accounted 100.00 %"), "{format}: {summary}");
+        assert!(peak < 96 << 10, "{format}: {peak} KiB");
+    }
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use crate::{
-    Count, Counters, Detail, Direction, Endpoint, ProcessConfidence, Record,
+    Count, Counters, Detail, Direction, Endpoint, ProcessConfidence, Record, Role,
     field::{Field, TcpFlags, Value},
     group::{Group, Ranking, Summed, Sums, by_role, group, rank},
 };
@@ -29,6 +29,8 @@ pub struct TableOptions<'a> {
     pub top: Option<usize>,
     /// Fields to group by; single flows where there are none.
     pub group_by: &'a [&'static Field],
+    /// Sums of records that are not among those given; they count among the others and in the totals.
+    pub rest: &'a [(Role, Sums)],
 }
 
 /// Appends a heading, a row for each flow or group, and the totals.
@@ -38,11 +40,13 @@ pub fn table<'r>(
     out: &mut String,
 ) {
     let records: Vec<&Record> = records.into_iter().collect();
-    let totals = by_role(&records);
+    let totals = with_rest(&by_role(&records), options.rest);
     let columns = if options.group_by.is_empty() {
-        flow_columns(&rank(records, options.top), options)
+        let ranking = rank(records, options.top);
+        flow_columns(&Ranking { others: with_rest(&ranking.others, options.rest), ..ranking }, options)
     } else {
-        group_columns(&rank(group(records, options.group_by), options.top), options)
+        let ranking = rank(group(records, options.group_by), options.top);
+        group_columns(&Ranking { others: with_rest(&ranking.others, options.rest), ..ranking }, options)
     };
     write_columns(fitted(columns, options.width), out);
     for (role, sums) in totals {
@@ -56,6 +60,10 @@ pub fn table<'r>(
         out.push_str(&cut(line, options.width));
         out.push('\n');
     }
+}
+
+fn with_rest(sums: &[(Role, Sums)], rest: &[(Role, Sums)]) -> Vec<(Role, Sums)> {
+    by_role(&[sums, rest].concat())
 }
 
 /// A column, from its heading down.

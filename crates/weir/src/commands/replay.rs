@@ -24,7 +24,7 @@ use crate::{
     cli::ReplayArgs,
     clock, filter, ledger,
     progress::Progress,
-    show::{Interval, Printer},
+    show::{Printer, Room},
     signals::Stop,
     terminal,
 };
@@ -35,7 +35,7 @@ const TICK_NS: u64 = 60_000_000_000;
 /// Frames between two looks at the clock and for signals.
 const FRAMES_PER_LOOK: u64 = 4096;
 
-/// Records that are put in order of their first packets before they are printed, where not all of them are.
+/// Records that are put in order of their first packets before they are printed.
 const SORTED_TOGETHER: usize = 1 << 16;
 
 /// No flow ends because it is silent.
@@ -43,7 +43,7 @@ const NEVER: Duration = Duration::MAX;
 
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let filter = filter::parse(args.show.filter())?;
-    let output = Output::new(Printer::new(&args.show)?, filter);
+    let output = Output::new(Printer::new(&args.show, None)?, filter);
     let stop = Stop::on_signals()?;
     let name = args.file.display();
     let (source, length): (Box<dyn Read>, _) = if args.file.as_os_str() == "-" {
@@ -278,22 +278,27 @@ fn tick_at(time_ns: u64) -> Tick {
     Tick { monotonic: Monotonic(time_ns), wall: Wall(time_ns) }
 }
 
-/// Where finished records go: out at once, or, if the text depends on all of them, at the end.
+/// Where finished records go.
 struct Output {
     printer: Printer,
     filter: Filter,
     kept: Vec<Record>,
     out: BufWriter<Stdout>,
     text: String,
+    /// First and last packet.
+    span: (Monotonic, Monotonic),
     shown: Count,
     filtered: Count,
 }
 
 impl Output {
-    fn new(printer: Printer, filter: Filter) -> Self {
-        let out = BufWriter::new(io::stdout());
+    fn new(mut printer: Printer, filter: Filter) -> Self {
+        let (out, kept) = (BufWriter::new(io::stdout()), Vec::new());
         let (shown, filtered) = (Count::default(), Count::default());
-        Self { printer, filter, kept: Vec::new(), out, text: String::new(), shown, filtered }
+        let span = (Monotonic(u64::MAX), Monotonic(0));
+        let mut text = String::new();
+        printer.begin(&mut text);
+        Self { printer, filter, kept, out, text, span, shown, filtered }
     }
 
     fn take(&mut self, mut record: Record, places: &[Option<Place>]) -> Result<()> {
@@ -310,30 +315,39 @@ impl Output {
         }
         self.shown += count;
         self.kept.push(record);
-        if self.kept.len() >= SORTED_TOGETHER && !self.printer.needs_all() { self.print() } else { Ok(()) }
+        if self.kept.len() >= SORTED_TOGETHER { self.print() } else { Ok(()) }
     }
 
+    /// Hands what was kept to the printer, the oldest first.
     fn print(&mut self) -> Result<()> {
-        self.text.clear();
         self.kept.sort_by_key(|record| record.first);
-        let first = self.kept.iter().map(|record| record.first).min().unwrap_or_default();
-        let last = self.kept.iter().map(|record| record.last).max().unwrap_or_default();
-        let interval = Interval {
-            records: &self.kept,
-            // Rates of a capture of one packet would be beyond all measure.
-            length: (last - first).max(Duration::from_secs(1)),
-            width: terminal::width(),
-            time: &|record| clock::local_time(record.end),
-        };
-        self.printer.interval(&interval, &mut self.text);
-        self.kept.clear();
-        self.out.write_all(self.text.as_bytes())?;
-        Ok(())
+        for record in self.kept.drain(..) {
+            self.span.0 = self.span.0.min(record.first);
+            self.span.1 = self.span.1.max(record.last);
+            self.printer.take(record, &time, &mut self.text);
+        }
+        self.write()
     }
 
     fn finish(&mut self) -> Result<()> {
         self.print()?;
+        // Rates of a capture of one packet would be beyond all measure.
+        let length = (self.span.1 - self.span.0).max(Duration::from_secs(1));
+        let room = Room { length, width: terminal::width(), lines: None };
+        self.printer.end(&room, &time, &mut self.text);
+        self.write()?;
         self.out.flush()?;
         Ok(())
     }
+
+    fn write(&mut self) -> Result<()> {
+        self.out.write_all(self.text.as_bytes())?;
+        self.text.clear();
+        Ok(())
+    }
+}
+
+/// The log shows when a flow was over.
+fn time(record: &Record) -> String {
+    clock::local_time(record.end)
 }

@@ -24,14 +24,20 @@ use crate::{
     cli::{FlowFormat, HookArg, Pattern, UsageError, WatchArgs},
     clock, filter, ledger,
     live::{Live, Message, Plan, Schedule, Witness},
-    show::{Interval, Printer},
+    show::{Printer, Room, TimeOf},
     terminal,
     units::Grouped,
 };
 
+/// Most rows of a table where the user asks for no number; the others are summed up.
+const MOST_ROWS: usize = 1000;
+
+/// Text of an interval that is written before the interval is complete, while the reading thread has to wait.
+const LARGE: usize = 8 << 20;
+
 pub(super) fn run(args: &WatchArgs) -> Result<ExitCode> {
     let filter = filter::parse(args.show.filter())?;
-    let printer = Printer::new(&args.show)?;
+    let printer = Printer::new(&args.show, Some(MOST_ROWS))?;
     let (plan, options) = plan(args, &filter)?;
     if let Some(missing) = features::missing_for_counting() {
         return Err(anyhow!(missing));
@@ -129,38 +135,44 @@ impl Watch {
 
     /// Shows everything since the last block.
     fn block(&mut self, tick: Tick) -> Result<()> {
-        let records = self.records(tick);
         let length = self.last.map_or_else(|| self.start.elapsed(), |last| tick.monotonic - last.monotonic);
         self.last = Some(tick);
-        self.text.clear();
         let now = clock::local_time(tick.wall);
+        let time = |_: &Record| now.clone();
+        self.text.clear();
         if self.printer.format() == FlowFormat::Table {
             let status = self.status(&now);
             self.text.push_str(&status);
         }
-        let size = terminal::size();
-        if let (Some(_), Some((_, lines))) = (&self.screen, size) {
-            self.printer.fit(&records, lines.saturating_sub(2));
-        }
-        let interval =
-            Interval { records: &records, length, width: terminal::width(), time: &|_| now.clone() };
-        self.printer.interval(&interval, &mut self.text);
+        self.printer.begin(&mut self.text);
+        self.take_records(tick, &time)?;
+        // Two lines are for the status and a note.
+        let lines =
+            terminal::size().filter(|_| self.screen.is_some()).map(|(_, lines)| lines.saturating_sub(2));
+        let room = Room { length, width: terminal::width(), lines };
+        self.printer.end(&room, &time, &mut self.text);
         self.write()
     }
 
-    /// The records of the interval that match the filter; those that do not are counted.
-    fn records(&mut self, tick: Tick) -> Vec<Record> {
-        let shared = self.live.shared().clone();
-        let mut state = shared.lock();
-        let mut records = state.table.tick(tick).records;
-        drop(state);
-        records.retain(|record| {
+    /// Hands the records of the interval that match the filter to the printer; those that do not are counted.
+    fn take_records(&mut self, tick: Tick, time: TimeOf<'_>) -> Result<()> {
+        let Self { live, printer, filter, shown, filtered, text, .. } = self;
+        let mut written = Ok(());
+        live.shared().lock().table.tick_each(tick, &mut |record| {
             let count = record.delta.forward.count() + record.delta.reverse.count();
-            let is_shown = self.filter.matches(record);
-            *(if is_shown { &mut self.shown } else { &mut self.filtered }) += count;
-            is_shown
+            if !filter.matches(&record) {
+                *filtered += count;
+                return;
+            }
+            *shown += count;
+            printer.take(record, time, text);
+            if text.len() >= LARGE && written.is_ok() {
+                written = io::stdout().write_all(text.as_bytes());
+                text.clear();
+            }
         });
-        records
+        written?;
+        Ok(())
     }
 
     fn write(&mut self) -> Result<()> {
@@ -172,6 +184,8 @@ impl Watch {
             }
             let lines: Vec<&str> = screen.note.as_deref().into_iter().chain(self.text.lines()).collect();
             for line in &lines {
+                // A line that wraps would be two lines to go up.
+                let line: String = line.chars().take(terminal::width()).collect();
                 writeln!(out, "{line}\x1b[K")?;
             }
             out.write_all(b"\x1b[J")?;

@@ -388,7 +388,6 @@ impl<P: Programs> Thread<P> {
             self.detach(index);
         }
         self.programs.detach_all();
-        self.tell_progress();
     }
 
     /// What an interface counted itself, unless it is gone.

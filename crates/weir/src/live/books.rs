@@ -79,6 +79,11 @@ impl Books {
         changes
     }
 
+    /// Whether a drain has named this point.
+    pub(crate) fn knows(&self, id: PointId) -> bool {
+        self.points.get(&id).is_some_and(|entry| entry.is_open)
+    }
+
     /// Everything that was counted anywhere.
     pub(crate) fn total(&self) -> &Ledger {
         &self.total

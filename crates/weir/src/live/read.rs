@@ -35,8 +35,8 @@ pub(super) struct Reading {
     messages: Messages,
     attaching: Attaching,
     sockets: Sockets,
-    /// Used anew by each drain.
-    observations: Vec<Observation>,
+    /// Flows at points that became known by the drain that read them.
+    late: Vec<Observation>,
     failures: u32,
 }
 
@@ -50,8 +50,8 @@ impl Reading {
         netns: Option<Netns>,
     ) -> Self {
         let sockets = Sockets { table: None, netns, next: Instant::now() };
-        let (observations, failures) = (Vec::new(), 0);
-        Self { reader, shared, schedule, messages, attaching, sockets, observations, failures }
+        let (late, failures) = (Vec::new(), 0);
+        Self { reader, shared, schedule, messages, attaching, sockets, late, failures }
     }
 
     /// Reads until the attaching thread lets go, and then what is left.
@@ -103,9 +103,20 @@ impl Reading {
 
     /// Reads once. `None` if that failed, which is told; what was counted is then read the next time.
     fn drain(&mut self) -> Option<(Tick, bool)> {
-        let observations = &mut self.observations;
-        observations.clear();
-        let drained = match self.reader.drain(|observation| observations.push(*observation)) {
+        let Self { reader, shared, late, .. } = self;
+        *late = Vec::new();
+        let mut state = None;
+        let drained = reader.drain(|observation| {
+            // Locked when the wait for the kernel is over.
+            let state = state.get_or_insert_with(|| shared.lock());
+            if state.books.knows(observation.point) {
+                state.table.observe(observation);
+            } else {
+                late.push(*observation);
+            }
+        });
+        drop(state);
+        let drained = match drained {
             Ok(drained) => drained,
             Err(error) => {
                 self.failed(error);
@@ -122,7 +133,7 @@ impl Reading {
         for point in changes.new {
             state.table.set_point(point);
         }
-        for observation in observations {
+        for observation in &self.late {
             state.table.observe(observation);
         }
         for id in changes.gone {

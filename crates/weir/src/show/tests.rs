@@ -53,16 +53,14 @@ fn records() -> Vec<Record> {
 fn shown(arguments: &[&str]) -> String {
     let cli = Cli::try_parse_from([&["weir", "watch"], arguments].concat()).unwrap();
     let Some(Command::Watch(args)) = cli.command else { panic!("it says watch") };
-    let mut printer = Printer::new(&args.show).unwrap();
+    let mut printer = Printer::new(&args.show, None).unwrap();
     let mut out = String::new();
-    let records = records();
-    let interval = Interval {
-        records: &records,
-        length: Duration::from_secs(1),
-        width: 100,
-        time: &|_| "23:33:50".to_owned(),
-    };
-    printer.interval(&interval, &mut out);
+    let time = |_: &Record| "23:33:50".to_owned();
+    printer.begin(&mut out);
+    for record in records() {
+        printer.take(record, &time, &mut out);
+    }
+    printer.end(&Room { length: Duration::from_secs(1), width: 100, lines: None }, &time, &mut out);
     out
 }
 
@@ -123,5 +121,34 @@ fn groups_never_add_up_different_roles() {
 #[test]
 fn the_log_refuses_groups() {
     let cli = Cli::try_parse_from(["weir", "-o", "log", "--group-by", "dst"]).unwrap();
-    assert!(Printer::new(&cli.watch.show).is_err());
+    assert!(Printer::new(&cli.watch.show, None).is_err());
+}
+
+#[test]
+fn a_table_keeps_no_more_records_than_it_shows_and_no_sum_is_lost() {
+    let cli = Cli::try_parse_from(["weir", "watch"]).unwrap();
+    let Some(Command::Watch(args)) = cli.command else { panic!("it says watch") };
+    let mut printer = Printer::new(&args.show, Some(2)).unwrap();
+    let mut out = String::new();
+    printer.begin(&mut out);
+    for number in 0..10_000 {
+        let role = if number % 2 == 0 { Role::Uplink } else { Role::Tunnel };
+        let size = 60 + u64::from(number);
+        printer.take(record(role, (2, number), (size, 0)), &|_| String::new(), &mut out);
+        assert!(printer.kept.len() <= 1024);
+    }
+    printer.end(
+        &Room { length: Duration::from_secs(1), width: 100, lines: None },
+        &|_| String::new(),
+        &mut out,
+    );
+    assert_snapshot!(out, @"
+    SOURCE            DESTINATION    PROTO  INTERFACE  SENT/s  BACK/s  PACKETS  TOTAL  AGE  FLAGS
+    10.0.0.1:40000    10.0.0.2:9999  tcp    eth0 out    10.0k       0        2  10.0k   0s  ACK
+    10.0.0.1:40000    10.0.0.2:9998  tcp    eth0 out    10.0k       0        2  10.0k   0s  ACK
+    (others, uplink)  4.99k flows                       25.2M       0    9.99k
+    (others, tunnel)  4.99k flows                       25.2M       0    9.99k
+    total uplink: 5.00k flows, in 0B/s, out 25.2MB/s, 10.0k packets
+    total tunnel: 5.00k flows, in 0B/s, out 25.3MB/s, 10.0k packets
+    ");
 }

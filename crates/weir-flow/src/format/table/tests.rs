@@ -27,7 +27,8 @@ fn samples() -> Vec<Record> {
 
 fn shown(width: usize, top: Option<usize>, group_by: &[&str]) -> String {
     let group_by: Vec<&Field> = group_by.iter().map(|name| Field::by_name(name).unwrap()).collect();
-    let options = TableOptions { width, interval: Duration::from_secs(2), top, group_by: &group_by };
+    let options =
+        TableOptions { width, interval: Duration::from_secs(2), top, group_by: &group_by, rest: &[] };
     let mut out = String::new();
     table(&samples(), &options, &mut out);
     out
@@ -91,7 +92,7 @@ fn a_narrow_table_drops_columns_and_cuts_texts() {
 
 #[test]
 fn nothing_is_a_heading() {
-    let options = TableOptions { width: 80, interval: Duration::ZERO, top: None, group_by: &[] };
+    let options = TableOptions { width: 80, interval: Duration::ZERO, top: None, group_by: &[], rest: &[] };
     let mut out = String::new();
     table([], &options, &mut out);
     assert_eq!(out, "SOURCE  DESTINATION  PROTO  SENT/s  BACK/s\n");
