@@ -25,7 +25,7 @@ const SEES_ALL: &[&str] = &["weir-integration", "weir-bench"];
 const RESERVED: &[(&str, &[&str])] = &[
     ("aya-ebpf", &["weir-ebpf"]),
     ("aya-log-ebpf", &["weir-ebpf"]),
-    ("aya-build", &["weir-datapath", "weir-ebpf"]),
+    ("aya-build", &["weir-datapath", "weir-ebpf", "weir-bench"]),
     ("aya", &["weir-datapath", "weir-integration", "weir-bench"]),
 ];
 
