@@ -88,7 +88,9 @@ mod tests {
     fn an_even_sequence_has_every_flow_equally_often() {
         let numbers = numbers(256, Distribution::Uniform);
         let mut counts = [0; 256];
-        numbers.iter().for_each(|number| counts[usize::from(*number)] += 1);
+        for number in numbers {
+            counts[usize::from(number)] += 1;
+        }
         assert_eq!(counts, [STEPS / 256; 256]);
     }
 
@@ -96,7 +98,9 @@ mod tests {
     fn a_skewed_sequence_is_dominated_by_few_flows() {
         let numbers = numbers(4096, Distribution::Zipf);
         let mut counts = vec![0; 4096];
-        numbers.iter().for_each(|number| counts[usize::from(*number)] += 1);
+        for number in numbers {
+            counts[usize::from(number)] += 1;
+        }
         counts.sort_unstable();
         // The first of 4,096 has 1 / ln(4096) or so of everything.
         assert!((25_000..35_000).contains(&counts[4095]), "{}", counts[4095]);

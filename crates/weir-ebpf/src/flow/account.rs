@@ -154,7 +154,7 @@ impl Place {
     /// The row of the ledger that this packet belongs to.
     #[inline(always)]
     fn ledger(&self) -> Option<&'static mut LedgerRow> {
-        let row = self.point.row as u32 + (self.direction == Direction::Egress) as u32;
+        let row = u32::from(self.point.row) + u32::from(self.direction == Direction::Egress);
         let row = LEDGER.get_ptr_mut(self.shard() * ROWS.load() + row)?;
         // SAFETY: a valid element, which only this CPU writes in this generation.
         Some(unsafe { &mut *row })

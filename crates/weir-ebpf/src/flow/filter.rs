@@ -21,7 +21,6 @@ pub(crate) fn admits(words: &[u64; 6], generation: u32) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_admits(a: u64, b: u64, c: u64, d: u64, e: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "one bit")]
     let generation = (e >> GENERATION_BIT & 1) as u32;
     let Some(set) = FILTER.get(generation) else { return 1 };
     u64::from(set.admits(&Tuple::from_words([a, b, c, d, e])))

@@ -18,15 +18,15 @@ use crate::{
 #[inline(always)]
 pub(crate) fn count(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
     let slot = hash(&flow.words);
-    if let Some(first) = slot_at(flow.first_slot + slot) {
-        if let Some(outcome) = try_slot(skb, first, flow, packet) {
-            return outcome;
-        }
+    if let Some(first) = slot_at(flow.first_slot + slot)
+        && let Some(outcome) = try_slot(skb, first, flow, packet)
+    {
+        return outcome;
     }
-    if let Some(second) = slot_at(flow.first_slot + (slot ^ 1)) {
-        if let Some(outcome) = try_slot(skb, second, flow, packet) {
-            return outcome;
-        }
+    if let Some(second) = slot_at(flow.first_slot + (slot ^ 1))
+        && let Some(outcome) = try_slot(skb, second, flow, packet)
+    {
+        return outcome;
     }
     overflow(skb, flow, packet)
 }
@@ -45,7 +45,6 @@ fn hash(words: &[u64; KEY_WORDS]) -> u32 {
     for (word, multiplier) in words.iter().zip(seed) {
         sum = sum.wrapping_add((word ^ (word >> 32)).wrapping_mul(multiplier));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "at most SLOT_BITS bits are left")]
     let slot = (sum >> 40) as u32;
     slot & ((1 << (SLOT_BITS.load() & 31)) - 1)
 }

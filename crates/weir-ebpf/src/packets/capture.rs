@@ -6,6 +6,7 @@ use weir_common::{
     packets::{KIND_IP, KIND_MALFORMED, KIND_NON_IP, PacketHeader, PacketRow},
 };
 use weir_ebpf::{
+    filter::FilterSet,
     headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP},
     skb::Skb,
 };
@@ -101,7 +102,7 @@ fn admits(words: [u64; 5]) -> bool {
 /// What is not IP, or cannot be read, has no addresses and no ports: it meets no condition.
 #[inline(always)]
 fn admits_without_tuple() -> bool {
-    FILTER.get(0).is_none_or(|set| set.is_empty())
+    FILTER.get(0).is_none_or(FilterSet::is_empty)
 }
 
 /// Copies the headers of a packet, parses them and leaves the result in the scratch memory.

@@ -58,7 +58,9 @@ fn write_class<const N: usize>(skb: Skb, header: &mut PacketHeader, length: u64)
     }
     header.captured = captured;
     // SAFETY: the reserved memory starts with room for a header.
-    unsafe { (&raw mut (*record).header).write(*header) };
+    let place = unsafe { &raw mut (*record).header };
+    // SAFETY: as above; nobody else knows the reservation yet.
+    unsafe { place.write(*header) };
     entry.submit(0);
     true
 }
