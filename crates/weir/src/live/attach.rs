@@ -374,20 +374,34 @@ impl<P: Programs> Thread<P> {
         let Some(held) = self.held.remove(&index) else { return };
         let before = self.stats(index);
         self.programs.detach(index);
-        let Some((start, end)) = held.start.zip(before.zip(self.stats(index))) else { return };
-        let counted = Counted::between(start, end);
-        for point in held.points {
-            let class = held.classes[usize::from(point.direction == Direction::Egress)];
-            self.messages.offer(Message::Witness(Witness { point, class, counted }));
+        let after = self.stats(index);
+        self.testify(held, before.zip(after));
+    }
+
+    /// Stops counting everywhere. All are asked at once: two lists take less time than two questions to each of hundreds.
+    fn take_off(&mut self) {
+        let before = self.all_stats();
+        self.programs.detach_all();
+        let after = self.all_stats();
+        for (index, held) in std::mem::take(&mut self.held) {
+            let end = before.get(&index).copied().zip(after.get(&index).copied());
+            self.testify(held, end);
         }
     }
 
-    fn take_off(&mut self) {
-        let indexes: Vec<u32> = self.held.keys().copied().collect();
-        for index in indexes {
-            self.detach(index);
+    /// Hands on what an interface counted itself, if it could be asked at both ends.
+    fn testify(&self, held: Held, end: Option<(LinkStats, LinkStats)>) {
+        let Some((start, end)) = held.start.zip(end) else { return };
+        let counted = Counted::between(start, end);
+        for point in held.points {
+            let class = held.classes[usize::from(point.direction == Direction::Egress)];
+            self.messages.send(Message::Witness(Witness { point, class, counted }));
         }
-        self.programs.detach_all();
+    }
+
+    fn all_stats(&mut self) -> HashMap<u32, LinkStats> {
+        let listed = self.interfaces.list().unwrap_or_default();
+        listed.into_iter().map(|interface| (interface.index, interface.stats)).collect()
     }
 
     /// What an interface counted itself, unless it is gone.
