@@ -15,6 +15,6 @@ mod tests;
 pub use self::{
     csv::{csv_header, csv_line, csv_values},
     json::{json_line, json_object, json_text},
-    log::{log_block, log_lines},
+    log::{conversation, log_block, log_lines},
     table::{TableOptions, table},
 };

@@ -22,7 +22,7 @@ use weir_flow::Direction;
 use self::stream::Stream;
 pub(crate) use self::{
     link::LinkType,
-    write::{CaptureWriter, WrittenPacket},
+    write::{CaptureWriter, FileNotes, Statistics, WrittenPacket},
 };
 
 /// Longest record that is believed, in bytes; what libpcap allows for its largest link type.

@@ -1,7 +1,15 @@
 //! Wall times as people read them: in the time zone of this machine.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use jiff::{Timestamp, tz::TimeZone};
 use weir_flow::Wall;
+
+/// This moment.
+pub(crate) fn now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
 
 /// The local time of day, `23:33:50`.
 pub(crate) fn local_time(wall: Wall) -> String {

@@ -12,7 +12,7 @@ mod commands;
 mod filter;
 mod ledger;
 mod live;
-mod packet_lines;
+mod packets;
 mod progress;
 mod show;
 mod signals;

@@ -56,28 +56,46 @@ fn line(
     out: &mut String,
 ) -> fmt::Result {
     write!(out, "[{time}] ")?;
-    match transport_name(tuple.protocol()) {
-        Some(name) => out.extend(name.chars().map(|letter| letter.to_ascii_uppercase())),
-        None => write!(out, "IP/{}", tuple.protocol())?,
-    }
     if detail == Detail::Folded {
+        protocol_name(tuple, out)?;
         out.push_str(" *->* folded");
     } else {
-        write!(out, " {}->{}", Host(tuple.source()), Host(tuple.destination()))?;
-        if tuple.is_fragment() {
-            out.push_str(" fragment");
-        } else if tuple.is_truncated() {
-            out.push_str(" truncated");
-        } else if tuple.has_ports() {
-            write!(out, " {}->{}", tuple.source_port(), tuple.destination_port())?;
-            if tuple.protocol() == protocol::TCP {
-                write!(out, " [{}]", TcpFlags(delta.tcp_flags))?;
-            }
-        } else if let Some((kind, code)) = tuple.icmp() {
-            write!(out, " type={kind} code={code}")?;
-        }
+        append_conversation(tuple, TcpFlags(delta.tcp_flags), out)?;
     }
     writeln!(out, " (len={}) count={}", delta.last_length, total.packets)
+}
+
+/// Appends who talks to whom, as the lines of the log have it: `TCP 172.18.0.5->172.18.0.6 55136->6443 [ACK]`.
+pub fn conversation(tuple: &Tuple, tcp_flags: TcpFlags, out: &mut String) {
+    append_conversation(tuple, tcp_flags, out).expect("a string takes any text");
+}
+
+fn append_conversation(tuple: &Tuple, tcp_flags: TcpFlags, out: &mut String) -> fmt::Result {
+    protocol_name(tuple, out)?;
+    write!(out, " {}->{}", Host(tuple.source()), Host(tuple.destination()))?;
+    if tuple.is_fragment() {
+        out.push_str(" fragment");
+    } else if tuple.is_truncated() {
+        out.push_str(" truncated");
+    } else if tuple.has_ports() {
+        write!(out, " {}->{}", tuple.source_port(), tuple.destination_port())?;
+        if tuple.protocol() == protocol::TCP {
+            write!(out, " [{tcp_flags}]")?;
+        }
+    } else if let Some((kind, code)) = tuple.icmp() {
+        write!(out, " type={kind} code={code}")?;
+    }
+    Ok(())
+}
+
+fn protocol_name(tuple: &Tuple, out: &mut String) -> fmt::Result {
+    match transport_name(tuple.protocol()) {
+        Some(name) => {
+            out.extend(name.chars().map(|letter| letter.to_ascii_uppercase()));
+            Ok(())
+        }
+        None => write!(out, "IP/{}", tuple.protocol()),
+    }
 }
 
 /// An address, IPv6 in brackets.

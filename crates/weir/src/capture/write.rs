@@ -13,19 +13,28 @@ use weir_packet::Link;
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const INTERFACE_DESCRIPTION: u32 = 1;
+const INTERFACE_STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 
 const OPTION_END: u16 = 0;
 const OPTION_COMMENT: u16 = 1;
 const OPTION_PACKET_FLAGS: u16 = 2;
 const OPTION_INTERFACE_NAME: u16 = 2;
+const OPTION_HARDWARE: u16 = 2;
+const OPTION_SYSTEM: u16 = 3;
 const OPTION_USER_APPLICATION: u16 = 4;
+const OPTION_STATISTICS_START: u16 = 2;
+const OPTION_STATISTICS_END: u16 = 3;
+const OPTION_RECEIVED: u16 = 4;
+const OPTION_DROPPED: u16 = 5;
+const OPTION_ACCEPTED: u16 = 6;
+const OPTION_DELIVERED: u16 = 8;
 const OPTION_RESOLUTION: u16 = 9;
 
 const NANOSECONDS: u8 = 9;
 
-/// Longest comment in bytes; the format ends at 65,535.
-const LONGEST_COMMENT: usize = 4096;
+/// Longest text in bytes; the format ends at 65,535.
+const LONGEST_TEXT: usize = 4096;
 
 /// A pcapng file that is being written.
 pub(crate) struct CaptureWriter<W> {
@@ -56,15 +65,44 @@ pub(crate) struct WrittenPacket<'a> {
     pub(crate) comment: &'a str,
 }
 
+/// What to say about the whole file; empty texts are left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FileNotes<'a> {
+    /// Name and version of the operating system.
+    pub(crate) system: &'a str,
+    /// Anything else.
+    pub(crate) comment: &'a str,
+}
+
+/// What became of the packets of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Statistics {
+    /// When it began, in nanoseconds since 1970-01-01 UTC.
+    pub(crate) start_ns: u64,
+    /// When it ended.
+    pub(crate) end_ns: u64,
+    /// Every packet that passed.
+    pub(crate) seen: u64,
+    /// Of these, packets that were lost for lack of room.
+    pub(crate) lost: u64,
+    /// Of all, packets that the filter did not reject.
+    pub(crate) accepted: u64,
+    /// Packets in the file.
+    pub(crate) written: u64,
+}
+
 impl<W: Write> CaptureWriter<W> {
     /// Begins a file whose packets have at most `snap_length` bytes.
-    pub(crate) fn new(out: W, snap_length: u32) -> io::Result<Self> {
+    pub(crate) fn new(out: W, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
         let mut writer = Self { out, snap_length, interfaces: HashMap::new(), block: Vec::new() };
         writer.u32(BYTE_ORDER_MAGIC);
         // Version 1.0, and a section of unknown length.
         writer.u32(1);
         writer.block.extend([0xff; 8]);
-        writer.option(OPTION_USER_APPLICATION, concat!("weir ", env!("CARGO_PKG_VERSION")).as_bytes());
+        writer.text(OPTION_HARDWARE, std::env::consts::ARCH);
+        writer.text(OPTION_SYSTEM, notes.system);
+        writer.text(OPTION_USER_APPLICATION, concat!("weir ", env!("CARGO_PKG_VERSION")));
+        writer.text(OPTION_COMMENT, notes.comment);
         writer.option(OPTION_END, &[]);
         writer.finish_block(SECTION_HEADER)?;
         Ok(writer)
@@ -74,9 +112,7 @@ impl<W: Write> CaptureWriter<W> {
     pub(crate) fn write(&mut self, packet: &WrittenPacket<'_>) -> io::Result<()> {
         let interface = self.interface(packet)?;
         self.u32(interface);
-        self.u32((packet.time_ns >> 32) as u32);
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-        self.u32(packet.time_ns as u32);
+        self.time(packet.time_ns);
         self.u32(length(packet.data));
         self.u32(packet.original_length);
         self.padded(packet.data);
@@ -85,12 +121,39 @@ impl<W: Write> CaptureWriter<W> {
             Direction::Egress => 2,
         };
         self.option(OPTION_PACKET_FLAGS, &direction.to_le_bytes());
-        if !packet.comment.is_empty() {
-            let end = packet.comment.floor_char_boundary(LONGEST_COMMENT);
-            self.option(OPTION_COMMENT, &packet.comment.as_bytes()[..end]);
-        }
+        self.text(OPTION_COMMENT, packet.comment);
         self.option(OPTION_END, &[]);
         self.finish_block(ENHANCED_PACKET)
+    }
+
+    /// Says what became of the packets of an interface, by index and name, unless no packet of it is in the file.
+    pub(crate) fn statistics(
+        &mut self,
+        (ifindex, interface): (u32, &str),
+        statistics: &Statistics,
+    ) -> io::Result<()> {
+        let Some(number) = self.interfaces.get(&(ifindex, interface.to_owned())).copied() else {
+            return Ok(());
+        };
+        self.u32(number);
+        self.time(statistics.end_ns);
+        for (code, time_ns) in
+            [(OPTION_STATISTICS_START, statistics.start_ns), (OPTION_STATISTICS_END, statistics.end_ns)]
+        {
+            self.u16(code);
+            self.u16(8);
+            self.time(time_ns);
+        }
+        for (code, count) in [
+            (OPTION_RECEIVED, statistics.seen),
+            (OPTION_DROPPED, statistics.lost),
+            (OPTION_ACCEPTED, statistics.accepted),
+            (OPTION_DELIVERED, statistics.written),
+        ] {
+            self.option(code, &count.to_le_bytes());
+        }
+        self.option(OPTION_END, &[]);
+        self.finish_block(INTERFACE_STATISTICS)
     }
 
     /// Hands everything on.
@@ -112,7 +175,7 @@ impl<W: Write> CaptureWriter<W> {
         self.u16(link_type);
         self.u16(0);
         self.u32(self.snap_length);
-        self.option(OPTION_INTERFACE_NAME, packet.interface.as_bytes());
+        self.text(OPTION_INTERFACE_NAME, packet.interface);
         self.option(OPTION_RESOLUTION, &[NANOSECONDS]);
         self.option(OPTION_END, &[]);
         self.finish_block(INTERFACE_DESCRIPTION)?;
@@ -125,6 +188,20 @@ impl<W: Write> CaptureWriter<W> {
 
     fn u32(&mut self, value: u32) {
         self.block.extend(value.to_le_bytes());
+    }
+
+    /// A time takes two numbers, the upper half first.
+    #[expect(clippy::cast_possible_truncation, reason = "halves are wanted")]
+    fn time(&mut self, time_ns: u64) {
+        self.u32((time_ns >> 32) as u32);
+        self.u32(time_ns as u32);
+    }
+
+    /// Adds a text, unless it is empty.
+    fn text(&mut self, code: u16, text: &str) {
+        if !text.is_empty() {
+            self.option(code, &text.as_bytes()[..text.floor_char_boundary(LONGEST_TEXT)]);
+        }
     }
 
     fn padded(&mut self, bytes: &[u8]) {
@@ -182,10 +259,12 @@ mod tests {
             ..packet
         };
         let mut file = Vec::new();
-        let mut writer = CaptureWriter::new(&mut file, 128).unwrap();
+        let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
         for packet in [&packet, &raw, &packet] {
             writer.write(packet).unwrap();
         }
+        writer.statistics((8, "tun0"), &Statistics::default()).unwrap();
+        writer.statistics((9, "not in the file"), &Statistics::default()).unwrap();
         writer.flush().unwrap();
 
         let mut capture = Capture::open(&file[..]).unwrap();
@@ -199,5 +278,36 @@ mod tests {
             assert_eq!(frame.data, expected.data);
         }
         assert!(capture.next_frame().unwrap().is_none());
+    }
+    #[test]
+    fn statistics_are_laid_out_as_the_format_says() {
+        let mut file = Vec::new();
+        let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
+        let data = [0; 60];
+        let packet = WrittenPacket {
+            ifindex: 7,
+            interface: "eth0",
+            link: Link::Ethernet,
+            direction: Direction::Egress,
+            time_ns: 1,
+            original_length: 60,
+            data: &data,
+            comment: &"é".repeat(4000),
+        };
+        writer.write(&packet).unwrap();
+        let (start_ns, end_ns) = (0x1_0000_0002, 0x3_0000_0004);
+        let counts = Statistics { start_ns, end_ns, seen: 10, lost: 2, accepted: 9, written: 7 };
+        writer.statistics((7, "eth0"), &counts).unwrap();
+        let words: Vec<u32> =
+            file.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+        let option = |code: u32| code | 8 << 16;
+        #[rustfmt::skip]
+        let expected = [
+            5, 100, 0, 3, 4,
+            option(2), 1, 2, option(3), 3, 4,
+            option(4), 10, 0, option(5), 2, 0, option(6), 9, 0, option(8), 7, 0,
+            0, 100,
+        ];
+        assert_eq!(words[words.len() - expected.len()..], expected);
     }
 }

@@ -4,40 +4,30 @@
 //! says what became of every packet that passed: shown, filtered, or lost because nobody read fast enough.
 
 use std::{
-    fmt::Write as _,
-    fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, Write as _},
     ops::ControlFlow,
-    path::Path,
     process::ExitCode,
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
-    thread,
+    sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use weir_datapath::{
     features, interface,
     netns::Netns,
-    packets::{self, Packet, PacketOptions, PacketReader},
-    sockets::{Owners, SocketTable},
+    packets::{self, PacketOptions, PacketReader},
 };
-use weir_flow::{Count, ProcessLookup, filter::Filter};
+use weir_flow::{ProcessLookup, filter::Filter};
 
 use crate::{
-    capture::{CaptureWriter, WrittenPacket},
-    cli::{DirectionArg, PacketFormat, PacketsArgs, Pattern, UsageError},
+    cli::{DirectionArg, PacketsArgs, Pattern, UsageError},
     filter,
     live::{self, Attachment, Message, Plan},
-    packet_lines,
-    units::Grouped,
+    packets::{Processes, Sink, Tally, lines},
 };
 
 /// Longest wait for packets before looking at the time and for messages.
 const WAIT: Duration = Duration::from_millis(50);
-
-/// Time between two looks at the sockets.
-const SOCKETS: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &PacketsArgs) -> Result<ExitCode> {
     let filter = filter::parse(args.filter())?;
@@ -53,78 +43,22 @@ pub(super) fn run(args: &PacketsArgs) -> Result<ExitCode> {
         PacketOptions { filter: filter.pushdown(), ..PacketOptions::with_snap_length(args.snaplen) };
     let load = move || packets::load(&options).map_err(live::refusal);
     let (attachment, reader, let_go) = Attachment::start(plan, load)?;
+    // Without names of processes, packets are still worth seeing.
+    let processes = Processes::start()
+        .inspect_err(|error| drop(writeln!(io::stderr(), "weir: no names of processes: {error:#}")))
+        .ok();
     let capturing = Capturing {
         attachment,
         reader,
         let_go,
         filter,
-        processes: Processes::start()?,
+        processes,
         sink,
+        tally: Tally::default(),
         left: args.count,
         end: args.duration.map(|duration| Instant::now() + duration),
-        shown: Count::default(),
-        filtered: Count::default(),
-        beyond: Count::default(),
     };
     capturing.run()
-}
-
-/// Where packets go.
-enum Sink {
-    Text(BufWriter<io::Stdout>, String),
-    Json(BufWriter<io::Stdout>, String),
-    File(CaptureWriter<BufWriter<Box<dyn Write>>>),
-}
-
-impl Sink {
-    fn open(args: &PacketsArgs) -> Result<Self> {
-        let stdout = || BufWriter::new(io::stdout());
-        let Some(path) = &args.write else {
-            return Ok(match args.output {
-                PacketFormat::Text => Self::Text(stdout(), String::new()),
-                PacketFormat::Json => Self::Json(stdout(), String::new()),
-            });
-        };
-        let out: Box<dyn Write> = if path == Path::new("-") {
-            Box::new(io::stdout())
-        } else {
-            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Box::new(file)
-        };
-        Ok(Self::File(CaptureWriter::new(BufWriter::new(out), args.snaplen)?))
-    }
-
-    fn write(&mut self, packet: &Packet<'_>, record: Option<&weir_flow::Record>) -> io::Result<()> {
-        match self {
-            Self::Text(out, line) => {
-                line.clear();
-                packet_lines::text(packet, record, line);
-                out.write_all(line.as_bytes())
-            }
-            Self::Json(out, line) => {
-                line.clear();
-                packet_lines::json(packet, record, line);
-                out.write_all(line.as_bytes())
-            }
-            Self::File(writer) => writer.write(&WrittenPacket {
-                ifindex: packet.point.ifindex,
-                interface: &packet.point.interface,
-                link: packet.link,
-                direction: packet.point.direction,
-                time_ns: packet.wall.0,
-                original_length: packet.length,
-                data: packet.frame,
-                comment: &packet_lines::comment(packet, record),
-            }),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Text(out, _) | Self::Json(out, _) => out.flush(),
-            Self::File(writer) => writer.flush(),
-        }
-    }
 }
 
 struct Capturing {
@@ -132,20 +66,18 @@ struct Capturing {
     reader: PacketReader,
     let_go: Receiver<()>,
     filter: Filter,
-    processes: Processes,
+    processes: Option<Processes>,
     sink: Sink,
+    tally: Tally,
     /// Packets still to be shown, if there is a limit.
     left: Option<u64>,
     end: Option<Instant>,
-    shown: Count,
-    filtered: Count,
-    /// Captured, but after the last one that was asked for.
-    beyond: Count,
 }
 
 impl Capturing {
     fn run(mut self) -> Result<ExitCode> {
         let mut failure = None;
+        let mut is_over = false;
         loop {
             while let Some(message) = self.attachment.poll() {
                 match message {
@@ -156,8 +88,9 @@ impl Capturing {
                 }
             }
             self.read(WAIT)?;
-            let is_over = self.left == Some(0) || self.end.is_some_and(|end| Instant::now() >= end);
-            if is_over {
+            let has_enough = self.left == Some(0) || self.end.is_some_and(|end| Instant::now() >= end);
+            if has_enough && !is_over {
+                is_over = true;
                 self.attachment.stop();
             }
             if matches!(self.let_go.try_recv(), Err(TryRecvError::Disconnected)) {
@@ -169,32 +102,33 @@ impl Capturing {
         }
         self.reader.settle()?;
         while self.read(Duration::ZERO)? > 0 {}
-        let summary = self.summary()?;
-        io::stderr().write_all(summary.as_bytes())?;
+        let ledgers = self.reader.ledgers()?;
+        self.sink.finish(&ledgers, &self.tally)?;
+        io::stderr().write_all(self.tally.summary(&ledgers).as_bytes())?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// Takes what is there, waiting for the first packet as long as `timeout`; says how many there were.
     fn read(&mut self, timeout: Duration) -> Result<usize> {
-        let Self { reader, filter, processes, sink, left, shown, filtered, beyond, .. } = self;
+        let Self { reader, filter, processes, sink, tally, left, .. } = self;
+        let processes = processes.as_ref().map(|processes| processes as &dyn ProcessLookup);
         let mut written = Ok(());
         let count = reader.read(timeout, |packet| {
-            let count = Count { packets: 1, bytes: packet.length.into() };
-            if *left == Some(0) {
-                *beyond += count;
-                return ControlFlow::Continue(());
-            }
-            let record = packet_lines::record(packet, processes.lookup());
+            let record = lines::record(packet, processes);
             // Without a filter, packets that are not IP are shown as well.
             let is_wanted = filter.is_empty() || record.as_ref().is_some_and(|record| filter.matches(record));
             if !is_wanted {
-                *filtered += count;
+                tally.filtered(packet);
                 return ControlFlow::Continue(());
             }
-            *shown += count;
+            if *left == Some(0) {
+                tally.surplus(packet);
+                return ControlFlow::Continue(());
+            }
             if let Some(left) = left {
                 *left -= 1;
             }
+            tally.shown(packet);
             written = sink.write(packet, record.as_ref());
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -203,67 +137,5 @@ impl Capturing {
             sink.flush()?;
         }
         Ok(count)
-    }
-
-    /// What became of every packet that passed.
-    fn summary(&mut self) -> Result<String> {
-        let mut sum = packets::PacketLedger::default();
-        for (_, ledger) in self.reader.ledgers()? {
-            sum += ledger;
-        }
-        let named = [
-            ("filtered", sum.filtered + self.filtered),
-            ("lost: nobody read fast enough", sum.lost),
-            ("after the last one", self.beyond),
-        ];
-        let mut parts = vec![format!(
-            "{} packets seen; {} shown",
-            Grouped(sum.seen.packets),
-            Grouped(self.shown.packets)
-        )];
-        let cut = ("longer than --snaplen", sum.cut);
-        for (name, count) in named.iter().chain([&cut]).filter(|(_, count)| count.packets > 0) {
-            parts.push(format!("{} {name}", Grouped(count.packets)));
-        }
-        let mut text = parts.join("; ") + "\n";
-        let accounted = named.iter().fold(self.shown, |total, (_, count)| total + *count);
-        if accounted != sum.seen {
-            writeln!(text, "weir: {accounted:?} of {:?} are accounted for", sum.seen)
-                .expect("a string takes any text");
-        }
-        Ok(text)
-    }
-}
-
-/// Who owns which socket, looked up anew every second on a thread of its own: the reader must not wait for it.
-struct Processes {
-    owners: Option<Owners>,
-    /// Dropped at the end, which ends the thread.
-    _running: SyncSender<()>,
-}
-
-impl Processes {
-    fn start() -> Result<Self> {
-        let (running, over) = sync_channel(0);
-        // Without names of processes, packets are still worth seeing.
-        let table = SocketTable::open(&[]).ok();
-        let owners = table.as_ref().map(SocketTable::owners);
-        if let Some(mut table) = table {
-            table.snapshot().ok();
-            let look = move || {
-                while matches!(over.recv_timeout(SOCKETS), Err(RecvTimeoutError::Timeout)) {
-                    table.snapshot().ok();
-                }
-            };
-            thread::Builder::new()
-                .name("weir-sockets".to_owned())
-                .spawn(look)
-                .context("cannot start a thread")?;
-        }
-        Ok(Self { owners, _running: running })
-    }
-
-    fn lookup(&self) -> Option<&dyn ProcessLookup> {
-        self.owners.as_ref().map(|owners| owners as &dyn ProcessLookup)
     }
 }

@@ -1,15 +1,15 @@
 //! A single packet as people and programs see it: as a record that filters understand, as a line, as JSON.
 
-use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+use std::{fmt::Write as _, sync::Arc};
 
 use weir_datapath::packets::Packet;
 use weir_flow::{
     Counters, Detail, Direction, End, Endpoint, Initiator, Process, ProcessConfidence, ProcessLookup, Record,
     SocketOwner, Traffic,
-    field::{Field, TcpFlags, Value, transport_name},
+    field::{Field, TcpFlags, Value},
     format,
 };
-use weir_packet::{Headers, Parsed, protocol};
+use weir_packet::{Headers, Parsed};
 
 use crate::clock;
 
@@ -94,9 +94,10 @@ pub(crate) fn text(packet: &Packet<'_>, record: Option<&Record>, out: &mut Strin
     write!(out, "{time} {} {way} ", printable(&packet.point.interface)).expect("a string takes any text");
     match (record, packet.parsed) {
         (Some(record), _) => flow(record, out),
-        (None, Parsed::NonIp { ethertype }) => {
-            write!(out, "ethertype={ethertype:#06x}").expect("a string takes any text");
-        }
+        (None, Parsed::NonIp { ethertype }) => match name(ethertype) {
+            Some(name) => out.push_str(name),
+            None => write!(out, "ethertype={ethertype:#06x}").expect("a string takes any text"),
+        },
         (None, _) => out.push_str("malformed"),
     }
     write!(out, " (len={})", packet.length).expect("a string takes any text");
@@ -108,29 +109,25 @@ pub(crate) fn text(packet: &Packet<'_>, record: Option<&Record>, out: &mut Strin
 }
 
 fn flow(record: &Record, out: &mut String) {
-    let tuple = &record.tuple;
-    match transport_name(tuple.protocol()) {
-        Some(name) => out.push_str(&name.to_uppercase()),
-        None => write!(out, "IP/{}", tuple.protocol()).expect("a string takes any text"),
+    format::conversation(&record.tuple, TcpFlags(record.delta.forward.tcp_flags), out);
+    if let Some(vlan) = record.tuple.vlan() {
+        write!(out, " vlan={vlan}").expect("a string takes any text");
     }
-    let host = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    write!(out, " {}->{}", host(tuple.source()), host(tuple.destination())).expect("a string takes any text");
-    if tuple.is_fragment() {
-        out.push_str(" fragment");
-    } else if tuple.is_truncated() {
-        out.push_str(" truncated");
-    } else if tuple.has_ports() {
-        write!(out, " {}->{}", tuple.source_port(), tuple.destination_port())
-            .expect("a string takes any text");
-        if tuple.protocol() == protocol::TCP {
-            write!(out, " [{}]", TcpFlags(record.delta.forward.tcp_flags)).expect("a string takes any text");
-        }
-    } else if let Some((kind, code)) = tuple.icmp() {
-        write!(out, " type={kind} code={code}").expect("a string takes any text");
-    }
+}
+
+/// Names of the types that one meets (IEEE registration authority).
+const fn name(ethertype: u16) -> Option<&'static str> {
+    Some(match ethertype {
+        // The type field of such a frame is its length.
+        0 => "802.3",
+        0x0806 => "ARP",
+        0x8035 => "RARP",
+        0x8847 | 0x8848 => "MPLS",
+        0x8863 | 0x8864 => "PPPoE",
+        0x888e => "EAPOL",
+        0x88cc => "LLDP",
+        _ => return None,
+    })
 }
 
 /// What else is worth saying: which processes, and that it is a super-packet.
@@ -202,7 +199,7 @@ pub(crate) fn json(packet: &Packet<'_>, record: Option<&Record>, out: &mut Strin
 mod tests {
     use insta::assert_snapshot;
     use weir_flow::{Monotonic, Point, PointId, Role, Wall};
-    use weir_packet::{Details, Link, Tuple, ipv4_words};
+    use weir_packet::{Details, Link, Tuple, ipv4_words, protocol};
 
     use super::*;
 
@@ -256,7 +253,7 @@ mod tests {
     fn a_packet_is_one_line() {
         assert_snapshot!(shown(tcp(), 1).0, @"eth0 out TCP 10.0.0.5->10.0.0.6 55136->443 [SYN|ACK] (len=66) curl?(4711)>");
         assert_snapshot!(shown(tcp(), 45).0, @"eth0 out TCP 10.0.0.5->10.0.0.6 55136->443 [SYN|ACK] (len=66) curl?(4711)> super-packet: 45 frames, 2970 bytes");
-        assert_snapshot!(shown(Parsed::NonIp { ethertype: 0x0806 }, 1).0, @"eth0 out ethertype=0x0806 (len=66)");
+        assert_snapshot!(shown(Parsed::NonIp { ethertype: 0x0806 }, 1).0, @"eth0 out ARP (len=66)");
         assert_snapshot!(shown(Parsed::Malformed, 1).0, @"eth0 out malformed (len=66)");
     }
 
