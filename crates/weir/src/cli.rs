@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use thiserror::Error;
 use weir_flow::field::Field;
 
-use self::values::{FieldName, parse_netns, parse_pattern};
+use self::values::{FieldName, parse_interval, parse_netns, parse_pattern};
 pub(crate) use self::values::{FilterWords, NetnsName, Pattern};
 use crate::units::{parse_duration, parse_size};
 
@@ -119,7 +119,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) show: ShowArgs,
     /// How often to show
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     pub(crate) interval: Duration,
     /// End after this time
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -293,8 +293,11 @@ Examples:
   weir watch --netns shop 'src=10.0.0.0/8 and not port=22'
   weir watch --hook socket --promiscuous -i eth1
 
-Default interfaces: the edges of containers, or without any the way out and the loopback interface.
-On a terminal the table is refreshed in place, otherwise one is printed per interval.";
+Default interfaces: the edges of containers, the ways out, tunnels, and what loopback sends. Each has
+its own total, because a packet may pass several of them. Interfaces that you name are counted as
+they see things themselves. They are followed: one that goes away and comes back is counted again.
+On a terminal the table is refreshed in place, otherwise one is printed per interval. It has as many
+rows as fit, or 1,000; --top says how many.";
 
 const PACKETS_EXAMPLES: &str = "\
 Examples:

@@ -84,6 +84,10 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
 
     For more information, try '--help'.
     ");
+    assert_snapshot!(
+        complaint(&["watch", "--promiscuous"], 2),
+        @"weir: --promiscuous needs --hook socket: traffic control never sees frames for other stations"
+    );
     assert_snapshot!(complaint(&["cleanup", "--dry-run", "--force"], 2), @"
     weir: the argument '--dry-run' cannot be used with '--force'
 

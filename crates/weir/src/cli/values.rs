@@ -1,6 +1,6 @@
 //! Types of argument values: interface patterns, namespaces, names of fields, filters.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, time::Duration};
 
 use clap::{
     Arg, Command, Error,
@@ -9,6 +9,8 @@ use clap::{
 };
 use weir_datapath::interface;
 use weir_flow::field::{self, FIELDS, Field, Subject};
+
+use crate::units::parse_duration;
 
 /// The words of a filter as they were given.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,15 @@ pub(super) fn parse_pattern(text: &str) -> Result<Pattern, String> {
         return Err("an interface has a name".to_owned());
     }
     Ok(Pattern(text.to_owned()))
+}
+
+/// Shortest interval: a reading of the kernel's counters takes 10 to 30 ms.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Reads the length of an interval.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < SHORTEST_INTERVAL { Err("must be 50ms or more".to_owned()) } else { Ok(interval) }
 }
 
 /// A network namespace: a name that `ip netns` knows, or the number of a process in it.
@@ -110,6 +121,12 @@ fn groupable(name: &str) -> Result<&'static Field, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interval_is_no_shorter_than_a_reading() {
+        assert_eq!(parse_interval("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_interval("1ms"), Err("must be 50ms or more".to_owned()));
+    }
 
     #[test]
     fn a_path_is_no_namespace() {

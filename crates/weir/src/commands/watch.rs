@@ -38,6 +38,10 @@ const LARGE: usize = 8 << 20;
 pub(super) fn run(args: &WatchArgs) -> Result<ExitCode> {
     let filter = filter::parse(args.show.filter())?;
     let printer = Printer::new(&args.show, Some(MOST_ROWS))?;
+    if args.promiscuous && args.hook != HookArg::Socket {
+        let text = "--promiscuous needs --hook socket: traffic control never sees frames for other stations";
+        return Err(UsageError(text.to_owned()).into());
+    }
     let (plan, options) = plan(args, &filter)?;
     if let Some(missing) = features::missing_for_counting() {
         return Err(anyhow!(missing));
