@@ -38,15 +38,16 @@ pub(super) fn run(args: &PacketsArgs) -> Result<ExitCode> {
         return Err(anyhow!(missing));
     }
     let sink = Sink::open(args)?;
+    // Without names of processes, packets are still worth seeing. Before anything is attached, because it takes a moment,
+    // in which packets would wait and the ring could fill.
+    let processes = Processes::start()
+        .inspect_err(|error| drop(writeln!(io::stderr(), "weir: no names of processes: {error:#}")))
+        .ok();
     let plan = Plan { netns: None, patterns: args.interfaces.clone(), direction: DirectionArg::Both };
     let options =
         PacketOptions { filter: filter.pushdown(), ..PacketOptions::with_snap_length(args.snaplen) };
     let load = move || packets::load(&options).map_err(live::refusal);
     let (attachment, reader, let_go) = Attachment::start(plan, load)?;
-    // Without names of processes, packets are still worth seeing.
-    let processes = Processes::start()
-        .inspect_err(|error| drop(writeln!(io::stderr(), "weir: no names of processes: {error:#}")))
-        .ok();
     let capturing = Capturing {
         attachment,
         reader,
