@@ -31,7 +31,7 @@ pub(super) fn bring_up_loopback() -> io::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "flags of interfaces have 16 bits in this request")]
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     request.ifr_ifru.ifru_flags = flags;
-    #[expect(clippy::unnecessary_cast, reason = "C libraries differ in the type of a request's number")]
+    // C libraries differ in the type of a request number.
     let set_flags = libc::SIOCSIFFLAGS as libc::Ioctl;
     // SAFETY: the request outlives the call and names an interface.
     let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) };
