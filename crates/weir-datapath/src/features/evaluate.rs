@@ -267,9 +267,9 @@ fn real_time(facts: &Facts) -> State {
         return available("real-time kernel with the softirq lock");
     }
     let reason = if facts.config.is_some() {
-        "real-time kernel without the softirq lock; packets are counted in a slower table, atomically"
+        "real-time kernel without the softirq lock; counts may miss packets now and then"
     } else {
-        "real-time kernel that may lack the softirq lock; packets are counted in a slower table, atomically"
+        "real-time kernel that may lack the softirq lock; counts may miss packets now and then"
     };
     degraded(reason, "use a kernel with CONFIG_PREEMPT_RT_NEEDS_BH_LOCK")
 }

@@ -143,7 +143,7 @@ fn capabilities_of_a_user_namespace_do_not_count() {
 }
 
 #[test]
-fn a_real_time_kernel_counts_atomically_unless_it_has_the_softirq_lock() {
+fn a_real_time_kernel_without_the_softirq_lock_is_named() {
     let real_time = |release: &str, config: Option<&str>| Facts {
         release: Release::parse(release),
         version: "#1 SMP PREEMPT_RT".to_owned(),

@@ -47,9 +47,9 @@ impl Plan {
     }
 
     /// Whether packets of this interface count elsewhere although it is not counted itself: those of bridges do, at
-    /// their ports.
+    /// their ports, where ingress is counted.
     pub(crate) fn is_counted_elsewhere(&self, interface: &Interface) -> bool {
-        self.patterns.is_empty() && interface.role == Role::Bridge
+        self.patterns.is_empty() && self.direction != DirectionArg::Egress && interface.role == Role::Bridge
     }
 
     /// The names that the user gave, if they are all names and no patterns.
