@@ -46,9 +46,9 @@ impl Family {
         matches!(self, Self::V4Tcp | Self::V6Tcp)
     }
 
-    /// Where the last two bytes of the source address lie, which tell flows apart.
-    pub(crate) const fn flow_offset(self) -> u32 {
-        if self.is_ipv6() { 14 + 8 + 14 } else { 14 + 12 + 2 }
+    /// Where the last word of the source address lies, how many bytes it has, and what it is for flow 0.
+    pub(crate) const fn source_word(self) -> (u32, u32, u64) {
+        if self.is_ipv6() { (14 + 8 + 8, 8, 0) } else { (14 + 12, 4, 0x0a63_0000) }
     }
 
     /// The packet.

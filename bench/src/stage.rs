@@ -65,8 +65,12 @@ impl Stage {
     /// Prepares packets of one family.
     pub(crate) fn new(family: Family) -> anyhow::Result<Self> {
         check_object(PATCH)?;
-        let mut object =
-            EbpfLoader::new().override_global("OFFSET", &family.flow_offset(), true).load(PATCH)?;
+        let (offset, width, base) = family.source_word();
+        let mut object = EbpfLoader::new()
+            .override_global("OFFSET", &offset, true)
+            .override_global("WIDTH", &width, true)
+            .override_global("BASE", &base, true)
+            .load(PATCH)?;
         let patch = program(&mut object, "weir_bench_patch")?;
         let empty = program(&mut object, "weir_bench_empty")?;
         let mut map = |name: &'static str| object.take_map(name).context(name);
@@ -86,8 +90,8 @@ impl Stage {
     pub(crate) fn play(&mut self, numbers: &[u16]) -> anyhow::Result<()> {
         assert_eq!(numbers.len(), STEPS, "a sequence has a fixed length");
         for (index, chunk) in (0..).zip(numbers.chunks_exact(CHUNK)) {
-            let network_order: [u16; CHUNK] = std::array::from_fn(|place| chunk[place].to_be());
-            self.sequence.set(index, network_order, 0)?;
+            let chunk: &[u16; CHUNK] = chunk.try_into().expect("chunks are whole");
+            self.sequence.set(index, chunk, 0)?;
         }
         Ok(())
     }

@@ -20,11 +20,19 @@ const CHUNK: usize = 4096;
 /// Elements of [`SEQUENCE`]. Long enough for a skewed sample to show its tail.
 const CHUNKS: usize = 64;
 
-/// Offset in the packet of the two bytes that tell flows apart.
+/// Offset in the packet of the last word of the source address: 4 bytes of IPv4, 8 of IPv6.
 #[unsafe(no_mangle)]
-static OFFSET: Global<u32> = Global::new(28);
+static OFFSET: Global<u32> = Global::new(26);
 
-/// Flow numbers in the order in which packets come, in network order; user space fills it in.
+/// Bytes of that word.
+#[unsafe(no_mangle)]
+static WIDTH: Global<u32> = Global::new(4);
+
+/// What the word is for flow 0.
+#[unsafe(no_mangle)]
+static BASE: Global<u64> = Global::new(0);
+
+/// Flow numbers in the order in which packets come; user space fills it in.
 #[btf_map]
 static SEQUENCE: Array<[u16; CHUNK], CHUNKS> = Array::new();
 
@@ -49,13 +57,20 @@ fn weir_bench_patch(context: TcContext) -> i32 {
     *position = position.wrapping_add(1);
     let Some(chunk) = SEQUENCE.get((step / CHUNK % CHUNKS) as u32) else { return TC_ACT_UNSPEC };
     let number = chunk[step % CHUNK];
+    let word = BASE.load() + u64::from(number);
     let offset = OFFSET.load() as usize & (MOST_OFFSET - 1);
     let place = context.data() + offset;
-    if place + 2 > context.data_end() {
+    if place + size_of::<u64>() > context.data_end() {
         return TC_ACT_UNSPEC;
     }
-    // SAFETY: the bounds check above, which the verifier repeats, proves two writable bytes; offsets are even.
-    unsafe { (place as *mut u16).write(number) };
+    // In one piece: a program that reads words which were written in pieces would wait for them.
+    if WIDTH.load() == 4 {
+        // SAFETY: the bounds check above, which the verifier repeats, proves eight writable bytes.
+        unsafe { (place as *mut u32).write_unaligned((word as u32).to_be()) };
+    } else {
+        // SAFETY: as above.
+        unsafe { (place as *mut u64).write_unaligned(word.to_be()) };
+    }
     // SAFETY: nothing here needs to be dropped.
     unsafe { SUBJECT.tail_call(&context, 0) };
     TC_ACT_UNSPEC
