@@ -145,7 +145,6 @@ fn packets_of(words: &[u64]) -> u64 {
 fn load(object: &'static [u8], name: &'static str, sizes: &Sizes) -> anyhow::Result<(Ebpf, OwnedFd, Map)> {
     check_object(object)?;
     let mut ebpf = EbpfLoader::new()
-        .override_global("CPUS", &sizes.cpus, true)
         .override_global("ROWS", &sizes.rows, true)
         .override_global("TC_HOOK", &1u32, true)
         .map_max_entries("LEDGER", GENERATIONS * sizes.cpus * sizes.rows)

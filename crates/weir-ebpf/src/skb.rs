@@ -4,12 +4,22 @@ use core::hint::black_box;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use weir_common::flow::Count;
-use weir_packet::{Buffer, Link, WINDOW, segments, wire_bytes};
+use weir_packet::{Buffer, Link, WINDOW, last_frame_bytes, segments, wire_bytes};
 
 /// A packet, as the kernel hands it to TC programs and socket filters.
 #[derive(Clone, Copy)]
 pub struct Skb {
     context: *mut __sk_buff,
+}
+
+/// What a packet is on the wire.
+pub struct Frames {
+    /// Length of the packet as it is in memory, without a stripped tag.
+    pub skb_bytes: u64,
+    /// Frames and their bytes.
+    pub count: Count,
+    /// Bytes of the last frame; of a super-packet, of a full segment.
+    pub last_length: u64,
 }
 
 macro_rules! metadata {
@@ -79,30 +89,42 @@ impl Skb {
     /// super-packet repeats.
     #[inline(always)]
     pub fn on_the_wire(self, header_length: u64) -> Count {
-        let length = u64::from(self.length());
-        let stripped = self.vlan_present() != 0;
-        let gso_size = self.gso_size();
-        if gso_size == 0 {
-            return Count { packets: 1, bytes: wire_bytes(length, stripped, 1, header_length) };
-        }
-        let segments = segments(self.gso_segs(), gso_size, length.saturating_sub(header_length));
-        Count { packets: segments, bytes: wire_bytes(length, stripped, segments, header_length) }
+        self.frames(self.vlan_present() != 0, || header_length).count
     }
 
-    /// Borrows the first `N` bytes from `offset` on in place, if they lie in the linear part of the packet.
+    /// The same, and what the packet itself and the last of these frames measure. `stripped`: whether the hardware
+    /// took a tag.
+    #[inline(always)]
+    pub fn frames(self, stripped: bool, header_length: impl FnOnce() -> u64) -> Frames {
+        let length = u64::from(self.length());
+        let gso_size = self.gso_size();
+        if gso_size == 0 {
+            let bytes = wire_bytes(length, stripped, 1, 0);
+            return Frames { skb_bytes: length, count: Count { packets: 1, bytes }, last_length: bytes };
+        }
+        let header_length = header_length();
+        let segments = segments(self.gso_segs(), gso_size, length.saturating_sub(header_length));
+        Frames {
+            skb_bytes: length,
+            count: Count { packets: segments, bytes: wire_bytes(length, stripped, segments, header_length) },
+            last_length: last_frame_bytes(length, stripped, segments, gso_size, header_length),
+        }
+    }
+
+    /// Borrows the first `N` bytes in place, if they lie in the linear part of the packet.
     ///
     /// Only for TC programs; socket filters have no direct access.
     #[inline(always)]
-    pub fn linear<const N: usize>(self, offset: usize) -> Option<&'static [u8; N]> {
+    pub fn linear<const N: usize>(self) -> Option<&'static [u8; N]> {
         // SAFETY: as above; the verifier knows these two fields as packet pointers.
         let data = unsafe { (*self.context).data } as usize;
         // SAFETY: as above.
         let end = unsafe { (*self.context).data_end } as usize;
-        if data + offset + N > end {
+        if data + N > end {
             return None;
         }
         // SAFETY: the bounds check above, which the verifier repeats, proves N readable bytes.
-        Some(unsafe { &*((data + offset) as *const [u8; N]) })
+        Some(unsafe { &*(data as *const [u8; N]) })
     }
 
     /// Copies up to [`WINDOW`] bytes from the start of the packet. Returns how many, or `None` where the kernel

@@ -52,6 +52,15 @@ impl Plain {
     }
 }
 
+/// Two bytes in network order, read in one piece (bytes put together one by one are often read one by one too).
+#[inline(always)]
+const fn word(bytes: &[u8], offset: usize) -> u16 {
+    match bytes.split_at(offset).1.first_chunk() {
+        Some(both) => u16::from_be_bytes(*both),
+        None => 0,
+    }
+}
+
 /// Least length of the transport header, or `None` for protocols that are not plain.
 #[inline(always)]
 const fn transport_bytes(protocol: u8) -> Option<usize> {
@@ -84,23 +93,26 @@ const fn transport_bytes(protocol: u8) -> Option<usize> {
 pub const fn ipv4(bytes: &[u8; 28]) -> Option<Plain> {
     let protocol = bytes[9];
     let Some(transport) = transport_bytes(protocol) else { return None };
-    let total = u16::from_be_bytes([bytes[2], bytes[3]]) as usize;
+    let total = word(bytes, 2) as usize;
     // More fragments, or a fragment offset (RFC 791 3.1); the reserved bit and "don't fragment" do not matter.
-    let fragment = u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3fff;
+    let fragment = word(bytes, 6) & 0x3fff;
     if bytes[0] != 0x45 || fragment != 0 || (total != 0 && total < IPV4_BYTES + transport) {
         return None;
     }
     Some(Plain {
         source: ipv4_words([bytes[12], bytes[13], bytes[14], bytes[15]]),
         destination: ipv4_words([bytes[16], bytes[17], bytes[18], bytes[19]]),
-        details: Details::new(false, protocol).with_ports(
-            u16::from_be_bytes([bytes[20], bytes[21]]),
-            u16::from_be_bytes([bytes[22], bytes[23]]),
-        ),
+        details: Details::new(false, protocol).with_ports(word(bytes, 20), word(bytes, 22)),
         protocol,
-        dscp: bytes[1] >> 2,
-        ttl: bytes[8],
+        dscp: ipv4_marks(bytes).0,
+        ttl: ipv4_marks(bytes).1,
     })
+}
+
+/// DSCP (0 to 63) and TTL alone, for callers that want them later than the rest of [`ipv4`].
+#[inline(always)]
+pub const fn ipv4_marks(bytes: &[u8; 28]) -> (u8, u8) {
+    (bytes[1] >> 2, bytes[8])
 }
 
 /// Reads an IPv6 header (RFC 8200 3) and the first 8 bytes behind it.
@@ -128,7 +140,7 @@ pub const fn ipv4(bytes: &[u8; 28]) -> Option<Plain> {
 pub const fn ipv6(bytes: &[u8; 48]) -> Option<Plain> {
     let protocol = bytes[6];
     let Some(transport) = transport_bytes(protocol) else { return None };
-    let payload = u16::from_be_bytes([bytes[4], bytes[5]]) as usize;
+    let payload = word(bytes, 4) as usize;
     if bytes[0] >> 4 != 6 || (payload != 0 && payload < transport) {
         return None;
     }
@@ -141,14 +153,17 @@ pub const fn ipv6(bytes: &[u8; 48]) -> Option<Plain> {
             bytes[24], bytes[25], bytes[26], bytes[27], bytes[28], bytes[29], bytes[30], bytes[31],
             bytes[32], bytes[33], bytes[34], bytes[35], bytes[36], bytes[37], bytes[38], bytes[39],
         ]),
-        details: Details::new(true, protocol).with_ports(
-            u16::from_be_bytes([bytes[40], bytes[41]]),
-            u16::from_be_bytes([bytes[42], bytes[43]]),
-        ),
+        details: Details::new(true, protocol).with_ports(word(bytes, 40), word(bytes, 42)),
         protocol,
-        dscp: (bytes[0] & 0x0f) << 2 | bytes[1] >> 6,
-        ttl: bytes[7],
+        dscp: ipv6_marks(bytes).0,
+        ttl: ipv6_marks(bytes).1,
     })
+}
+
+/// DSCP (0 to 63) and hop limit alone, for callers that want them later than the rest of [`ipv6`].
+#[inline(always)]
+pub const fn ipv6_marks(bytes: &[u8; 48]) -> (u8, u8) {
+    ((bytes[0] & 0x0f) << 2 | bytes[1] >> 6, bytes[7])
 }
 
 /// Flags and header length in bytes from the first 14 bytes of a TCP header (RFC 9293 3.1).
@@ -164,13 +179,13 @@ pub const fn ipv6(bytes: &[u8; 48]) -> Option<Plain> {
 /// ```
 #[inline(always)]
 pub const fn tcp_flags(header: &[u8; TCP_FLAGS_BYTES]) -> (u16, u64) {
-    let (flags, length) = flags_and_length([header[12], header[13]]);
+    let (flags, length) = flags_and_length(word(header, 12));
     (flags, length as u64)
 }
 
-/// The same from bytes 12 and 13 alone.
+/// The same from bytes 12 and 13 alone, in network order.
 #[inline(always)]
-pub(crate) const fn flags_and_length(bytes: [u8; 2]) -> (u16, usize) {
-    let words = (bytes[0] >> 4) as usize;
-    (u16::from_be_bytes(bytes) & 0x1ff, if words < 5 { TCP_BYTES } else { words * 4 })
+pub(crate) const fn flags_and_length(both: u16) -> (u16, usize) {
+    let words = (both >> 12) as usize;
+    (both & 0x1ff, if words < 5 { TCP_BYTES } else { words * 4 })
 }

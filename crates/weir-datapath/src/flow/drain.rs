@@ -102,6 +102,9 @@ impl TableState {
     }
 }
 
+/// The section that holds the number of the live generation.
+const GENERATION: &str = ".data.generation";
+
 /// Reads what the counting programs wrote.
 pub struct FlowReader {
     generation: Array<MapData, u32>,
@@ -149,7 +152,7 @@ impl FlowReader {
             wanted.set(generation, wanted_filter, 0).map_err(map("FILTER"))?;
         }
         Ok(Self {
-            generation: take(ebpf, "GENERATION")?.try_into().map_err(map("GENERATION"))?,
+            generation: take(ebpf, GENERATION)?.try_into().map_err(map(GENERATION))?,
             overflow,
             inner,
             capacity: [sizes.overflow; GENERATIONS as usize],
@@ -241,17 +244,18 @@ impl FlowReader {
         ledgers: &mut Ledgers,
         sink: &mut impl FnMut(&Observation),
     ) -> usize {
-        let count = (self.sizes.cpus * self.sizes.slots) as usize;
-        let first = generation as usize * count;
         let mut used = 0;
-        for index in first..first + count {
-            if self.slots.word(index, OCCUPIED_WORD) == 0 {
-                continue;
+        for shard in self.sizes.shards(generation) {
+            let first = (shard * self.sizes.slots) as usize;
+            for index in first..first + self.sizes.slots as usize {
+                if self.slots.word(index, OCCUPIED_WORD) == 0 {
+                    continue;
+                }
+                let slot = self.slots.read(index);
+                self.slots.set_word(index, OCCUPIED_WORD, 0);
+                used += 1;
+                observe(&self.clock, view, ledgers, &slot.key.words, &slot.value, sink);
             }
-            let slot = self.slots.read(index);
-            self.slots.set_word(index, OCCUPIED_WORD, 0);
-            used += 1;
-            observe(&self.clock, view, ledgers, &slot.key.words, &slot.value, sink);
         }
         used
     }
@@ -382,8 +386,8 @@ impl Ledgers {
     fn read(array: &SharedArray<LedgerRow>, sizes: &Sizes, generation: u32, view: &View) -> Self {
         let take = |row: u32| {
             let mut sum = Ledger::default();
-            for cpu in 0..sizes.cpus {
-                let index = ((generation * sizes.cpus + cpu) * sizes.rows + row) as usize;
+            for shard in sizes.shards(generation) {
+                let index = (shard * sizes.rows + row) as usize;
                 sum += ledger(&array.read(index));
                 array.clear(index);
             }

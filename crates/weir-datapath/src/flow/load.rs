@@ -111,14 +111,15 @@ fn load_object(sizes: &Sizes, hook: Hook) -> Result<Ebpf, LoadError> {
     let random = RandomState::new();
     let seed: [u64; KEY_WORDS] = std::array::from_fn(|word| random.hash_one(word) | 1);
     let tc_hook = u32::from(hook == Hook::Tc);
-    let slot_bits = sizes.slots.ilog2();
+    let pairs = sizes.slots / 2;
+    let pair_shift = u64::BITS - pairs.ilog2();
     let ebpf = EbpfLoader::new()
-        .override_global("CPUS", &sizes.cpus, true)
-        .override_global("SLOT_BITS", &slot_bits, true)
+        .override_global("PAIRS", &pairs, true)
+        .override_global("PAIR_SHIFT", &pair_shift, true)
         .override_global("TC_HOOK", &tc_hook, true)
         .override_global("ROWS", &sizes.rows, true)
         .override_global("SEED", &seed, true)
-        .map_max_entries("SLOTS", sizes.slot_entries())
+        .map_max_entries("SLOTS", sizes.slot_entries() / 2)
         .map_max_entries("LEDGER", sizes.ledger_entries())
         .load(object::FLOW)?;
     Ok(ebpf)

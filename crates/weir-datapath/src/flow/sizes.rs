@@ -64,6 +64,11 @@ impl Sizes {
         }
     }
 
+    /// Where each CPU's part of a generation lies in the arrays, which are `[cpu][generation][…]`.
+    pub(crate) fn shards(&self, generation: u32) -> impl Iterator<Item = u32> + use<> {
+        (0..self.cpus).map(move |cpu| cpu * GENERATIONS + generation)
+    }
+
     /// Entries of the slot array.
     pub(crate) fn slot_entries(&self) -> u32 {
         GENERATIONS * self.cpus * self.slots

@@ -6,13 +6,13 @@
 use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
 
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, macros::btf_map};
-use weir_common::flow::{FlowValue, KEY_WORDS, VALUE_WORDS, VERDICT_FILTERED, VERDICT_KEEP};
-use weir_ebpf::skb::Skb;
+use weir_common::flow::{FlowValue, KEY_WORDS, VALUE_WORDS};
+use weir_ebpf::skb::{Frames, Skb};
 
+pub(crate) use crate::entry::admission;
 use crate::{
-    account::Packet,
-    entry::{Flow, Outcome, first_packet},
-    maps::SCRATCH,
+    account::Place,
+    entry::{Outcome, Packet, first_packet, packets, touch},
 };
 
 /// Flows of all CPUs: twice as many as the benchmark has.
@@ -22,65 +22,63 @@ static FLOWS: HashMap<[u64; KEY_WORDS], [u64; VALUE_WORDS], 131_072> = HashMap::
 /// Low 48 bits of word 5, without the CPU.
 const WITHOUT_CPU: u64 = (1 << 48) - 1;
 
+/// The entry of a flow.
 #[inline(always)]
-fn key(flow: &Flow) -> [u64; KEY_WORDS] {
-    let mut key = flow.words;
-    key[KEY_WORDS - 1] &= WITHOUT_CPU;
-    key
-}
-
-/// Counts a packet for its flow.
-#[inline(always)]
-pub(crate) fn count(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let key = key(flow);
-    match FLOWS.get_ptr_mut(&key) {
-        Some(value) => add(value.cast(), packet),
-        None => insert(skb, flow, packet),
-    }
-}
-
-#[inline(always)]
-fn add(value: *mut FlowValue, packet: &Packet) -> Outcome {
+pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut FlowValue> {
+    let value = FLOWS.get_ptr_mut(shared(key))?;
     // SAFETY: a valid element of 64 bytes, aligned to 8.
-    let value = unsafe { &mut *value };
-    if value.verdict != VERDICT_KEEP {
-        return if value.verdict == VERDICT_FILTERED { Outcome::Filtered } else { Outcome::Duplicate };
-    }
-    if value.packets >= FlowValue::SATURATED {
-        return Outcome::Overflow;
-    }
-    // SAFETY: a field of a valid element, aligned to its size.
-    unsafe { atomic_xadd::<u64, u64, { Relaxed }>(&raw mut value.bytes, packet.bytes) };
-    // SAFETY: as above.
-    unsafe { atomic_xadd::<u32, u32, { Relaxed }>(&raw mut value.packets, packet.packets) };
-    value.skb_bytes += packet.skb_bytes;
-    value.skbs += 1;
-    value.last = packet.now;
-    value.last_length = packet.last_length;
-    value.tcp_flags |= packet.tcp_flags;
-    value.last_tcp_flags = packet.tcp_flags;
-    value.dscp = packet.dscp;
-    value.ttl = packet.ttl;
-    if packet.opens() && value.syn != u8::MAX {
-        value.syn += 1;
-    }
-    if packet.closes() && value.fin_rst != u8::MAX {
-        value.fin_rst += 1;
-    }
-    Outcome::Counted
+    Some(unsafe { &mut *value.cast() })
 }
 
-#[inline(never)]
-fn insert(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let key = key(flow);
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Outcome::Overflow };
-    // SAFETY: the scratch memory belongs to this CPU until the program ends.
-    let value = unsafe { &mut (*scratch).value };
-    let outcome = first_packet(skb, flow, value, packet);
-    let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(value).cast();
+/// The part of an entry that all designs of a table share.
+#[inline(always)]
+pub(crate) fn value(entry: &mut FlowValue) -> &mut FlowValue {
+    entry
+}
+
+/// Adds what a packet measures to an entry.
+#[inline(always)]
+pub(crate) fn count(value: &mut FlowValue, frames: &Frames) {
+    // SAFETY: a field of a valid element, aligned to its size.
+    unsafe { atomic_xadd::<u64, u64, { Relaxed }>(&raw mut value.bytes, frames.count.bytes) };
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u32, u32, { Relaxed }>(&raw mut value.packets, packets(frames)) };
+    touch(value, frames);
+}
+
+/// Adds a packet to an entry, unless that is for refused packets.
+#[inline(always)]
+pub(crate) fn add(value: &mut FlowValue, packet: &Packet<'_>) -> Outcome {
+    let outcome = admission(value);
+    if outcome == Outcome::Counted {
+        packet.describe(value);
+        count(value, packet.frames);
+    }
+    outcome
+}
+
+/// Counts a packet of a flow that has no entry.
+#[inline(always)]
+pub(crate) fn enter(
+    skb: Skb,
+    key: &[u64; KEY_WORDS],
+    packet: &Packet<'_>,
+    place: &Place,
+    new: &mut FlowValue,
+) -> Outcome {
+    let outcome = first_packet(skb, key, new, packet, place);
+    let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(new).cast();
     // SAFETY: a value has as many words and no padding.
-    match FLOWS.insert(&key, unsafe { &*words }, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(shared(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
         Ok(()) => outcome,
         Err(_) => Outcome::Overflow,
     }
+}
+
+/// The key without the CPU.
+#[inline(always)]
+fn shared(key: &[u64; KEY_WORDS]) -> [u64; KEY_WORDS] {
+    let mut key = *key;
+    key[KEY_WORDS - 1] &= WITHOUT_CPU;
+    key
 }

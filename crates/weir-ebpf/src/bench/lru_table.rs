@@ -6,18 +6,24 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
-use weir_common::flow::{KEY_WORDS, VALUE_WORDS};
-use weir_ebpf::skb::Skb;
+use weir_common::flow::{FlowValue, KEY_WORDS, VALUE_WORDS};
+use weir_ebpf::skb::{Frames, Skb};
 
 use crate::{
-    account::Packet,
-    entry::{self, Flow, Outcome, first_packet},
+    account::Place,
+    entry::{self, Outcome, Packet, first_packet},
 };
 
-/// Words of an entry: those of the other designs, with first and last time in nanoseconds behind them.
+/// What the other designs have, and the time in nanoseconds.
+#[repr(C)]
+pub(crate) struct Entry {
+    value: FlowValue,
+    first: u64,
+    last: u64,
+}
+
+/// Words of an entry.
 const WORDS: usize = VALUE_WORDS + 2;
-const FIRST: usize = VALUE_WORDS;
-const LAST: usize = VALUE_WORDS + 1;
 
 /// Low 48 bits of word 5, without the CPU.
 const WITHOUT_CPU: u64 = (1 << 48) - 1;
@@ -30,40 +36,73 @@ static FLOWS: LruPerCpuHashMap<[u64; KEY_WORDS], [u64; WORDS], 131_072> = LruPer
 #[btf_map]
 static NEW: PerCpuArray<[u64; WORDS], 1> = PerCpuArray::new();
 
+/// The entry of a flow.
 #[inline(always)]
-fn key(flow: &Flow) -> [u64; KEY_WORDS] {
-    let mut key = flow.words;
-    key[KEY_WORDS - 1] &= WITHOUT_CPU;
-    key
-}
-
-/// Counts a packet for its flow.
-#[inline(always)]
-pub(crate) fn count(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let key = key(flow);
-    let Some(words) = FLOWS.get_ptr_mut(&key) else { return insert(skb, flow, packet) };
-    // SAFETY: no arguments, no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut Entry> {
+    let words = FLOWS.get_ptr_mut(shared(key))?;
     // SAFETY: a valid element, which only this CPU writes.
-    unsafe { (*words)[LAST] = now };
-    // SAFETY: as above; the first words are a value.
-    entry::add(unsafe { &mut *words.cast() }, packet)
+    Some(unsafe { &mut *words.cast() })
 }
 
-#[inline(never)]
-fn insert(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let key = key(flow);
+/// The part of an entry that all designs of a table share.
+#[inline(always)]
+pub(crate) fn value(entry: &mut Entry) -> &mut FlowValue {
+    &mut entry.value
+}
+
+/// Whether an entry takes more packets.
+#[inline(always)]
+pub(crate) fn admission(entry: &Entry) -> Outcome {
+    entry::admission(&entry.value)
+}
+
+/// Adds what a packet measures to an entry.
+#[inline(always)]
+pub(crate) fn count(entry: &mut Entry, frames: &Frames) {
+    entry::count(&mut entry.value, frames);
+    // SAFETY: no arguments, no preconditions.
+    entry.last = unsafe { bpf_ktime_get_ns() };
+}
+
+/// Adds a packet to an entry, unless that is for refused packets.
+#[inline(always)]
+pub(crate) fn add(entry: &mut Entry, packet: &Packet<'_>) -> Outcome {
+    let outcome = admission(entry);
+    if outcome == Outcome::Counted {
+        packet.describe(&mut entry.value);
+        count(entry, packet.frames);
+    }
+    outcome
+}
+
+/// Counts a packet of a flow that has no entry.
+#[inline(always)]
+pub(crate) fn enter(
+    skb: Skb,
+    key: &[u64; KEY_WORDS],
+    packet: &Packet<'_>,
+    place: &Place,
+    _: &mut FlowValue,
+) -> Outcome {
     let Some(words) = NEW.get_ptr_mut(0) else { return Outcome::Overflow };
-    // SAFETY: it belongs to this CPU until the program ends; the first words are a value.
-    let outcome = first_packet(skb, flow, unsafe { &mut *words.cast() }, packet);
-    // SAFETY: as above.
-    let words = unsafe { &mut *words };
+    // SAFETY: it belongs to this CPU until the program ends.
+    let entry: &mut Entry = unsafe { &mut *words.cast() };
+    let outcome = first_packet(skb, key, &mut entry.value, packet, place);
     // SAFETY: no arguments, no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    words[FIRST] = now;
-    words[LAST] = now;
-    match FLOWS.insert(&key, &*words, u64::from(BPF_NOEXIST)) {
+    entry.first = now;
+    entry.last = now;
+    // SAFETY: as above.
+    match FLOWS.insert(shared(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
         Ok(()) => outcome,
         Err(_) => Outcome::Overflow,
     }
+}
+
+/// The key without the CPU.
+#[inline(always)]
+fn shared(key: &[u64; KEY_WORDS]) -> [u64; KEY_WORDS] {
+    let mut key = *key;
+    key[KEY_WORDS - 1] &= WITHOUT_CPU;
+    key
 }

@@ -1,35 +1,35 @@
-//! The path of a packet: headers, ledger, flow table.
+//! The path of a packet: place, headers, flow table, ledger.
 //!
-//! Plain packets (IPv4 or IPv6 without options, TCP or UDP, headers in one piece) take a path of a few dozen
-//! instructions; everything else is copied once and goes through the general parser of weir-packet.
+//! Plain packets (IPv4 or IPv6 without options, TCP or UDP, headers in one piece) of flows that have an entry take a
+//! path of their own, without a function call: it is what counting costs. Everything else leaves what is known in
+//! scratch memory and goes through [`weir_elsewhere`], a function that the verifier looks at once.
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_smp_processor_id};
+use weir_common::flow::{
+    Count, EGRESS_BIT, GENERATIONS, KEY_WORDS, LedgerRow, POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry,
 };
-use weir_common::flow::{Count, EGRESS_BIT, LedgerRow, POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry};
 use weir_ebpf::{
-    headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP},
-    skb::Skb,
+    headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP, ParsedHeaders},
+    skb::{Frames, Skb},
 };
 use weir_packet::{
-    Link, Tuple, ethertype, last_frame_bytes,
+    Link, Tuple, ethertype,
     plain::{self, Plain},
     protocol,
 };
 
 use crate::{
-    entry::{Flow, Outcome},
-    maps::{CPUS, GENERATION, LEDGER, POINTS, ROWS, SCRATCH, SLOT_BITS, Scratch},
+    entry::{self, Outcome, Packet},
+    maps::{LEDGER, POINTS, ROWS, SCRATCH, Scratch, live_generation},
     table,
 };
 
 const ETHERNET_BYTES: usize = 14;
 
-const FIN: u16 = 1;
-const SYN: u16 = 2;
-const RST: u16 = 4;
-const ACK: u16 = 16;
+/// Headers that are read in place, up to the TCP flags. UDP packets that are shorter than this are rare enough for the
+/// other path.
+const IPV4_BYTES: usize = plain::IPV4_BYTES + plain::TCP_FLAGS_BYTES;
+const IPV6_BYTES: usize = plain::IPV6_BYTES + plain::TCP_FLAGS_BYTES;
 
 /// Which way a packet goes, seen from the node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,186 +40,260 @@ pub(crate) enum Direction {
     Egress,
 }
 
-/// What one packet counts for.
-pub(crate) struct Packet {
-    /// `skb->len`.
-    pub(crate) skb_bytes: u64,
-    /// Bytes on the wire.
-    pub(crate) bytes: u64,
-    /// Frames on the wire.
-    pub(crate) packets: u32,
-    /// Wire length of the last frame.
-    pub(crate) last_length: u32,
-    /// Now, in jiffies.
-    pub(crate) now: u32,
-    /// TCP flags, nine bits.
-    pub(crate) tcp_flags: u16,
-    /// DSCP.
-    pub(crate) dscp: u8,
-    /// TTL or hop limit.
-    pub(crate) ttl: u8,
-}
-
-impl Packet {
-    /// Whether it asks for a TCP connection (SYN without ACK).
-    #[inline(always)]
-    pub(crate) const fn opens(&self) -> bool {
-        self.tcp_flags & (SYN | ACK) == SYN
-    }
-
-    /// Whether it ends one side of a TCP connection.
-    #[inline(always)]
-    pub(crate) const fn closes(&self) -> bool {
-        self.tcp_flags & (FIN | RST) != 0
-    }
-}
-
 /// What does not depend on the headers.
-#[derive(Clone, Copy)]
-struct Place {
-    direction: Direction,
-    generation: u32,
-    cpu: u32,
-    ifindex: u32,
-    point: PointEntry,
-}
-
-/// What was found in the headers.
-struct Headers {
-    tuple: Tuple,
-    header_length: u64,
-    tcp_flags: u16,
-    dscp: u8,
-    ttl: u8,
+pub(crate) struct Place {
+    /// Word 5 of the key: interface and CPU.
+    word: u64,
+    /// Bit of key word 4 for the direction.
+    egress: u64,
+    /// Index of this CPU and generation.
+    pub(crate) shard: u32,
+    /// The generation that was live when the packet came: a packet belongs to one generation as a whole.
+    pub(crate) generation: u32,
+    /// Index of the ledger row.
+    row: u32,
+    /// Flags of the observation point.
+    pub(crate) flags: u8,
 }
 
 /// Counts a packet that a TC program sees.
 #[inline(always)]
 pub(crate) fn packet(skb: Skb, link: Link, direction: Direction) {
-    let place = place(skb, direction);
-    let headers = match plain_headers(skb, link) {
-        Some(headers) => Ok(headers),
-        None => unusual(skb, link),
-    };
-    account(skb, &place, &headers);
+    let generation = live_generation();
+    let place = Place::of(skb, direction, generation);
+    let Some(row) = place.ledger() else { return };
+    if plain_packet(skb, link, direction, &place, row).is_none() {
+        unusual_packet(skb, link, direction, generation);
+    }
 }
 
 /// Counts a packet that an AF_PACKET socket sees.
 #[inline(always)]
 pub(crate) fn tapped_packet(skb: Skb, link: Link, direction: Direction) {
-    let place = place(skb, direction);
+    let generation = live_generation();
     let skip = match direction {
         Direction::Ingress => POINT_SKIP_INGRESS,
         Direction::Egress => POINT_SKIP_EGRESS,
     };
-    if place.point.flags & skip == 0 {
-        account(skb, &place, &unusual(skb, link));
+    if point(skb.ifindex()).flags & skip == 0 {
+        unusual_packet(skb, link, direction, generation);
     }
 }
 
 #[inline(always)]
-fn account(skb: Skb, place: &Place, headers: &Result<Headers, Reason>) {
-    match headers {
-        Ok(headers) => flow(skb, place, headers),
-        Err(reason) => without_flow(skb, place, *reason),
-    }
-}
-
-#[inline(always)]
-fn place(skb: Skb, direction: Direction) -> Place {
-    // SAFETY: no arguments, no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let generation = match GENERATION.get_ptr(0) {
-        // Read once and passed on: a packet belongs to one generation as a whole.
-        // SAFETY: a valid element, which user space writes with one aligned store.
-        Some(generation) => (unsafe { generation.read_volatile() }) & 1,
-        None => 0,
-    };
-    let ifindex = skb.ifindex();
-    let point = match POINTS.get(ifindex & 0xffff) {
+fn point(ifindex: u32) -> PointEntry {
+    match POINTS.get(ifindex & 0xffff) {
         Some(point) if point.ifindex == ifindex => *point,
         // "Unlisted": nobody told us about this interface.
         _ => PointEntry { ifindex: 0, row: 0, role: 0, flags: 0 },
-    };
-    Place { direction, generation, cpu, ifindex, point }
+    }
 }
 
 impl Place {
-    /// Index of this generation and CPU.
     #[inline(always)]
-    fn shard(&self) -> u32 {
-        self.generation * CPUS.load() + self.cpu
+    fn of(skb: Skb, direction: Direction, generation: u32) -> Self {
+        // SAFETY: no arguments, no preconditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let ifindex = skb.ifindex();
+        let point = point(ifindex);
+        let shard = cpu * GENERATIONS + generation;
+        let is_egress = direction == Direction::Egress;
+        Self {
+            word: u64::from(ifindex) | u64::from(cpu) << 48,
+            egress: if is_egress { EGRESS_BIT } else { 0 },
+            shard,
+            generation,
+            row: shard * ROWS.load() + u32::from(point.row) + u32::from(is_egress),
+            flags: point.flags,
+        }
     }
 
     /// The row of the ledger that this packet belongs to.
     #[inline(always)]
     fn ledger(&self) -> Option<&'static mut LedgerRow> {
-        let row = u32::from(self.point.row) + u32::from(self.direction == Direction::Egress);
-        let row = LEDGER.get_ptr_mut(self.shard() * ROWS.load() + row)?;
+        let row = LEDGER.get_ptr_mut(self.row)?;
         // SAFETY: a valid element, which only this CPU writes in this generation.
         Some(unsafe { &mut *row })
     }
-}
 
-/// Reads the headers in place if the packet is a plain one.
-#[inline(always)]
-fn plain_headers(skb: Skb, link: Link) -> Option<Headers> {
-    let (ethertype, network) = match link {
-        Link::Ethernet => {
-            let frame: &[u8; ETHERNET_BYTES] = skb.linear(0)?;
-            (u16::from_be_bytes([frame[12], frame[13]]), ETHERNET_BYTES)
-        }
-        Link::Ip => (skb.ethertype(), 0),
-    };
-    let (plain, transport) = match ethertype {
-        ethertype::IPV4 => (plain::ipv4(skb.linear(network)?)?, network + plain::IPV4_BYTES),
-        ethertype::IPV6 => (plain::ipv6(skb.linear(network)?)?, network + plain::IPV6_BYTES),
-        _ => return None,
-    };
-    let (tcp_flags, transport_length) = if plain.protocol == protocol::TCP {
-        plain::tcp_flags(skb.linear(transport)?)
-    } else {
-        (0, plain::UDP_BYTES as u64)
-    };
-    let Plain { source, destination, details, dscp, ttl, .. } = plain;
-    let details = match skb.stripped_vlan() {
-        None => details,
-        Some(tag) => details.with_vlan(tag),
-    };
-    Some(Headers {
-        tuple: Tuple::new(source, destination, details),
-        header_length: transport as u64 + transport_length,
-        tcp_flags,
-        dscp,
-        ttl,
-    })
-}
-
-/// Why a packet belongs to no flow.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    NonIp,
-    Malformed,
-}
-
-/// Reads the headers of a packet that is not plain.
-#[inline(always)]
-fn unusual(skb: Skb, link: Link) -> Result<Headers, Reason> {
-    match weir_parse(skb.as_ptr(), u64::from(link == Link::Ip)) {
-        PARSED_IP => {}
-        PARSED_NON_IP => return Err(Reason::NonIp),
-        _ => return Err(Reason::Malformed),
+    /// The key of a flow here.
+    #[inline(always)]
+    fn key(&self, tuple: &Tuple) -> [u64; KEY_WORDS] {
+        let [source_high, source_low, destination_high, destination_low, details] = tuple.words();
+        [source_high, source_low, destination_high, destination_low, details | self.egress, self.word]
     }
-    let Some(scratch) = SCRATCH.get_ptr(0) else { return Err(Reason::Malformed) };
-    // SAFETY: the scratch memory belongs to this CPU until the program ends.
-    let parsed = unsafe { &(*scratch).parsed };
-    Ok(Headers {
-        tuple: Tuple::from_words(parsed.words),
-        header_length: parsed.header_length,
-        tcp_flags: parsed.tcp_flags,
-        dscp: parsed.dscp,
-        ttl: parsed.ttl,
-    })
+}
+
+/// Counts a plain packet; `None` if it is not plain, and then nothing happened.
+#[inline(always)]
+fn plain_packet(
+    skb: Skb,
+    link: Link,
+    direction: Direction,
+    place: &Place,
+    row: &mut LedgerRow,
+) -> Option<()> {
+    match link {
+        Link::Ethernet => {
+            let frame: &[u8; ETHERNET_BYTES + IPV4_BYTES] = skb.linear()?;
+            match u16::from_be_bytes([frame[12], frame[13]]) {
+                ethertype::IPV4 => {
+                    plain_ipv4(skb, direction, place, row, ETHERNET_BYTES, frame.last_chunk()?)
+                }
+                ethertype::IPV6 => {
+                    let frame: &[u8; ETHERNET_BYTES + IPV6_BYTES] = skb.linear()?;
+                    plain_ipv6(skb, direction, place, row, ETHERNET_BYTES, frame.last_chunk()?)
+                }
+                _ => None,
+            }
+        }
+        Link::Ip => match skb.ethertype() {
+            ethertype::IPV4 => plain_ipv4(skb, direction, place, row, 0, skb.linear()?),
+            ethertype::IPV6 => plain_ipv6(skb, direction, place, row, 0, skb.linear()?),
+            _ => None,
+        },
+    }
+}
+
+#[inline(always)]
+fn plain_ipv4(
+    skb: Skb,
+    direction: Direction,
+    place: &Place,
+    row: &mut LedgerRow,
+    offset: usize,
+    packet: &[u8; IPV4_BYTES],
+) -> Option<()> {
+    let header = packet.first_chunk()?;
+    let late = || {
+        let (dscp, ttl) = plain::ipv4_marks(header);
+        let is_tcp = header[9] == protocol::TCP;
+        Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV4_BYTES) as u64 }
+    };
+    plain_flow(skb, direction, place, row, &plain::ipv4(header)?, packet.last_chunk()?, late)
+}
+
+#[inline(always)]
+fn plain_ipv6(
+    skb: Skb,
+    direction: Direction,
+    place: &Place,
+    row: &mut LedgerRow,
+    offset: usize,
+    packet: &[u8; IPV6_BYTES],
+) -> Option<()> {
+    let header = packet.first_chunk()?;
+    let late = || {
+        let (dscp, ttl) = plain::ipv6_marks(header);
+        let is_tcp = header[6] == protocol::TCP;
+        Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV6_BYTES) as u64 }
+    };
+    plain_flow(skb, direction, place, row, &plain::ipv6(header)?, packet.last_chunk()?, late)
+}
+
+/// What is read from the headers only after the lookup, because machine registers are few and a call leaves only four.
+struct Late {
+    dscp: u8,
+    ttl: u8,
+    is_tcp: bool,
+    /// Bytes before the transport header.
+    offset: u64,
+}
+
+impl Late {
+    /// TCP flags and length of the transport header.
+    #[inline(always)]
+    fn transport(&self, header: &[u8; plain::TCP_FLAGS_BYTES]) -> (u16, u64) {
+        if self.is_tcp { plain::tcp_flags(header) } else { (0, plain::UDP_BYTES as u64) }
+    }
+}
+
+/// Counts a packet whose addresses and ports are known. `transport` is the beginning of a TCP header, or bytes of a UDP
+/// packet.
+#[inline(always)]
+fn plain_flow(
+    skb: Skb,
+    direction: Direction,
+    place: &Place,
+    row: &mut LedgerRow,
+    plain: &Plain,
+    transport: &[u8; plain::TCP_FLAGS_BYTES],
+    late: impl Fn() -> Late,
+) -> Option<()> {
+    let tag = skb.stripped_vlan();
+    let details = match tag {
+        None => plain.details,
+        Some(tag) => plain.details.with_vlan(tag),
+    };
+    let tuple = Tuple::new(plain.source, plain.destination, details);
+    let key = place.key(&tuple);
+    let Some(entry) = table::find(&key, place.shard) else {
+        let late = late();
+        let (tcp_flags, transport_bytes) = late.transport(transport);
+        if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
+            let parsed = ParsedHeaders {
+                words: tuple.words(),
+                header_length: late.offset + transport_bytes,
+                tcp_flags,
+                ethertype: 0,
+                dscp: late.dscp,
+                ttl: late.ttl,
+                reserved: [0; 2],
+            };
+            // SAFETY: the scratch memory belongs to this CPU until the program ends.
+            unsafe { (*scratch).parsed = parsed };
+        }
+        weir_elsewhere(skb.as_ptr(), Hint::new(PARSED_IP, direction, place.generation).0);
+        return Some(());
+    };
+    let late = late();
+    let outcome = table::admission(entry);
+    if outcome == Outcome::Counted {
+        // First what is at hand, so that no register has to hold it.
+        entry::describe(table::value(entry), late.transport(transport).0, late.dscp, late.ttl);
+    }
+    let frames = skb.frames(tag.is_some(), || late.offset + late.transport(transport).1);
+    see(row, &frames);
+    if outcome == Outcome::Counted {
+        table::count(entry, &frames);
+    } else {
+        refuse(row, outcome, &frames.count);
+    }
+    Some(())
+}
+
+/// What [`weir_elsewhere`] needs to know in one number.
+struct Hint(u64);
+
+impl Hint {
+    #[inline(always)]
+    fn new(parsed: u64, direction: Direction, generation: u32) -> Self {
+        let is_egress = direction == Direction::Egress;
+        Self(parsed | u64::from(is_egress) << 8 | u64::from(generation) << 9)
+    }
+
+    /// One of the `PARSED_` constants.
+    #[inline(always)]
+    fn parsed(&self) -> u64 {
+        self.0 & 0xff
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> Direction {
+        if self.0 >> 8 & 1 == 0 { Direction::Ingress } else { Direction::Egress }
+    }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        (self.0 >> 9 & 1) as u32
+    }
+}
+
+/// Counts a packet whose headers take the general parser.
+#[inline(always)]
+fn unusual_packet(skb: Skb, link: Link, direction: Direction, generation: u32) {
+    let parsed = weir_parse(skb.as_ptr(), u64::from(link == Link::Ip));
+    weir_elsewhere(skb.as_ptr(), Hint::new(parsed, direction, generation).0);
 }
 
 /// Copies the headers of a packet, parses them and leaves the result in the scratch memory.
@@ -236,63 +310,56 @@ pub(crate) extern "C" fn weir_parse(context: *mut __sk_buff, is_ip_device: u64) 
     headers::read(skb, link, headers, parsed)
 }
 
-/// Counts a packet that belongs to no flow.
-#[inline(always)]
-fn without_flow(skb: Skb, place: &Place, reason: Reason) {
-    let count = skb.on_the_wire(0);
-    if let Some(row) = place.ledger() {
-        see(row, skb, &count);
-        match reason {
-            Reason::NonIp => add(&mut row.non_ip, &count),
-            Reason::Malformed => add(&mut row.parse_error, &count),
-        }
+/// Counts a packet by `hint` and by what the scratch memory has about its headers.
+///
+/// A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_elsewhere(context: *mut __sk_buff, hint: u64) -> u64 {
+    let (skb, hint) = (Skb::new(context), Hint(hint));
+    let place = Place::of(skb, hint.direction(), hint.generation());
+    let Some(row) = place.ledger() else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above.
+    let Scratch { parsed: headers, value, .. } = unsafe { &mut *scratch };
+    let is_tagged = skb.vlan_present() != 0;
+    if hint.parsed() != PARSED_IP {
+        let frames = skb.frames(is_tagged, || 0);
+        see(row, &frames);
+        let to = if hint.parsed() == PARSED_NON_IP { &mut row.non_ip } else { &mut row.parse_error };
+        add(to, &frames.count);
+        return 0;
     }
-}
-
-/// Counts a packet for its flow.
-#[inline(always)]
-fn flow(skb: Skb, place: &Place, headers: &Headers) {
-    let count = skb.on_the_wire(headers.header_length);
-    let Some(row) = place.ledger() else { return };
-    see(row, skb, &count);
-    let egress = if place.direction == Direction::Egress { EGRESS_BIT } else { 0 };
-    let [a, b, c, d, details] = headers.tuple.words();
-    let flow = Flow {
-        words: [a, b, c, d, details | egress, u64::from(place.ifindex) | u64::from(place.cpu) << 48],
-        generation: place.generation,
-        first_slot: place.shard() << (SLOT_BITS.load() & 31),
-        point_flags: place.point.flags,
+    let frames = skb.frames(is_tagged, || headers.header_length);
+    see(row, &frames);
+    let key = place.key(&Tuple::from_words(headers.words));
+    let packet = Packet { frames: &frames, headers };
+    let outcome = match table::find(&key, place.shard) {
+        Some(entry) => table::add(entry, &packet),
+        None => table::enter(skb, &key, &packet, &place, value),
     };
-    let packet = Packet {
-        skb_bytes: u64::from(skb.length()),
-        bytes: count.bytes,
-        packets: count.packets as u32,
-        last_length: last_frame_bytes(
-            u64::from(skb.length()),
-            skb.vlan_present() != 0,
-            count.packets,
-            skb.gso_size(),
-            headers.header_length,
-        ) as u32,
-        // SAFETY: no arguments, no preconditions.
-        now: unsafe { bpf_jiffies64() } as u32,
-        tcp_flags: headers.tcp_flags,
-        dscp: headers.dscp,
-        ttl: headers.ttl,
-    };
-    match table::count(skb, &flow, &packet) {
-        Outcome::Counted => {}
-        Outcome::Filtered => add(&mut row.filtered, &count),
-        Outcome::Duplicate => add(&mut row.duplicate, &count),
-        Outcome::Overflow => add(&mut row.overflow, &count),
+    if outcome != Outcome::Counted {
+        refuse(row, outcome, &frames.count);
     }
+    0
 }
 
 #[inline(always)]
-fn see(row: &mut LedgerRow, skb: Skb, count: &Count) {
-    add(&mut row.seen, count);
+fn see(row: &mut LedgerRow, frames: &Frames) {
+    add(&mut row.seen, &frames.count);
     row.skbs += 1;
-    row.skb_bytes += u64::from(skb.length());
+    row.skb_bytes += frames.skb_bytes;
+}
+
+/// Says in the ledger where a packet is that no flow counts.
+#[inline(always)]
+fn refuse(row: &mut LedgerRow, outcome: Outcome, count: &Count) {
+    let to = match outcome {
+        Outcome::Filtered => &mut row.filtered,
+        Outcome::Duplicate => &mut row.duplicate,
+        Outcome::Counted | Outcome::Overflow => &mut row.overflow,
+    };
+    add(to, count);
 }
 
 #[inline(always)]

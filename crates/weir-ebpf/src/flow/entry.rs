@@ -1,17 +1,51 @@
 //! One entry of the flow table: its first packet, which decides whether the flow is kept, and every further one.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_skb_cgroup_id};
 use weir_common::flow::{
     EGRESS_BIT, FlowValue, KEY_WORDS, POINT_COUNTED, POINT_DEDUPLICATE, VERDICT_DUPLICATE, VERDICT_FILTERED,
     VERDICT_KEEP,
 };
-use weir_ebpf::skb::Skb;
+use weir_ebpf::{
+    headers::ParsedHeaders,
+    skb::{Frames, Skb},
+};
 
 use crate::{
-    account::Packet,
+    account::Place,
     filter,
     maps::{POINTS, TC_HOOK},
 };
+
+const FIN: u16 = 1;
+const SYN: u16 = 2;
+const RST: u16 = 4;
+const ACK: u16 = 16;
+
+/// Whether these TCP flags ask for a connection (SYN without ACK).
+#[inline(always)]
+const fn opens(tcp_flags: u16) -> bool {
+    tcp_flags & (SYN | ACK) == SYN
+}
+
+/// Whether these TCP flags end one side of a connection.
+#[inline(always)]
+const fn closes(tcp_flags: u16) -> bool {
+    tcp_flags & (FIN | RST) != 0
+}
+
+/// All that is known about a packet, off the plain path.
+pub(crate) struct Packet<'a> {
+    pub(crate) frames: &'a Frames,
+    pub(crate) headers: &'a ParsedHeaders,
+}
+
+impl Packet<'_> {
+    /// Adds what its headers say to an entry.
+    #[inline(always)]
+    pub(crate) fn describe(&self, value: &mut FlowValue) {
+        describe(value, self.headers.tcp_flags, self.headers.dscp, self.headers.ttl);
+    }
+}
 
 /// What became of a packet that belongs to a flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,69 +61,96 @@ pub(crate) enum Outcome {
     Overflow = 3,
 }
 
-/// Words of a flow key with everything that a verdict needs.
-pub(crate) struct Flow {
-    /// The key.
-    pub(crate) words: [u64; KEY_WORDS],
-    /// Generation of this packet.
-    pub(crate) generation: u32,
-    /// First slot of this generation and CPU.
-    pub(crate) first_slot: u32,
-    /// Flags of the observation point.
-    pub(crate) point_flags: u8,
+/// Whether an entry takes more packets, and what becomes of them otherwise.
+#[inline(always)]
+pub(crate) fn admission(value: &FlowValue) -> Outcome {
+    // Entries of flows that are not kept are saturated from the first packet on, so that one look is enough.
+    if value.packets < FlowValue::SATURATED {
+        return Outcome::Counted;
+    }
+    match value.verdict {
+        VERDICT_FILTERED => Outcome::Filtered,
+        VERDICT_DUPLICATE => Outcome::Duplicate,
+        _ => Outcome::Overflow,
+    }
 }
 
-/// Adds a packet to an entry.
+/// Adds what the headers of a packet say to an entry.
 #[inline(always)]
-pub(crate) fn add(value: &mut FlowValue, packet: &Packet) -> Outcome {
-    if value.verdict != VERDICT_KEEP {
-        return if value.verdict == VERDICT_FILTERED { Outcome::Filtered } else { Outcome::Duplicate };
+pub(crate) fn describe(value: &mut FlowValue, tcp_flags: u16, dscp: u8, ttl: u8) {
+    value.tcp_flags |= tcp_flags;
+    value.last_tcp_flags = tcp_flags;
+    value.dscp = dscp;
+    value.ttl = ttl;
+    if tcp_flags & (SYN | FIN | RST) != 0 {
+        if opens(tcp_flags) && value.syn != u8::MAX {
+            value.syn += 1;
+        }
+        if closes(tcp_flags) && value.fin_rst != u8::MAX {
+            value.fin_rst += 1;
+        }
     }
-    if value.packets >= FlowValue::SATURATED {
-        return Outcome::Overflow;
-    }
-    value.skb_bytes += packet.skb_bytes;
-    value.bytes += packet.bytes;
-    value.packets += packet.packets;
+}
+
+/// Adds what a packet measures to an entry.
+#[inline(always)]
+pub(crate) fn count(value: &mut FlowValue, frames: &Frames) {
+    value.bytes += frames.count.bytes;
+    value.packets += packets(frames);
+    touch(value, frames);
+}
+
+/// The same but for bytes and packets.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a frame has fewer than 2^32 bytes")]
+pub(crate) fn touch(value: &mut FlowValue, frames: &Frames) {
+    value.skb_bytes += frames.skb_bytes;
     value.skbs += 1;
-    value.last = packet.now;
-    value.last_length = packet.last_length;
-    value.tcp_flags |= packet.tcp_flags;
-    value.last_tcp_flags = packet.tcp_flags;
-    value.dscp = packet.dscp;
-    value.ttl = packet.ttl;
-    if packet.opens() && value.syn != u8::MAX {
-        value.syn += 1;
-    }
-    if packet.closes() && value.fin_rst != u8::MAX {
-        value.fin_rst += 1;
-    }
-    Outcome::Counted
+    value.last_length = frames.last_length as u32;
+    value.last = now();
+}
+
+/// The number of frames as entries have it.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a packet has fewer than 2^16 segments")]
+pub(crate) fn packets(frames: &Frames) -> u32 {
+    frames.count.packets as u32
+}
+
+/// The time in jiffies, of which entries have the low 32 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "user space knows the upper half")]
+fn now() -> u32 {
+    // SAFETY: no arguments, no preconditions.
+    (unsafe { bpf_jiffies64() }) as u32
 }
 
 /// Fills a new entry and decides whether its flow is kept.
 #[inline(never)]
-pub(crate) fn first_packet(skb: Skb, flow: &Flow, value: &mut FlowValue, packet: &Packet) -> Outcome {
-    let outcome = verdict(skb, flow);
+pub(crate) fn first_packet(
+    skb: Skb,
+    key: &[u64; KEY_WORDS],
+    value: &mut FlowValue,
+    packet: &Packet<'_>,
+    place: &Place,
+) -> Outcome {
+    let outcome = verdict(skb, key, place);
     value.verdict = match outcome {
         Outcome::Filtered => VERDICT_FILTERED,
         Outcome::Duplicate => VERDICT_DUPLICATE,
         Outcome::Counted | Outcome::Overflow => VERDICT_KEEP,
     };
+    value.packets = if value.verdict == VERDICT_KEEP { 0 } else { FlowValue::SATURATED };
     value.reserved = [0; 3];
-    value.skb_bytes = packet.skb_bytes;
-    value.bytes = packet.bytes;
-    value.packets = packet.packets;
-    value.skbs = 1;
-    value.first = packet.now;
-    value.last = packet.now;
-    value.last_length = packet.last_length;
-    value.tcp_flags = packet.tcp_flags;
-    value.last_tcp_flags = packet.tcp_flags;
-    value.syn = u8::from(packet.opens());
-    value.fin_rst = u8::from(packet.closes());
-    value.dscp = packet.dscp;
-    value.ttl = packet.ttl;
+    value.skb_bytes = 0;
+    value.bytes = 0;
+    value.skbs = 0;
+    value.first = now();
+    value.tcp_flags = 0;
+    value.syn = 0;
+    value.fin_rst = 0;
+    packet.describe(value);
+    count(value, packet.frames);
     value.cookie = 0;
     value.cgroup = 0;
     // Socket filters see a copy of the packet that belongs to no socket, and may not ask for its cgroup. The verifier
@@ -105,8 +166,8 @@ pub(crate) fn first_packet(skb: Skb, flow: &Flow, value: &mut FlowValue, packet:
 
 /// Whether a new flow is kept, filtered or a duplicate. Never `Overflow`.
 #[inline(always)]
-fn verdict(skb: Skb, flow: &Flow) -> Outcome {
-    if flow.point_flags & POINT_DEDUPLICATE != 0 && flow.words[4] & EGRESS_BIT != 0 {
+fn verdict(skb: Skb, key: &[u64; KEY_WORDS], place: &Place) -> Outcome {
+    if place.flags & POINT_DEDUPLICATE != 0 && key[4] & EGRESS_BIT != 0 {
         let ingress = skb.ingress_ifindex();
         if ingress != 0
             && let Some(point) = POINTS.get(ingress & 0xffff)
@@ -116,5 +177,5 @@ fn verdict(skb: Skb, flow: &Flow) -> Outcome {
             return Outcome::Duplicate;
         }
     }
-    if filter::admits(&flow.words, flow.generation) { Outcome::Counted } else { Outcome::Filtered }
+    if filter::admits(key, place.generation) { Outcome::Counted } else { Outcome::Filtered }
 }

@@ -13,13 +13,13 @@ use weir_common::flow::{FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry
 use weir_ebpf::{filter::FilterSet, headers::ParsedHeaders};
 use weir_packet::Buffer;
 
-/// CPUs that this machine may ever have.
+/// Pairs of slots of a CPU, a power of two.
 #[unsafe(no_mangle)]
-pub(crate) static CPUS: Global<u32> = Global::new(1);
+pub(crate) static PAIRS: Global<u32> = Global::new(2);
 
-/// log2 of the slots of a CPU.
+/// 64 less the logarithm of that.
 #[unsafe(no_mangle)]
-pub(crate) static SLOT_BITS: Global<u32> = Global::new(4);
+pub(crate) static PAIR_SHIFT: Global<u32> = Global::new(63);
 
 /// Rows of the ledger in one generation on one CPU.
 #[unsafe(no_mangle)]
@@ -29,17 +29,29 @@ pub(crate) static ROWS: Global<u32> = Global::new(2);
 #[unsafe(no_mangle)]
 pub(crate) static TC_HOOK: Global<u32> = Global::new(0);
 
-/// Odd random multipliers of the slot hash, so that nobody outside can choose colliding flows.
+/// Random numbers of the slot hash, so that nobody outside can choose colliding flows.
 #[unsafe(no_mangle)]
 pub(crate) static SEED: Global<[u64; KEY_WORDS]> = Global::new([1; KEY_WORDS]);
 
-/// Which generation is live, 0 or 1. Written by user space alone.
-#[btf_map]
-pub(crate) static GENERATION: Array<u32, 1> = Array::new();
+/// Which generation is live, 0 or 1. Written by user space alone, as the one element of the map that this section
+/// becomes; programs read such a map without a lookup.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.generation")]
+static mut GENERATION: u32 = 0;
 
-/// The first place of a flow: `[generation][cpu][slot]`. User space reads and clears it by `mmap`.
+/// The live generation.
+#[inline(always)]
+pub(crate) fn live_generation() -> u32 {
+    // SAFETY: an aligned word, which user space writes with one store.
+    (unsafe { (&raw const GENERATION).read_volatile() }) & 1
+}
+
+/// The two places that a flow may have.
+pub(crate) type SlotPair = [Slot; 2];
+
+/// The first place of a flow: `[cpu][generation][pair]`. User space reads and clears it by `mmap`.
 #[btf_map]
-pub(crate) static SLOTS: Array<Slot, 64, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub(crate) static SLOTS: Array<SlotPair, 32, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Hash map inside [`OVERFLOW`]. Words, not structures: kernels before 6.2 refuse to put a map that was created
 /// without BTF in the place of one whose value is a structure.
@@ -49,7 +61,7 @@ pub(crate) type OverflowMap = HashMap<[u64; KEY_WORDS], [u64; VALUE_WORDS], 1>;
 #[btf_map]
 pub(crate) static OVERFLOW: ArrayOfMaps<OverflowMap, { GENERATIONS as usize }> = ArrayOfMaps::new();
 
-/// The ledger: `[generation][cpu][row]`. User space reads and clears it by `mmap`.
+/// The ledger: `[cpu][generation][row]`. User space reads and clears it by `mmap`.
 #[btf_map]
 pub(crate) static LEDGER: Array<LedgerRow, 64, { BPF_F_MMAPABLE as usize }> = Array::new();
 

@@ -7,86 +7,147 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_common::flow::{FlowKey, FlowValue, KEY_WORDS, Slot, VALUE_WORDS};
 use weir_ebpf::skb::Skb;
+use weir_packet::Tuple;
 
+pub(crate) use crate::entry::{admission, count};
 use crate::{
-    account::Packet,
-    entry::{Flow, Outcome, add, first_packet},
-    maps::{OVERFLOW, SCRATCH, SEED, SLOT_BITS, SLOTS},
+    account::Place,
+    entry::{Outcome, Packet, first_packet},
+    maps::{OVERFLOW, PAIR_SHIFT, PAIRS, SEED, SLOTS},
 };
 
-/// Counts a packet for its flow.
+/// The entry of a flow that has a slot.
 #[inline(always)]
-pub(crate) fn count(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let slot = hash(&flow.words);
-    if let Some(first) = slot_at(flow.first_slot + slot)
-        && let Some(outcome) = try_slot(skb, first, flow, packet)
-    {
-        return outcome;
+pub(crate) fn find(key: &[u64; KEY_WORDS], shard: u32) -> Option<&'static mut FlowValue> {
+    let places = Places::of(key, shard)?;
+    for slot in [places.first(), places.second()] {
+        if is_of(slot, key) {
+            return Some(&mut slot.value);
+        }
     }
-    if let Some(second) = slot_at(flow.first_slot + (slot ^ 1))
-        && let Some(outcome) = try_slot(skb, second, flow, packet)
-    {
-        return outcome;
+    None
+}
+
+/// The part of an entry that all designs of a table share.
+#[inline(always)]
+pub(crate) fn value(entry: &mut FlowValue) -> &mut FlowValue {
+    entry
+}
+
+/// Adds a packet to an entry, unless that is for refused or overflowing packets.
+#[inline(always)]
+pub(crate) fn add(value: &mut FlowValue, packet: &Packet<'_>) -> Outcome {
+    let outcome = admission(value);
+    if outcome == Outcome::Counted {
+        packet.describe(value);
+        count(value, packet.frames);
     }
-    overflow(skb, flow, packet)
+    outcome
+}
+
+/// Counts a packet of a flow that has no slot. `new` is room for a value.
+#[inline(always)]
+pub(crate) fn enter(
+    skb: Skb,
+    key: &[u64; KEY_WORDS],
+    packet: &Packet<'_>,
+    place: &Place,
+    new: &mut FlowValue,
+) -> Outcome {
+    let Some(places) = Places::of(key, place.shard) else { return Outcome::Overflow };
+    for slot in [places.first(), places.second()] {
+        if slot.key.words[5] == 0 {
+            slot.key = FlowKey { words: *key };
+            return first_packet(skb, key, &mut slot.value, packet, place);
+        }
+    }
+    overflow(skb, key, packet, place, new)
+}
+
+/// Two slots, and which of them a flow prefers.
+struct Places {
+    pair: *mut Slot,
+    /// Offset in bytes.
+    preferred: usize,
+}
+
+impl Places {
+    #[inline(always)]
+    fn of(key: &[u64; KEY_WORDS], shard: u32) -> Option<Self> {
+        let hash = hash(key);
+        #[expect(clippy::cast_possible_truncation, reason = "a number below PAIRS is left")]
+        let pair = hash.wrapping_shr(PAIR_SHIFT.load()) as u32;
+        let pair = SLOTS.get_ptr_mut(shard.wrapping_mul(PAIRS.load()).wrapping_add(pair))?;
+        Some(Self { pair: pair.cast(), preferred: (hash >> PREFERENCE_BIT) as usize % 2 * size_of::<Slot>() })
+    }
+
+    #[inline(always)]
+    fn first(&self) -> &'static mut Slot {
+        // SAFETY: the lookup gave a valid pair, which only this CPU writes in this generation.
+        unsafe { &mut *self.pair.byte_add(self.preferred) }
+    }
+
+    #[inline(always)]
+    fn second(&self) -> &'static mut Slot {
+        // SAFETY: as above.
+        unsafe { &mut *self.pair.byte_add(self.preferred ^ size_of::<Slot>()) }
+    }
 }
 
 #[inline(always)]
-fn slot_at(index: u32) -> Option<*mut Slot> {
-    SLOTS.get_ptr_mut(index)
+fn is_of(slot: &Slot, key: &[u64; KEY_WORDS]) -> bool {
+    let words = &slot.key.words;
+    // What differs most often comes first. The upper words of IPv4 addresses are zero in all keys, and word 4 says that
+    // this is IPv4.
+    words[1] == key[1]
+        && words[4] == key[4]
+        && words[3] == key[3]
+        && words[5] == key[5]
+        && (!is_ipv6(key) || words[0] == key[0] && words[2] == key[2])
 }
 
-/// Multiply-add-shift over the words with random odd multipliers: 2-universal, and the products do not wait for
-/// each other.
+/// Bit of the hash that chooses within a pair; below those that choose the pair, whose number is at most 24.
+const PREFERENCE_BIT: u32 = 36;
+
+/// Products of pairs of words, each with a random number added, summed: keys that differ rarely have the same sum, and
+/// the products do not wait for each other. The last step is for keys that differ little, such as neighbouring
+/// addresses, whose sums lie on a lattice.
 #[inline(always)]
-fn hash(words: &[u64; KEY_WORDS]) -> u32 {
+fn hash(key: &[u64; KEY_WORDS]) -> u64 {
     let seed = SEED.load();
-    let mut sum = 0u64;
-    for (word, multiplier) in words.iter().zip(seed) {
-        sum = sum.wrapping_add((word ^ (word >> 32)).wrapping_mul(multiplier));
+    let salted = |word: usize| key[word].wrapping_add(seed[word]);
+    let mut sum = salted(1).wrapping_mul(salted(3)).wrapping_add(salted(4).wrapping_mul(salted(5)));
+    if is_ipv6(key) {
+        sum = sum.wrapping_add(key[0].wrapping_mul(seed[0])).wrapping_add(key[2].wrapping_mul(seed[2]));
     }
-    let slot = (sum >> 40) as u32;
-    slot & ((1 << (SLOT_BITS.load() & 31)) - 1)
+    sum ^ sum << 27
 }
 
-/// Counts the packet in a slot if the slot holds its flow or is free; `None` if another flow has it.
+/// Known when the program is compiled, on each of the two paths of plain packets.
 #[inline(always)]
-fn try_slot(skb: Skb, slot: *mut Slot, flow: &Flow, packet: &Packet) -> Option<Outcome> {
-    // SAFETY: the lookup gave a valid element, which only this CPU writes in this generation.
-    let slot = unsafe { &mut *slot };
-    let key = &slot.key.words;
-    let words = &flow.words;
-    let difference = (key[5] ^ words[5])
-        | (key[4] ^ words[4])
-        | (key[3] ^ words[3])
-        | (key[1] ^ words[1])
-        | (key[2] ^ words[2])
-        | (key[0] ^ words[0]);
-    if difference == 0 {
-        return Some(add(&mut slot.value, packet));
-    }
-    if key[5] != 0 {
-        return None;
-    }
-    slot.key = FlowKey { words: *words };
-    Some(first_packet(skb, flow, &mut slot.value, packet))
+fn is_ipv6(key: &[u64; KEY_WORDS]) -> bool {
+    let [source_high, source_low, destination_high, destination_low, details, _] = *key;
+    Tuple::from_words([source_high, source_low, destination_high, destination_low, details]).is_ipv6()
 }
 
-/// Counts a packet whose flow has no slot.
-#[inline(never)]
-fn overflow(skb: Skb, flow: &Flow, packet: &Packet) -> Outcome {
-    let Some(map) = OVERFLOW.get(flow.generation) else { return Outcome::Overflow };
-    if let Some(value) = map.get_ptr_mut(&flow.words) {
+/// Counts a packet of a flow both of whose slots belong to others.
+#[inline(always)]
+fn overflow(
+    skb: Skb,
+    key: &[u64; KEY_WORDS],
+    packet: &Packet<'_>,
+    place: &Place,
+    new: &mut FlowValue,
+) -> Outcome {
+    let Some(map) = OVERFLOW.get(place.generation) else { return Outcome::Overflow };
+    if let Some(value) = map.get_ptr_mut(key) {
         // SAFETY: the lookup gave a valid element of 64 bytes, aligned to 8, which only this CPU writes.
         return add(unsafe { &mut *value.cast::<FlowValue>() }, packet);
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Outcome::Overflow };
-    // SAFETY: the scratch memory belongs to this CPU until the program ends.
-    let value = unsafe { &mut (*scratch).value };
-    let outcome = first_packet(skb, flow, value, packet);
-    let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(value).cast();
+    let outcome = first_packet(skb, key, new, packet, place);
+    let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(new).cast();
     // SAFETY: a value has as many words and no padding.
-    let inserted = map.insert(&flow.words, unsafe { &*words }, u64::from(BPF_NOEXIST));
+    let inserted = map.insert(key, unsafe { &*words }, u64::from(BPF_NOEXIST));
     match (inserted, outcome) {
         (Ok(()), _) | (Err(_), Outcome::Filtered | Outcome::Duplicate) => outcome,
         (Err(_), _) => Outcome::Overflow,

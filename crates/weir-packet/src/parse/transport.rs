@@ -90,7 +90,7 @@ pub(super) fn transport(window: &Window<'_>, is_ipv6: bool, upper: Upper) -> Tra
     if protocol == protocol::TCP
         && let Some(bytes) = window.read::<2>(offset + 12)
     {
-        let (tcp_flags, length) = flags_and_length(bytes);
+        let (tcp_flags, length) = flags_and_length(u16::from_be_bytes(bytes));
         return Transport { details, end: offset + length, tcp_flags };
     }
     Transport { details, end: offset + least, tcp_flags: 0 }
