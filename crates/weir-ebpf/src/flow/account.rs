@@ -170,7 +170,8 @@ fn plain_ipv4(
         let is_tcp = header[9] == protocol::TCP;
         Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV4_BYTES) as u64 }
     };
-    plain_flow(skb, direction, place, row, &plain::ipv4(header)?, packet.last_chunk()?, late)
+    plain_flow(skb, direction, place, row, &plain::ipv4(header)?, packet.last_chunk()?, late);
+    Some(())
 }
 
 #[inline(always)]
@@ -188,7 +189,8 @@ fn plain_ipv6(
         let is_tcp = header[6] == protocol::TCP;
         Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV6_BYTES) as u64 }
     };
-    plain_flow(skb, direction, place, row, &plain::ipv6(header)?, packet.last_chunk()?, late)
+    plain_flow(skb, direction, place, row, &plain::ipv6(header)?, packet.last_chunk()?, late);
+    Some(())
 }
 
 /// What is read from the headers only after the lookup, because machine registers are few and a call leaves only four.
@@ -219,7 +221,7 @@ fn plain_flow(
     plain: &Plain,
     transport: &[u8; plain::TCP_FLAGS_BYTES],
     late: impl Fn() -> Late,
-) -> Option<()> {
+) {
     let tag = skb.stripped_vlan();
     let details = match tag {
         None => plain.details,
@@ -244,7 +246,7 @@ fn plain_flow(
             unsafe { (*scratch).parsed = parsed };
         }
         weir_elsewhere(skb.as_ptr(), Hint::new(PARSED_IP, direction, place.generation).0);
-        return Some(());
+        return;
     };
     let late = late();
     let outcome = table::admission(entry);
@@ -259,7 +261,6 @@ fn plain_flow(
     } else {
         refuse(row, outcome, &frames.count);
     }
-    Some(())
 }
 
 /// What [`weir_elsewhere`] needs to know in one number.

@@ -42,8 +42,9 @@ static mut GENERATION: u32 = 0;
 /// The live generation.
 #[inline(always)]
 pub(crate) fn live_generation() -> u32 {
+    let generation = &raw const GENERATION;
     // SAFETY: an aligned word, which user space writes with one store.
-    (unsafe { (&raw const GENERATION).read_volatile() }) & 1
+    (unsafe { generation.read_volatile() }) & 1
 }
 
 /// The two places that a flow may have.

@@ -83,14 +83,20 @@ impl Places {
 
     #[inline(always)]
     fn first(&self) -> &'static mut Slot {
-        // SAFETY: the lookup gave a valid pair, which only this CPU writes in this generation.
-        unsafe { &mut *self.pair.byte_add(self.preferred) }
+        self.at(self.preferred)
     }
 
     #[inline(always)]
     fn second(&self) -> &'static mut Slot {
-        // SAFETY: as above.
-        unsafe { &mut *self.pair.byte_add(self.preferred ^ size_of::<Slot>()) }
+        self.at(self.preferred ^ size_of::<Slot>())
+    }
+
+    #[inline(always)]
+    fn at(&self, offset: usize) -> &'static mut Slot {
+        // SAFETY: the offset is that of one of the pair's two slots.
+        let slot = unsafe { self.pair.byte_add(offset) };
+        // SAFETY: the lookup gave a valid pair, which only this CPU writes in this generation.
+        unsafe { &mut *slot }
     }
 }
 
