@@ -6,7 +6,9 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// What each crate may use of the workspace when it runs.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("weir", &["weir-datapath", "weir-flow", "weir-packet"]),
+    ("weir", &["weir-agent", "weir-api", "weir-datapath", "weir-flow", "weir-packet"]),
+    ("weir-agent", &["weir-api", "weir-datapath", "weir-flow", "weir-packet"]),
+    ("weir-api", &["weir-flow"]),
     ("weir-datapath", &["weir-common", "weir-flow", "weir-packet"]),
     ("weir-flow", &["weir-packet"]),
     ("weir-packet", &[]),
@@ -26,6 +28,9 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("aya-ebpf", &["weir-ebpf"]),
     ("aya-log-ebpf", &["weir-ebpf"]),
     ("aya-build", &["weir-datapath", "weir-ebpf", "weir-bench"]),
+    ("kube", &["weir-agent", "weir-bench", "weir-integration"]),
+    ("axum", &["weir-agent"]),
+    ("rusqlite", &["weir-agent"]),
     ("aya", &["weir-datapath", "weir-integration", "weir-bench"]),
 ];
 

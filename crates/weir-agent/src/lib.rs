@@ -1,0 +1,1 @@
+//! The daemon: configuration, pipeline, enrichment, store, sinks and API.
