@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use weir_flow::{
-    Counters, Detail, Direction, Endpoint, Initiator, Monotonic, Point, PointId, Record, Role, SocketOwner,
+    Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Point, PointId, Record, Role, SocketOwner,
     Traffic, Tuple, Wall,
     filter::{Filter, MAX_LENGTH, completions, pushdown::MAX_CONDITIONS},
 };
@@ -82,7 +82,7 @@ fn record(tuple: Tuple, tcp_flags: u16) -> Record {
     let traffic =
         Traffic { bytes: 1000, packets: 10, skbs: 10, last_length: 100, tcp_flags, ..Traffic::default() };
     let counters = Counters { forward: traffic, reverse: Traffic::default() };
-    let end = |address, port| Endpoint { address, port, owner: SocketOwner::default(), process: None };
+    let end = |address, port| Endpoint { address, port, owner: SocketOwner::default(), process: None, identity: Identity::default() };
     Record {
         tuple,
         source: end(tuple.source(), tuple.source_port()),

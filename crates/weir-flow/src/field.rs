@@ -133,6 +133,12 @@ pub const ALIASES: &[Alias] = &[
         name: "proc",
         fields: &["source.process.executable.name", "destination.process.executable.name"],
     },
+    Alias { name: "ns", fields: &["source.k8s.namespace.name", "destination.k8s.namespace.name"] },
+    Alias { name: "pod", fields: &["source.k8s.pod.name", "destination.k8s.pod.name"] },
+    Alias { name: "owner", fields: &["source.k8s.owner.name", "destination.k8s.owner.name"] },
+    Alias { name: "node", fields: &["source.k8s.node.name", "destination.k8s.node.name"] },
+    Alias { name: "service", fields: &["source.k8s.service.name", "destination.k8s.service.name"] },
+    Alias { name: "container", fields: &["source.container.name", "destination.container.name"] },
 ];
 
 /// What a name given by a user stands for.

@@ -11,6 +11,7 @@ pub mod field;
 pub mod filter;
 pub mod format;
 pub mod group;
+pub mod identity;
 pub mod initiator;
 pub mod ledger;
 pub mod observation;
@@ -20,6 +21,7 @@ pub mod time;
 
 pub use aggregate::{Balance, Drained, Emit, Flow, FlowTable, TableConfig};
 pub use community_id::community_id;
+pub use identity::{Container, Identity, Unknown, Workload, WorkloadConfidence, WorkloadKind};
 pub use initiator::Listener;
 pub use ledger::{Count, Ledger, LedgerBook};
 pub use observation::{Observation, SocketOwner, Traffic};

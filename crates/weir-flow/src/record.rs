@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_packet::Tuple;
 
-use crate::{Count, Direction, Monotonic, Point, Role, SocketOwner, Traffic, Wall};
+use crate::{Count, Direction, Identity, Monotonic, Point, Role, SocketOwner, Traffic, Wall};
 
 /// A flow at one interface, both directions, as of one tick.
 ///
@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub owner: SocketOwner,
     /// The process that owns the socket, where known.
     pub process: Option<Arc<Process>>,
+    /// The workload and container at this end, where somebody looked for them.
+    pub identity: Identity,
 }
 
 /// A process at one end of a flow.

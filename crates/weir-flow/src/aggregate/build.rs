@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{entry::Entry, interfaces::Interfaces, key::Way};
 use crate::{
-    Counters, Detail, End, EndReason, Endpoint, Initiator, Monotonic, ProcessLookup, Record, Tick, Traffic,
+    Counters, Detail, End, EndReason, Endpoint, Identity, Initiator, Monotonic, ProcessLookup, Record, Tick,
+    Traffic,
     initiator::{Evidence, Listeners},
 };
 
@@ -58,7 +59,7 @@ impl Builder<'_> {
             let end = End { owner, tuple, point: point_of(way) };
             let process = self.processes.and_then(|processes| processes.process(&end));
             let port = if tuple.has_ports() { tuple.source_port() } else { 0 };
-            Endpoint { address: tuple.source(), port, owner, process }
+            Endpoint { address: tuple.source(), port, owner, process, identity: Identity::default() }
         };
         let start = if entry.is_dated { entry.start } else { self.tick.wall_of(entry.first) };
         Record {

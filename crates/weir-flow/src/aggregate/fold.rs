@@ -12,8 +12,8 @@ use super::{
     interfaces::{Interfaces, Location},
 };
 use crate::{
-    Count, Counters, Detail, EndReason, Endpoint, Initiator, Monotonic, Observation, Point, PointId, Record,
-    SocketOwner, Tick, Traffic, Wall,
+    Count, Counters, Detail, EndReason, Endpoint, Identity, Initiator, Monotonic, Observation, Point,
+    PointId, Record, SocketOwner, Tick, Traffic, Wall,
 };
 
 /// Most rows that tell protocols apart. Past that, rows are by point alone, with [`ANY_PROTOCOL`].
@@ -117,8 +117,13 @@ impl Row {
         let start = *self.start.get_or_insert_with(|| tick.wall_of(first));
         let both = |forward| Counters { forward, reverse: Traffic::default() };
         let tuple = unspecified(key);
-        let endpoint =
-            |address: IpAddr| Endpoint { address, port: 0, owner: SocketOwner::default(), process: None };
+        let endpoint = |address: IpAddr| Endpoint {
+            address,
+            port: 0,
+            owner: SocketOwner::default(),
+            process: None,
+            identity: Identity::default(),
+        };
         Record {
             tuple,
             source: endpoint(tuple.source()),

@@ -1,8 +1,11 @@
-//! Words for numbers and enumerations: protocols, end reasons, confidence.
+//! Words for numbers and enumerations: protocols, end reasons, confidence; and the names of who is at an end.
+
+use std::borrow::Cow;
 
 use weir_packet::protocol;
 
-use crate::{Detail, EndReason, Initiator, ProcessConfidence};
+use super::Value;
+use crate::{Detail, EndReason, Endpoint, Initiator, ProcessConfidence, Workload, WorkloadKind};
 
 /// Keywords of the protocols above IP that people know by name (IANA "Assigned Internet Protocol Numbers", lower
 /// case; `icmpv6` and `ospf` in their everyday form). Other protocols go by number.
@@ -76,5 +79,24 @@ pub(super) const fn confidence(confidence: ProcessConfidence) -> &'static str {
     match confidence {
         ProcessConfidence::Proven => "proven",
         ProcessConfidence::Listener => "listener",
+    }
+}
+
+pub(super) fn workload(end: &Endpoint) -> Option<&Workload> {
+    end.identity.workload.as_deref()
+}
+
+pub(super) fn pod(end: &Endpoint) -> Option<&Workload> {
+    workload(end).filter(|workload| workload.kind == WorkloadKind::Pod)
+}
+
+/// The labels in one text, `name=value` with commas between.
+pub(super) fn labels(end: &Endpoint) -> Value<'_> {
+    match pod(end).map(|pod| &*pod.labels) {
+        None | Some([]) => Value::Absent,
+        Some(labels) => {
+            let texts: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            Value::Text(Cow::Owned(texts.join(",")))
+        }
     }
 }

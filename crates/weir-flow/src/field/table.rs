@@ -6,7 +6,7 @@ use super::{
     Cardinality::{self, High, Low, Medium},
     Field, Kind, TcpFlags, Value, names,
 };
-use crate::{Detail, Endpoint, Record, Traffic, community_id};
+use crate::{Detail, Endpoint, Record, Traffic, Unknown, WorkloadConfidence, community_id};
 
 const TCP: u8 = weir_packet::protocol::TCP;
 
@@ -236,6 +236,81 @@ pub const FIELDS: &[Field] = &[
         Value::identifier(record.source.owner.cgroup)
     })
     .groupable(Medium),
+    Field::new("source.k8s.namespace.name", Kind::Text, "Namespace of the pod or service at the source.", |record| {
+        Value::text(names::workload(&record.source).and_then(|workload| workload.namespace.as_deref()))
+    })
+    .groupable(Medium),
+    Field::new("source.k8s.pod.name", Kind::Text, "Pod at the source; of an address of a service, the pod behind it where known.", |record| {
+        Value::text(names::pod(&record.source).map(|pod| &*pod.name))
+    })
+    .groupable(Medium),
+    Field::new("source.k8s.pod.uid", Kind::Text, "Identifier of that pod, never given twice.", |record| {
+        Value::text(names::pod(&record.source).map(|pod| &*pod.uid).filter(|uid| !uid.is_empty()))
+    })
+    .groupable(Medium),
+    Field::new(
+        "source.k8s.pod.labels",
+        Kind::Text,
+        "Labels of that pod that the configuration asks for: `app=web,tier=front`.",
+        |record| names::labels(&record.source),
+    )
+    .groupable(Medium),
+    Field::new(
+        "source.k8s.owner.kind",
+        Kind::Text,
+        "Kind of what the workload belongs to in the end: `Deployment`, `DaemonSet`, `StatefulSet`, `CronJob`, …; `Pod`, \
+         `Service` or `Node` if to nothing.",
+        |record| Value::text(names::workload(&record.source).map(|workload| &*workload.owner_kind)),
+    )
+    .groupable(Low),
+    Field::new(
+        "source.k8s.owner.name",
+        Kind::Text,
+        "Name of what the workload belongs to in the end; its own name if to nothing.",
+        |record| Value::text(names::workload(&record.source).map(|workload| &*workload.owner_name)),
+    )
+    .groupable(Medium),
+    Field::new("source.k8s.node.name", Kind::Text, "Node that the pod runs on, or that has the address.", |record| {
+        Value::text(names::workload(&record.source).and_then(|workload| workload.node.as_deref()))
+    })
+    .groupable(Medium),
+    Field::new("source.k8s.service.name", Kind::Text, "Service that has the address of the source.", |record| {
+        Value::text(record.source.identity.service.as_ref().map(|service| &*service.name))
+    })
+    .groupable(Medium),
+    Field::new(
+        "source.k8s.confidence",
+        Kind::Text,
+        "How the workload was found: by the container of the socket, by address and time, behind the address of a service, \
+         or in a list of the cluster that may be out of date.",
+        |record| Value::text(record.source.identity.confidence.map(WorkloadConfidence::as_str)),
+    )
+    .values(&["proven", "address", "translated", "stale"])
+    .groupable(Low),
+    Field::new(
+        "source.k8s.unknown",
+        Kind::Text,
+        "Why no workload is known, where one was looked for.",
+        |record| Value::text(record.source.identity.unknown.map(Unknown::as_str)),
+    )
+    .values(&[
+        "not-yet-synced",
+        "no-pod-for-address",
+        "not-at-that-time",
+        "api-unreachable",
+        "local-address",
+        "not-unicast",
+        "folded",
+    ])
+    .groupable(Low),
+    Field::new("source.container.id", Kind::Text, "Container that owns the socket of the source, if it is on this machine.", |record| {
+        Value::text(record.source.identity.container.as_ref().map(|container| &*container.id))
+    })
+    .groupable(Medium),
+    Field::new("source.container.name", Kind::Text, "Name of that container within its pod.", |record| {
+        Value::text(record.source.identity.container.as_ref().and_then(|container| container.name.as_deref()))
+    })
+    .groupable(Medium),
     Field::new("destination.process.pid", Kind::Integer, "Process that owns the socket of the destination.", |record| {
         Value::integer(record.destination.process.as_ref().map(|process| process.pid))
     })
@@ -258,6 +333,81 @@ pub const FIELDS: &[Field] = &[
     .groupable(High),
     Field::new("destination.cgroup.id", Kind::Integer, "Cgroup (version 2) of the socket of the destination.", |record| {
         Value::identifier(record.destination.owner.cgroup)
+    })
+    .groupable(Medium),
+    Field::new("destination.k8s.namespace.name", Kind::Text, "Namespace of the pod or service at the destination.", |record| {
+        Value::text(names::workload(&record.destination).and_then(|workload| workload.namespace.as_deref()))
+    })
+    .groupable(Medium),
+    Field::new("destination.k8s.pod.name", Kind::Text, "Pod at the destination; of an address of a service, the pod behind it where known.", |record| {
+        Value::text(names::pod(&record.destination).map(|pod| &*pod.name))
+    })
+    .groupable(Medium),
+    Field::new("destination.k8s.pod.uid", Kind::Text, "Identifier of that pod, never given twice.", |record| {
+        Value::text(names::pod(&record.destination).map(|pod| &*pod.uid).filter(|uid| !uid.is_empty()))
+    })
+    .groupable(Medium),
+    Field::new(
+        "destination.k8s.pod.labels",
+        Kind::Text,
+        "Labels of that pod that the configuration asks for: `app=web,tier=front`.",
+        |record| names::labels(&record.destination),
+    )
+    .groupable(Medium),
+    Field::new(
+        "destination.k8s.owner.kind",
+        Kind::Text,
+        "Kind of what the workload belongs to in the end: `Deployment`, `DaemonSet`, `StatefulSet`, `CronJob`, …; `Pod`, \
+         `Service` or `Node` if to nothing.",
+        |record| Value::text(names::workload(&record.destination).map(|workload| &*workload.owner_kind)),
+    )
+    .groupable(Low),
+    Field::new(
+        "destination.k8s.owner.name",
+        Kind::Text,
+        "Name of what the workload belongs to in the end; its own name if to nothing.",
+        |record| Value::text(names::workload(&record.destination).map(|workload| &*workload.owner_name)),
+    )
+    .groupable(Medium),
+    Field::new("destination.k8s.node.name", Kind::Text, "Node that the pod runs on, or that has the address.", |record| {
+        Value::text(names::workload(&record.destination).and_then(|workload| workload.node.as_deref()))
+    })
+    .groupable(Medium),
+    Field::new("destination.k8s.service.name", Kind::Text, "Service that has the address of the destination.", |record| {
+        Value::text(record.destination.identity.service.as_ref().map(|service| &*service.name))
+    })
+    .groupable(Medium),
+    Field::new(
+        "destination.k8s.confidence",
+        Kind::Text,
+        "How the workload was found: by the container of the socket, by address and time, behind the address of a service, \
+         or in a list of the cluster that may be out of date.",
+        |record| Value::text(record.destination.identity.confidence.map(WorkloadConfidence::as_str)),
+    )
+    .values(&["proven", "address", "translated", "stale"])
+    .groupable(Low),
+    Field::new(
+        "destination.k8s.unknown",
+        Kind::Text,
+        "Why no workload is known, where one was looked for.",
+        |record| Value::text(record.destination.identity.unknown.map(Unknown::as_str)),
+    )
+    .values(&[
+        "not-yet-synced",
+        "no-pod-for-address",
+        "not-at-that-time",
+        "api-unreachable",
+        "local-address",
+        "not-unicast",
+        "folded",
+    ])
+    .groupable(Low),
+    Field::new("destination.container.id", Kind::Text, "Container that owns the socket of the destination, if it is on this machine.", |record| {
+        Value::text(record.destination.identity.container.as_ref().map(|container| &*container.id))
+    })
+    .groupable(Medium),
+    Field::new("destination.container.name", Kind::Text, "Name of that container within its pod.", |record| {
+        Value::text(record.destination.identity.container.as_ref().and_then(|container| container.name.as_deref()))
     })
     .groupable(Medium),
 ];

@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::format::samples;
+use crate::{Identity, Unknown, format::samples};
 
 #[test]
 fn the_reference_page_is_up_to_date() {
@@ -23,7 +23,9 @@ fn names_are_unique_lower_case_and_dotted() {
         assert!(!FIELDS[..index].contains(field), "{} twice", field.name);
         assert!(!ALIASES.iter().any(|alias| alias.name == field.name), "{} is also a short name", field.name);
         assert!(field.name.contains('.'), "{}", field.name);
-        let plain = |letter: char| letter.is_ascii_lowercase() || letter == '.' || letter == '_';
+        let plain = |letter: char| {
+            letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '.' || letter == '_'
+        };
         assert!(field.name.chars().all(plain), "{}", field.name);
         assert!(field.doc.ends_with('.'), "{}", field.name);
     }
@@ -113,4 +115,36 @@ fn durations_are_written_in_seconds() {
 fn any_moment_can_be_written() {
     assert_eq!(Value::Timestamp(samples::TICK).to_string(), "2024-11-21T23:33:50.000000000Z");
     assert_eq!(Value::Timestamp(crate::Wall(u64::MAX)).to_string(), "2554-07-21T23:34:33.709551615Z");
+}
+
+#[test]
+fn who_is_at_an_end_has_names() {
+    let mut record = samples::web();
+    record.source.identity = samples::pod("shop", "web-1");
+    record.destination.identity = Identity { unknown: Some(Unknown::NotYetSynced), ..Identity::default() };
+    let check = |name: &str, expected: &str| {
+        let value = Field::by_name(name).expect(name).value(&record).to_string();
+        assert_eq!(value, expected, "{name}");
+    };
+    check("source.k8s.namespace.name", "shop");
+    check("source.k8s.pod.name", "web-1");
+    check("source.k8s.pod.labels", "app=web,tier=front");
+    check("source.k8s.owner.kind", "Deployment");
+    check("source.k8s.owner.name", "web");
+    check("source.k8s.node.name", "node-1");
+    check("source.k8s.confidence", "address");
+    check("source.container.id", "0123456789ab");
+    check("source.container.name", "nginx");
+    check("source.k8s.unknown", "");
+    check("destination.k8s.pod.name", "");
+    check("destination.k8s.unknown", "not-yet-synced");
+}
+
+#[test]
+fn every_reason_is_in_the_table_and_at_its_number() {
+    let field = Field::by_name("source.k8s.unknown").unwrap();
+    assert_eq!(field.values, Unknown::ALL.map(Unknown::as_str));
+    for (number, reason) in Unknown::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, number);
+    }
 }

@@ -5,8 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use weir_packet::{Details, Tuple, ipv4_words, ipv6_words};
 
 use crate::{
-    Counters, Detail, Direction, Endpoint, Initiator, Monotonic, Point, PointId, Process, ProcessConfidence,
-    Record, Role, SocketOwner, Traffic, Wall,
+    Container, Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Point, PointId,
+    Process, ProcessConfidence, Record, Role, SocketOwner, Traffic, Wall, Workload, WorkloadConfidence,
+    WorkloadKind,
 };
 
 /// 2024-11-21T23:33:50Z.
@@ -65,7 +66,13 @@ pub(crate) fn traffic(packets: u64, length: u32, tcp_flags: u16) -> Traffic {
 /// A record of `tuple` that ends at [`TICK`] and saw `forward` and `reverse` in the interval and in all.
 pub(crate) fn record(tuple: Tuple, forward: Traffic, reverse: Traffic) -> Record {
     let counters = Counters { forward, reverse };
-    let end = |address, port| Endpoint { address, port, owner: SocketOwner::default(), process: None };
+    let end = |address, port| Endpoint {
+        address,
+        port,
+        owner: SocketOwner::default(),
+        process: None,
+        identity: Identity::default(),
+    };
     Record {
         tuple,
         source: end(tuple.source(), if tuple.has_ports() { tuple.source_port() } else { 0 }),
@@ -86,6 +93,27 @@ pub(crate) fn record(tuple: Tuple, forward: Traffic, reverse: Traffic) -> Record
 /// A process.
 pub(crate) fn process(pid: u32, name: &str) -> Arc<Process> {
     Arc::new(Process { pid, executable: name.into(), confidence: ProcessConfidence::Proven })
+}
+
+/// A pod `namespace/name` of the deployment `web`, with a container `nginx`.
+pub(crate) fn pod(namespace: &str, name: &str) -> Identity {
+    let workload = Workload {
+        kind: WorkloadKind::Pod,
+        namespace: Some(namespace.into()),
+        name: name.into(),
+        uid: "51f3".into(),
+        owner_kind: "Deployment".into(),
+        owner_name: "web".into(),
+        node: Some("node-1".into()),
+        labels: [("app".into(), "web".into()), ("tier".into(), "front".into())].into(),
+    };
+    Identity {
+        workload: Some(Arc::new(workload)),
+        confidence: Some(WorkloadConfidence::Address),
+        service: None,
+        container: Some(Arc::new(Container { id: "0123456789ab".into(), name: Some("nginx".into()) })),
+        unknown: None,
+    }
 }
 
 /// TCP from a local curl to a server, both directions.

@@ -4,8 +4,8 @@ use std::{fmt::Write as _, sync::Arc};
 
 use weir_datapath::packets::Packet;
 use weir_flow::{
-    Counters, Detail, Direction, End, Endpoint, Initiator, Process, ProcessConfidence, ProcessLookup, Record,
-    SocketOwner, Traffic,
+    Counters, Detail, Direction, End, Endpoint, Identity, Initiator, Process, ProcessConfidence,
+    ProcessLookup, Record, SocketOwner, Traffic,
     field::{Field, TcpFlags, Value},
     format,
 };
@@ -65,7 +65,7 @@ pub(crate) fn record(packet: &Packet<'_>, processes: Option<&dyn ProcessLookup>)
         let end = End { owner, tuple, point: packet.point };
         let port = if tuple.has_ports() { tuple.source_port() } else { 0 };
         let process = processes.and_then(|processes| processes.process(&end));
-        Endpoint { address: tuple.source(), port, owner, process }
+        Endpoint { address: tuple.source(), port, owner, process, identity: Identity::default() }
     };
     Some(Record {
         tuple,

@@ -1,8 +1,8 @@
 use clap::Parser as _;
 use insta::assert_snapshot;
 use weir_flow::{
-    Counters, Detail, Direction, Endpoint, Initiator, Monotonic, Point, PointId, SocketOwner, Traffic, Tuple,
-    Wall,
+    Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Point, PointId, SocketOwner,
+    Traffic, Tuple, Wall,
 };
 use weir_packet::{Details, ipv4_words, protocol};
 
@@ -15,7 +15,13 @@ fn record(role: Role, destination: (u8, u16), (forward, reverse): (u64, u64)) ->
     let tuple = Tuple::new(ipv4_words([10, 0, 0, 1]), ipv4_words([10, 0, 0, destination.0]), details);
     let traffic =
         |bytes| Traffic { bytes, packets: 1, tcp_flags: 0x10, last_length: 60, ..Traffic::default() };
-    let end = |address, port| Endpoint { address, port, owner: SocketOwner::default(), process: None };
+    let end = |address, port| Endpoint {
+        address,
+        port,
+        owner: SocketOwner::default(),
+        process: None,
+        identity: Identity::default(),
+    };
     let counters = Counters { forward: traffic(forward), reverse: traffic(reverse) };
     Record {
         tuple,
