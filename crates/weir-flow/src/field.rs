@@ -20,6 +20,11 @@ pub use self::{flags::TcpFlags, names::transport_name, table::FIELDS, value::Val
 
 pub(crate) use self::names::{protocol_number, transport_names};
 
+/// Names of what is enumerated.
+pub(crate) mod enumerated {
+    pub(crate) use super::names::{confidence, detail, end_reason, initiator};
+}
+
 /// One attribute of a record.
 #[derive(Clone, Copy)]
 pub struct Field {

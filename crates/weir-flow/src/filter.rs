@@ -8,6 +8,7 @@
 //! `=`, `~` and `in` are false. A short name for either end (`host`, `port`, `proc`) asks whether *any* end fits, so
 //! `port!=53` means that neither end has port 53.
 
+mod columns;
 mod completion;
 mod display;
 mod eval;
@@ -23,6 +24,7 @@ use std::net::IpAddr;
 use crate::{Record, field::Subject};
 
 pub use self::{
+    columns::Test,
     completion::{Completion, completions},
     pushdown::{Condition, Pushdown},
 };

@@ -106,6 +106,9 @@ impl WorkloadKind {
 }
 
 impl WorkloadConfidence {
+    /// Every one, the surest first.
+    pub const ALL: [Self; 4] = [Self::Proven, Self::Address, Self::Translated, Self::Stale];
+
     /// The name shown to users.
     pub const fn as_str(self) -> &'static str {
         match self {

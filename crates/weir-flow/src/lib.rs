@@ -16,6 +16,7 @@ pub mod initiator;
 pub mod ledger;
 pub mod observation;
 pub mod point;
+pub mod rebuild;
 pub mod record;
 pub mod time;
 
@@ -26,6 +27,7 @@ pub use initiator::Listener;
 pub use ledger::{Count, Ledger, LedgerBook};
 pub use observation::{Observation, SocketOwner, Traffic};
 pub use point::{Direction, Point, PointId, Role};
+pub use rebuild::record_of;
 pub use record::{
     Counters, Detail, End, EndReason, Endpoint, Initiator, Process, ProcessConfidence, ProcessLookup, Record,
 };

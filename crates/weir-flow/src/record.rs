@@ -154,6 +154,16 @@ pub enum Detail {
     Folded,
 }
 
+impl Initiator {
+    /// Every reason, the surest first.
+    pub const ALL: [Self; 4] = [Self::Proven, Self::Listener, Self::FirstPacket, Self::LowerPort];
+}
+
+impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Idle, Self::Fin, Self::Reset, Self::Shutdown];
+}
+
 impl Counters {
     /// Packets and bytes of both directions.
     #[must_use]

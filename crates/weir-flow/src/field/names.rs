@@ -50,7 +50,7 @@ pub(crate) fn transport_names() -> impl Iterator<Item = &'static str> {
     PROTOCOLS.iter().map(|(_, name)| *name)
 }
 
-pub(super) const fn end_reason(reason: EndReason) -> &'static str {
+pub(crate) const fn end_reason(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Idle => "idle",
         EndReason::Fin => "fin",
@@ -59,7 +59,7 @@ pub(super) const fn end_reason(reason: EndReason) -> &'static str {
     }
 }
 
-pub(super) const fn initiator(initiator: Initiator) -> &'static str {
+pub(crate) const fn initiator(initiator: Initiator) -> &'static str {
     match initiator {
         Initiator::Proven => "proven",
         Initiator::Listener => "listener",
@@ -68,14 +68,14 @@ pub(super) const fn initiator(initiator: Initiator) -> &'static str {
     }
 }
 
-pub(super) const fn detail(detail: Detail) -> &'static str {
+pub(crate) const fn detail(detail: Detail) -> &'static str {
     match detail {
         Detail::Flow => "flow",
         Detail::Folded => "folded",
     }
 }
 
-pub(super) const fn confidence(confidence: ProcessConfidence) -> &'static str {
+pub(crate) const fn confidence(confidence: ProcessConfidence) -> &'static str {
     match confidence {
         ProcessConfidence::Proven => "proven",
         ProcessConfidence::Listener => "listener",

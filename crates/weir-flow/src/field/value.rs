@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{TcpFlags, names};
+use super::{Kind, TcpFlags, names};
 use crate::Wall;
 
 /// The value of a field. `Display` writes it as CSV and tables do; the absent value is empty.
@@ -44,6 +44,24 @@ impl<'r> Value<'r> {
     /// An identifier in which zero means unknown.
     pub(super) fn identifier(number: u64) -> Self {
         Self::integer((number != 0).then_some(number))
+    }
+
+    /// Reads what `Display` writes for a value of this kind; `None` if it is something else. Empty text is a value of
+    /// text only.
+    pub fn read(kind: Kind, text: &str) -> Option<Value<'static>> {
+        Some(match kind {
+            Kind::Address => Value::Address(text.parse().ok()?),
+            Kind::Protocol => Value::Protocol(names::protocol_number(text).or_else(|| text.parse().ok())?),
+            Kind::Port | Kind::Integer | Kind::Bytes => Value::Integer(text.parse().ok()?),
+            Kind::Duration => Value::Duration(read_seconds(text)?),
+            Kind::Timestamp => {
+                let moment: Timestamp = text.parse().ok()?;
+                Value::Timestamp(Wall(u64::try_from(moment.as_nanosecond()).ok()?))
+            }
+            Kind::Flags => Value::Flags(TcpFlags::parse(text).ok()?),
+            Kind::Boolean => Value::Boolean(text.parse().ok()?),
+            Kind::Text => Value::Text(Cow::Owned(text.to_owned())),
+        })
     }
 
     /// Whether there is no value.
@@ -89,4 +107,14 @@ fn seconds(duration: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         digits -= 1;
     }
     write!(f, ".{fraction:0digits$}")
+}
+
+/// Reads what [`seconds`] writes, without the rounding that a floating point number would bring.
+fn read_seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let nanoseconds = fraction.parse::<u32>().ok()? * 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
+    Some(Duration::new(whole.parse().ok()?, nanoseconds))
 }

@@ -29,8 +29,13 @@ impl Comparison {
     }
 
     fn accepts(&self, value: &Value<'_>) -> bool {
-        self.patterns.iter().any(|pattern| accepts(self.operator, pattern, value))
+        any_accepts(self, value)
     }
+}
+
+/// Whether one of the alternatives fits the value, before negation.
+pub(super) fn any_accepts(comparison: &Comparison, value: &Value<'_>) -> bool {
+    comparison.patterns.iter().any(|pattern| accepts(comparison.operator, pattern, value))
 }
 
 fn accepts(operator: Operator, pattern: &Pattern, value: &Value<'_>) -> bool {

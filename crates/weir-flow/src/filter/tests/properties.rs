@@ -128,6 +128,22 @@ proptest! {
     }
 
     #[test]
+    fn deciding_about_many_records_agrees_with_one_at_a_time(
+        text in any_filter_text(),
+        tuples in prop::collection::vec(any_tuple(), 1..8),
+    ) {
+        let filter = parsed(&text);
+        let records: Vec<Record> = tuples.into_iter().map(|tuple| record_of(tuple, false)).collect();
+        let fields = filter.fields();
+        let selected = filter.select(records.len(), &mut |field, test| {
+            assert!(fields.contains(&field));
+            records.iter().map(|record| test.accepts(&field.value(record))).collect()
+        });
+        let expected: Vec<bool> = records.iter().map(|record| filter.matches(record)).collect();
+        prop_assert_eq!(selected, expected);
+    }
+
+    #[test]
     fn canonical_text_reads_back_as_the_same_filter(text in any_filter_text()) {
         let filter = parsed(&text);
         let canonical = filter.to_string();
