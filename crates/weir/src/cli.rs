@@ -10,10 +10,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::Styles};
 use clap_complete::Shell;
 use thiserror::Error;
+use weir_agent::live::Pattern;
+use weir_datapath::flow::Directions;
 use weir_flow::field::Field;
 
 use self::values::{FieldName, parse_interval, parse_netns, parse_pattern};
-pub(crate) use self::values::{FilterWords, NetnsName, Pattern};
+pub(crate) use self::values::{FilterWords, NetnsName};
 use crate::units::{parse_duration, parse_size};
 
 /// Something that the user has to put right on the command line.
@@ -153,6 +155,16 @@ pub(crate) enum DirectionArg {
     Egress,
     /// Both
     Both,
+}
+
+impl From<DirectionArg> for Directions {
+    fn from(argument: DirectionArg) -> Self {
+        match argument {
+            DirectionArg::Ingress => Self::Ingress,
+            DirectionArg::Egress => Self::Egress,
+            DirectionArg::Both => Self::Both,
+        }
+    }
 }
 
 /// Where packets are counted.

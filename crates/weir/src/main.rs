@@ -11,11 +11,9 @@ mod clock;
 mod commands;
 mod filter;
 mod ledger;
-mod live;
 mod packets;
 mod progress;
 mod show;
-mod signals;
 mod terminal;
 mod units;
 

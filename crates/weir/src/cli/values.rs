@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
     error::ErrorKind,
 };
-use weir_datapath::interface;
+use weir_agent::live::{NoName, Pattern};
 use weir_flow::field::{self, FIELDS, Field, Subject};
 
 use crate::units::parse_duration;
@@ -23,33 +23,9 @@ impl FilterWords<'_> {
     }
 }
 
-/// Name of an interface, or a pattern in which `*` stands for any characters and `?` for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern(String);
-
-impl Pattern {
-    /// Whether it names one interface.
-    pub(crate) fn is_exact(&self) -> bool {
-        !self.0.contains(['*', '?'])
-    }
-
-    /// The pattern as given.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the interface is meant.
-    pub(crate) fn matches(&self, name: &str) -> bool {
-        interface::matches(&self.0, name)
-    }
-}
-
 /// Reads an interface pattern.
 pub(super) fn parse_pattern(text: &str) -> Result<Pattern, String> {
-    if text.is_empty() {
-        return Err("an interface has a name".to_owned());
-    }
-    Ok(Pattern(text.to_owned()))
+    text.parse().map_err(|error: NoName| error.to_string())
 }
 
 /// Shortest interval: a reading of the kernel's counters takes 10 to 30 ms.

@@ -12,17 +12,19 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use weir_agent::live::{self, Attachment, Message, Pattern, Plan};
 use weir_datapath::{
-    features, interface,
+    features,
+    flow::Directions,
+    interface,
     netns::Netns,
     packets::{self, PacketOptions, PacketReader},
 };
 use weir_flow::{ProcessLookup, filter::Filter};
 
 use crate::{
-    cli::{DirectionArg, PacketsArgs, Pattern, UsageError},
+    cli::{PacketsArgs, UsageError},
     filter,
-    live::{self, Attachment, Message, Plan},
     packets::{Processes, Sink, Tally, lines},
 };
 
@@ -43,7 +45,7 @@ pub(super) fn run(args: &PacketsArgs) -> Result<ExitCode> {
     let processes = Processes::start()
         .inspect_err(|error| drop(writeln!(io::stderr(), "weir: no names of processes: {error:#}")))
         .ok();
-    let plan = Plan { netns: None, patterns: args.interfaces.clone(), direction: DirectionArg::Both };
+    let plan = Plan { netns: None, patterns: args.interfaces.clone(), directions: Directions::Both };
     let options =
         PacketOptions { filter: filter.pushdown(), ..PacketOptions::with_snap_length(args.snaplen) };
     let load = move || packets::load(&options).map_err(live::refusal);
@@ -99,7 +101,7 @@ impl Capturing {
             }
         }
         if let Some(error) = failure {
-            return Err(error);
+            return Err(error.into());
         }
         self.reader.settle()?;
         while self.read(Duration::ZERO)? > 0 {}

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use weir_agent::signals::Stop;
 use weir_flow::{
     Count, Direction, Emit, FlowTable, Ledger, Monotonic, Observation, Point, PointId, Record, Role,
     SocketOwner, TableConfig, Tick, Traffic, Wall, filter::Filter,
@@ -25,7 +26,6 @@ use crate::{
     clock, filter, ledger,
     progress::Progress,
     show::{Printer, Room},
-    signals::Stop,
     terminal,
 };
 

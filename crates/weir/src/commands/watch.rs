@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use weir_agent::live::{Live, Message, Pattern, Plan, Schedule, Witness};
 use weir_datapath::{
     features,
     flow::{FlowOptions, Hook},
@@ -21,9 +22,8 @@ use weir_datapath::{
 use weir_flow::{Count, Ledger, Record, Tick, filter::Filter};
 
 use crate::{
-    cli::{FlowFormat, HookArg, Pattern, UsageError, WatchArgs},
+    cli::{FlowFormat, HookArg, UsageError, WatchArgs},
     clock, filter, ledger,
-    live::{Live, Message, Plan, Schedule, Witness},
     show::{Printer, Room, TimeOf},
     terminal,
     units::Grouped,
@@ -79,7 +79,7 @@ fn plan(args: &WatchArgs, filter: &Filter) -> Result<(Plan, FlowOptions)> {
         netns: netns.as_ref().and_then(|netns| netns.name().cloned()),
         ..FlowOptions::default()
     };
-    Ok((Plan { netns, patterns: args.interfaces.clone(), direction: args.direction }, options))
+    Ok((Plan { netns, patterns: args.interfaces.clone(), directions: args.direction.into() }, options))
 }
 
 /// The thread that shows.
@@ -131,7 +131,7 @@ impl Watch {
             }
         }
         if let Some(error) = failure {
-            return Err(error);
+            return Err(error.into());
         }
         io::stderr().write_all(self.summary().as_bytes())?;
         Ok(ExitCode::SUCCESS)

@@ -11,6 +11,8 @@
 
 mod attach;
 mod books;
+mod error;
+mod pattern;
 mod plan;
 mod read;
 
@@ -23,35 +25,36 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
 use weir_datapath::{
     features,
     flow::{self, FlowOptions, LoadError},
 };
 use weir_flow::{FlowTable, TableConfig, Tick};
 
-use self::{
-    attach::{Attaching, Programs},
-    books::Books,
-    read::Reading,
+use self::{attach::Attaching, read::Reading};
+pub use self::{
+    attach::Programs,
+    books::{Agreements, Books, Witness},
+    error::LiveError,
+    pattern::{NoName, Pattern},
+    plan::{Plan, Wanted},
 };
-pub(crate) use self::{books::Witness, plan::Plan};
 use crate::signals;
 
 /// Messages that may wait for the thread that shows. More are not needed: most say "look at the state".
 const MESSAGES: usize = 64;
 
 /// What the threads share.
-pub(crate) struct State {
+pub struct State {
     /// Flows that go on.
-    pub(crate) table: FlowTable,
+    pub table: FlowTable,
     /// What was counted where, and whether it adds up.
-    pub(crate) books: Books,
+    pub books: Books,
 }
 
 /// The state and its lock.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<State>>);
+pub struct Shared(Arc<Mutex<State>>);
 
 impl Shared {
     fn new(memory_bytes: usize) -> Self {
@@ -60,13 +63,13 @@ impl Shared {
     }
 
     /// Waits for the state. A panic elsewhere ends the program, so nothing half-done is ever shown.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the thread that shows is told.
-pub(crate) enum Message {
+pub enum Message {
     /// An interval is over; everything counted in it is in the state.
     Interval(Tick),
     /// Something that the user should know; lower case, without full stop.
@@ -76,7 +79,7 @@ pub(crate) enum Message {
     /// A signal came.
     Stop,
     /// It cannot go on.
-    Failed(anyhow::Error),
+    Failed(LiveError),
     /// Nothing is attached any more, and everything that was counted is in the state.
     Ended(Tick),
 }
@@ -104,15 +107,15 @@ impl Messages {
 
 /// When to show and when to end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     /// Length of an interval.
-    pub(crate) interval: Duration,
+    pub interval: Duration,
     /// Time after which it is over; the last interval ends then.
-    pub(crate) end: Option<Duration>,
+    pub end: Option<Duration>,
 }
 
 /// Programs that are being attached on a thread of their own. Dropping it takes everything off first.
-pub(crate) struct Attachment {
+pub struct Attachment {
     messages: Option<Receiver<Message>>,
     sender: Messages,
     attaching: Attaching,
@@ -122,10 +125,10 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// Loads programs by `load`, which also gives back what reads from them, and starts attaching in the background.
     /// The receiver is disconnected when everything was taken off.
-    pub(crate) fn start<P: Programs, R: Send + 'static>(
+    pub fn start<P: Programs, R: Send + 'static>(
         plan: Plan,
-        load: impl FnOnce() -> Result<(P, R)> + Send + 'static,
-    ) -> Result<(Self, R, Receiver<()>)> {
+        load: impl FnOnce() -> Result<(P, R), LiveError> + Send + 'static,
+    ) -> Result<(Self, R, Receiver<()>), LiveError> {
         let (sender, messages) = sync_channel(MESSAGES);
         let sender = Messages(sender);
         stop_on_signals(sender.clone())?;
@@ -135,28 +138,28 @@ impl Attachment {
         let attachment = Self { messages: Some(messages), sender, attaching, thread: Some(thread) };
         match reader.recv() {
             Ok(loaded) => Ok((attachment, loaded?, wait)),
-            Err(_) => bail!("the thread that loads the programs ended"),
+            Err(_) => Err(LiveError::LoaderEnded),
         }
     }
 
     /// Waits for the next message.
-    pub(crate) fn next(&self) -> Result<Message> {
-        let messages = self.messages.as_ref().context("there are messages until the end")?;
-        messages.recv().context("the threads that count have ended")
+    pub fn next(&self) -> Result<Message, LiveError> {
+        let messages = self.messages.as_ref().ok_or(LiveError::Ended)?;
+        messages.recv().map_err(|_disconnected| LiveError::Ended)
     }
 
     /// A message, if one is there.
-    pub(crate) fn poll(&self) -> Option<Message> {
+    pub fn poll(&self) -> Option<Message> {
         self.messages.as_ref()?.try_recv().ok()
     }
 
     /// Interfaces that are attached, and how many should be.
-    pub(crate) fn progress(&self) -> (usize, usize) {
+    pub fn progress(&self) -> (usize, usize) {
         self.attaching.progress()
     }
 
     /// Begins the end: everything is taken off.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.attaching.stop();
     }
 }
@@ -175,14 +178,14 @@ impl Drop for Attachment {
 }
 
 /// Running threads that count.
-pub(crate) struct Live {
+pub struct Live {
     attachment: Attachment,
     shared: Shared,
 }
 
 impl Live {
     /// Loads, starts reading, and starts attaching in the background.
-    pub(crate) fn start(plan: Plan, options: FlowOptions, schedule: Schedule) -> Result<Self> {
+    pub fn start(plan: Plan, options: FlowOptions, schedule: Schedule) -> Result<Self, LiveError> {
         let netns = plan.netns.clone();
         let (attachment, reader, let_go) =
             Attachment::start(plan, move || flow::load(&options).map_err(refusal))?;
@@ -194,26 +197,26 @@ impl Live {
     }
 
     /// The state that the threads share.
-    pub(crate) fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Shared {
         &self.shared
     }
 
     /// What is attached, and what happens there.
-    pub(crate) fn attachment(&self) -> &Attachment {
+    pub fn attachment(&self) -> &Attachment {
         &self.attachment
     }
 }
 
 /// Says which capability is missing, if that is why programs cannot be loaded.
-pub(crate) fn refusal(error: LoadError) -> anyhow::Error {
+pub fn refusal(error: LoadError) -> LiveError {
     match features::missing_for_counting() {
-        Some(missing) if error.is_permission() => anyhow!(missing),
-        _ => anyhow!(error),
+        Some(missing) if error.is_permission() => missing.into(),
+        _ => error.into(),
     }
 }
 
-fn stop_on_signals(messages: Messages) -> Result<()> {
-    let mut asked = signals::wait_for_stop()?;
+fn stop_on_signals(messages: Messages) -> Result<(), LiveError> {
+    let mut asked = signals::wait_for_stop().map_err(LiveError::Signals)?;
     spawn("signals", move || {
         if asked() {
             messages.send(Message::Stop);
@@ -222,7 +225,7 @@ fn stop_on_signals(messages: Messages) -> Result<()> {
     Ok(())
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LiveError> {
     let builder = thread::Builder::new().name(format!("weir-{name}"));
-    builder.spawn(work).context("cannot start a thread")
+    builder.spawn(work).map_err(LiveError::Thread)
 }

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::anyhow;
 use weir_datapath::{
     flow::{DrainError, FlowReader},
     netns::Netns,
@@ -13,7 +12,8 @@ use weir_datapath::{
 };
 use weir_flow::{Observation, Tick};
 
-use super::{Message, Messages, Schedule, Shared, attach::Attaching};
+use super::{LiveError, Message, Messages, Schedule, Shared, attach::Attaching};
+use crate::causes::with_causes;
 
 /// Longest time between two drains.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ impl Reading {
                     self.messages.offer(Message::Interval(tick));
                 }
             } else if self.failures > PATIENCE {
-                self.messages.send(Message::Failed(anyhow!("the kernel's counters cannot be read any more")));
+                self.messages.send(Message::Failed(LiveError::Unreadable));
                 self.attaching.stop();
                 is_ending = true;
             }
@@ -119,7 +119,7 @@ impl Reading {
         let drained = match drained {
             Ok(drained) => drained,
             Err(error) => {
-                self.failed(error);
+                self.failed(&error);
                 return None;
             }
         };
@@ -144,10 +144,10 @@ impl Reading {
         Some((drained.tick, drained.table.is_growing()))
     }
 
-    fn failed(&mut self, error: DrainError) {
+    fn failed(&mut self, error: &DrainError) {
         self.failures += 1;
         // What was read before the failure is lost to the flows; the ledger will show it.
-        self.messages.note(format!("{:#}", anyhow!(error)));
+        self.messages.note(with_causes(error));
     }
 }
 
@@ -165,7 +165,7 @@ impl Sockets {
                 shared.lock().table.set_processes(Box::new(table.owners()));
                 self.table = Some(table);
             }
-            Err(error) => messages.note(format!("no names of processes: {:#}", anyhow!(error))),
+            Err(error) => messages.note(format!("no names of processes: {}", with_causes(&error))),
         }
         self.look(shared, messages);
     }
@@ -184,7 +184,7 @@ impl Sockets {
             Ok(_) if self.netns.is_none() => shared.lock().table.set_listeners(table.listeners()),
             Ok(_) => {}
             Err(error) => {
-                messages.note(format!("no names of processes any more: {:#}", anyhow!(error)));
+                messages.note(format!("no names of processes any more: {}", with_causes(&error)));
                 self.table = None;
             }
         }

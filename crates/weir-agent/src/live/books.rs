@@ -10,7 +10,7 @@ use weir_flow::{Direction, Ledger, Point, PointId};
 
 /// Ledgers since the start.
 #[derive(Default)]
-pub(crate) struct Books {
+pub struct Books {
     points: HashMap<PointId, Entry>,
     total: Ledger,
     drains: u64,
@@ -26,38 +26,38 @@ struct Entry {
 
 /// Points that a drain named for the first time, and those that it did not name any more.
 #[derive(Default)]
-pub(crate) struct Changes {
+pub struct Changes {
     /// To be made known before the flows of the drain are added.
-    pub(crate) new: Vec<Arc<Point>>,
+    pub new: Vec<Arc<Point>>,
     /// To be forgotten after that.
-    pub(crate) gone: Vec<PointId>,
+    pub gone: Vec<PointId>,
 }
 
 /// What an interface counted itself while a point was counted.
 #[derive(Clone, Debug)]
-pub(crate) struct Witness {
+pub struct Witness {
     /// The point.
-    pub(crate) point: Arc<Point>,
+    pub point: Arc<Point>,
     /// What its numbers mean.
-    pub(crate) class: Class,
+    pub class: Class,
     /// The numbers.
-    pub(crate) counted: Counted,
+    pub counted: Counted,
 }
 
 /// How many witnesses agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Agreements {
+pub struct Agreements {
     /// Witnesses that must agree to the packet, and do.
-    pub(crate) exact: usize,
+    pub exact: usize,
     /// Witnesses that count something else.
-    pub(crate) other: usize,
+    pub other: usize,
     /// What the others of the first kind say.
-    pub(crate) alarms: Vec<String>,
+    pub alarms: Vec<String>,
 }
 
 impl Books {
     /// Adds a drain.
-    pub(crate) fn add(&mut self, drained: &Drained) -> Changes {
+    pub fn add(&mut self, drained: &Drained) -> Changes {
         self.drains += 1;
         let mut changes = Changes::default();
         for (point, ledger) in drained.ledgers.iter().chain(&drained.unlisted) {
@@ -80,22 +80,22 @@ impl Books {
     }
 
     /// Whether a drain has named this point.
-    pub(crate) fn knows(&self, id: PointId) -> bool {
+    pub fn knows(&self, id: PointId) -> bool {
         self.points.get(&id).is_some_and(|entry| entry.is_open)
     }
 
     /// Everything that was counted anywhere.
-    pub(crate) fn total(&self) -> &Ledger {
+    pub fn total(&self) -> &Ledger {
         &self.total
     }
 
     /// How often the ledger of a point did not balance in a drain: zero, or there is a bug.
-    pub(crate) fn unbalanced(&self) -> u64 {
+    pub fn unbalanced(&self) -> u64 {
         self.unbalanced
     }
 
     /// Compares with what the interfaces counted themselves.
-    pub(crate) fn agreements(&self, witnesses: &[Witness]) -> Agreements {
+    pub fn agreements(&self, witnesses: &[Witness]) -> Agreements {
         let mut agreements = Agreements::default();
         for witness in witnesses {
             let (point, class) = (&witness.point, witness.class);

@@ -3,31 +3,31 @@
 use weir_datapath::{flow::Directions, interface::Interface, netns::Netns, role};
 use weir_flow::{Direction, Role};
 
-use crate::cli::{DirectionArg, Pattern};
+use super::Pattern;
 
 /// What is to be counted.
-pub(crate) struct Plan {
+pub struct Plan {
     /// Where; our own network namespace if nothing is said.
-    pub(crate) netns: Option<Netns>,
+    pub netns: Option<Netns>,
     /// Which interfaces. Without any, their roles decide.
-    pub(crate) patterns: Vec<Pattern>,
+    pub patterns: Vec<Pattern>,
     /// Which directions.
-    pub(crate) direction: DirectionArg,
+    pub directions: Directions,
 }
 
 /// How an interface is to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub struct Wanted {
     /// Which directions.
-    pub(crate) directions: Directions,
+    pub directions: Directions,
     /// Whether packets that came in at another interface that is counted are duplicates when they leave.
-    pub(crate) deduplicate: bool,
+    pub deduplicate: bool,
 }
 
 impl Plan {
     /// Whether and how this interface is counted. Interfaces that the user names are counted as they see things
     /// themselves; otherwise each packet once.
-    pub(crate) fn wanted(&self, interface: &Interface) -> Option<Wanted> {
+    pub fn wanted(&self, interface: &Interface) -> Option<Wanted> {
         let is_default = self.patterns.is_empty();
         let candidates = if is_default {
             role::default_directions(interface.role)?
@@ -36,7 +36,7 @@ impl Plan {
         } else {
             return None;
         };
-        let has = |direction| candidates.contains(direction) && self.direction.contains(direction);
+        let has = |direction| candidates.contains(direction) && self.directions.contains(direction);
         let directions = match (has(Direction::Ingress), has(Direction::Egress)) {
             (true, true) => Directions::Both,
             (true, false) => Directions::Ingress,
@@ -48,24 +48,14 @@ impl Plan {
 
     /// Whether packets of this interface count elsewhere although it is not counted itself: those of bridges do, at
     /// their ports, where ingress is counted.
-    pub(crate) fn is_counted_elsewhere(&self, interface: &Interface) -> bool {
-        self.patterns.is_empty() && self.direction != DirectionArg::Egress && interface.role == Role::Bridge
+    pub fn is_counted_elsewhere(&self, interface: &Interface) -> bool {
+        self.patterns.is_empty() && self.directions != Directions::Egress && interface.role == Role::Bridge
     }
 
     /// The names that the user gave, if they are all names and no patterns.
-    pub(crate) fn exact_names(&self) -> Option<Vec<&str>> {
+    pub fn exact_names(&self) -> Option<Vec<&str>> {
         let names: Option<Vec<&str>> =
             self.patterns.iter().map(|pattern| pattern.is_exact().then(|| pattern.as_str())).collect();
         names.filter(|names| !names.is_empty())
-    }
-}
-
-impl DirectionArg {
-    fn contains(self, direction: Direction) -> bool {
-        match self {
-            Self::Both => true,
-            Self::Ingress => direction == Direction::Ingress,
-            Self::Egress => direction == Direction::Egress,
-        }
     }
 }

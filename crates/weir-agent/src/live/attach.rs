@@ -14,7 +14,6 @@ use std::{
     thread::JoinHandle,
 };
 
-use anyhow::{Context as _, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use weir_datapath::{
     flow::{AttachError, Attached, Device, FlowAttacher},
@@ -25,7 +24,8 @@ use weir_datapath::{
 };
 use weir_flow::{Direction, Point, Role};
 
-use super::{Message, Messages, Plan, Witness, plan::Wanted, spawn};
+use super::{LiveError, Message, Messages, Plan, Wanted, Witness, spawn};
+use crate::causes::with_causes;
 
 /// Orders that may wait: one to stop, one for each drain.
 const ORDERS: usize = 16;
@@ -52,7 +52,7 @@ struct Progress {
 }
 
 /// Programs that can be put on interfaces, in the network namespace of the calling thread.
-pub(crate) trait Programs: 'static {
+pub trait Programs: 'static {
     /// Puts them on an interface.
     fn attach(&mut self, device: &Device, wanted: Wanted) -> Result<Attached, AttachError>;
     /// Takes them off again.
@@ -107,15 +107,15 @@ impl Attaching {
     /// dropped.
     pub(super) fn start<P: Programs, R: Send + 'static>(
         plan: Plan,
-        load: impl FnOnce() -> Result<(P, R)> + Send + 'static,
+        load: impl FnOnce() -> Result<(P, R), LiveError> + Send + 'static,
         messages: Messages,
-        loaded: SyncSender<Result<R>>,
+        loaded: SyncSender<Result<R, LiveError>>,
         let_go: SyncSender<()>,
-    ) -> Result<(Self, JoinHandle<()>)> {
+    ) -> Result<(Self, JoinHandle<()>), LiveError> {
         let (orders, received) = sync_channel(ORDERS);
-        let (wake, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
-        wake.set_nonblocking(true).context("cannot set up a socket")?;
-        woken.set_nonblocking(true).context("cannot set up a socket")?;
+        let (wake, woken) = UnixStream::pair().map_err(LiveError::Wake)?;
+        wake.set_nonblocking(true).map_err(LiveError::Wake)?;
+        woken.set_nonblocking(true).map_err(LiveError::Wake)?;
         let progress = Arc::new(Progress::default());
         let inbox = Inbox { orders: received, woken };
         let shared = Arc::clone(&progress);
@@ -195,11 +195,11 @@ impl Inbox {
     }
 
     /// Waits until an order or an event of an interface comes.
-    fn wait(&self, watcher: &Watcher) -> Result<()> {
+    fn wait(&self, watcher: &Watcher) -> Result<(), LiveError> {
         let mut waiting = [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(watcher, PollFlags::IN)];
         match poll(&mut waiting, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("cannot wait for events"),
+            Err(error) => return Err(LiveError::Wait(error.into())),
         }
         // Emptied before orders are looked at, so that none is missed.
         let mut bytes = [0; 64];
@@ -233,7 +233,7 @@ struct Thread<P> {
 }
 
 impl<P: Programs> Thread<P> {
-    fn new(plan: Plan, programs: P, messages: Messages, progress: Arc<Progress>) -> Result<Self> {
+    fn new(plan: Plan, programs: P, messages: Messages, progress: Arc<Progress>) -> Result<Self, LiveError> {
         let netns = match &plan.netns {
             Some(netns) => netns.clone(),
             None => Netns::current()?,
@@ -251,7 +251,7 @@ impl<P: Programs> Thread<P> {
         })
     }
 
-    fn run(&mut self, inbox: &Inbox) -> Result<()> {
+    fn run(&mut self, inbox: &Inbox) -> Result<(), LiveError> {
         let mut present: Vec<Interface> = self.watcher.interfaces().cloned().collect();
         present.sort_by_key(|interface| interface.role != Role::Uplink);
         self.pending.extend(present);
@@ -288,12 +288,12 @@ impl<P: Programs> Thread<P> {
     }
 
     /// That nothing at all could be attached is a failure; that there is nothing to attach is not.
-    fn end_of_start(&mut self) -> Result<()> {
+    fn end_of_start(&mut self) -> Result<(), LiveError> {
         if !self.held.is_empty() {
             return Ok(());
         }
         if let Some(reason) = self.refused.values().next() {
-            return Err(anyhow!("{reason}"));
+            return Err(LiveError::NothingAttached(reason.clone()));
         }
         self.messages
             .note("there is nothing to watch yet: no container edge, uplink, tunnel or loopback".to_owned());
@@ -327,7 +327,7 @@ impl<P: Programs> Thread<P> {
             // Its end is the next event.
             Err(AttachError::Gone(_)) => {}
             Err(error) => {
-                let text = format!("{:#}", anyhow::Error::from(error));
+                let text = with_causes(&error);
                 if self.refused.insert(interface.index, text.clone()).as_ref() != Some(&text) {
                     self.messages.note(text);
                 }

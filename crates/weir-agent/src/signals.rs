@@ -19,11 +19,11 @@ const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
 
 /// Whether the user asked for the end.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Starts listening.
-    pub(crate) fn on_signals() -> io::Result<Self> {
+    pub fn on_signals() -> io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in SIGNALS {
             // In this order: the second signal finds the flag set and leaves; what is attached goes with the process.
@@ -34,14 +34,14 @@ impl Stop {
     }
 
     /// Whether a signal came.
-    pub(crate) fn is_asked(&self) -> bool {
+    pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// What waits, on a thread of its own, for the first signal; it says whether one came. The second signal ends the
 /// program at once.
-pub(crate) fn wait_for_stop() -> io::Result<impl FnMut() -> bool> {
+pub fn wait_for_stop() -> io::Result<impl FnMut() -> bool> {
     // Registers the second signal first.
     Stop::on_signals()?;
     let mut signals = Signals::new(SIGNALS)?;
