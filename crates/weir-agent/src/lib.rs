@@ -1,10 +1,16 @@
 //! The daemon: configuration, pipeline, enrichment, store, sinks and API.
 //!
 //! [`live`] is what `weir watch` and the agent share: threads between the kernel and whoever wants records. It knows
-//! no async runtime; only the server, the sinks and the Kubernetes watchers do.
+//! no async runtime; only the server, and what asks other machines, does.
 
 #![forbid(unsafe_code)]
 
 pub mod causes;
+pub mod config;
+pub mod journal;
+pub mod ledger;
 pub mod live;
+pub mod server;
 pub mod signals;
+pub mod sinks;
+pub mod units;

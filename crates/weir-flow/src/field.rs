@@ -223,7 +223,7 @@ pub fn nearest_name(wanted: &str) -> Option<&'static str> {
 }
 
 /// The candidate that is most like `wanted`, and how many letters differ.
-pub(crate) fn nearest<'c>(
+pub fn nearest<'c>(
     wanted: &str,
     candidates: impl Iterator<Item = &'c str>,
 ) -> Option<(&'c str, usize)> {

@@ -16,7 +16,7 @@ use weir_flow::field::Field;
 
 use self::values::{FieldName, parse_interval, parse_netns, parse_pattern};
 pub(crate) use self::values::{FilterWords, NetnsName};
-use crate::units::{parse_duration, parse_size};
+use weir_agent::units::{parse_duration, parse_size};
 
 /// Something that the user has to put right on the command line.
 #[derive(Debug, Error)]

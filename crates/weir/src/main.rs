@@ -10,12 +10,11 @@ mod cli;
 mod clock;
 mod commands;
 mod filter;
-mod ledger;
+
 mod packets;
 mod progress;
 mod show;
 mod terminal;
-mod units;
 
 use std::{
     io::{self, ErrorKind, Write as _},

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::units::Grouped;
+use weir_agent::units::Grouped;
 
 const REFRESH: Duration = Duration::from_millis(200);
 

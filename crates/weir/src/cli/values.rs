@@ -10,7 +10,7 @@ use clap::{
 use weir_agent::live::{NoName, Pattern};
 use weir_flow::field::{self, FIELDS, Field, Subject};
 
-use crate::units::parse_duration;
+use weir_agent::units::parse_duration;
 
 /// The words of a filter as they were given.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use weir_agent::signals::Stop;
+use weir_agent::{ledger, signals::Stop};
 use weir_flow::{
     Count, Direction, Emit, FlowTable, Ledger, Monotonic, Observation, Point, PointId, Record, Role,
     SocketOwner, TableConfig, Tick, Traffic, Wall, filter::Filter,
@@ -23,7 +23,7 @@ use weir_packet::{Headers, Parsed};
 use crate::{
     capture::{Capture, CaptureError, CaptureInterface, Frame, LinkType},
     cli::ReplayArgs,
-    clock, filter, ledger,
+    clock, filter,
     progress::Progress,
     show::{Printer, Room},
     terminal,

@@ -12,7 +12,11 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use weir_agent::live::{Live, Message, Pattern, Plan, Schedule, Witness};
+use weir_agent::{
+    ledger,
+    live::{Live, Message, Pattern, Plan, Schedule, Witness},
+    units::Grouped,
+};
 use weir_datapath::{
     features,
     flow::{FlowOptions, Hook},
@@ -23,10 +27,9 @@ use weir_flow::{Count, Ledger, Record, Tick, filter::Filter};
 
 use crate::{
     cli::{FlowFormat, HookArg, UsageError, WatchArgs},
-    clock, filter, ledger,
+    clock, filter,
     show::{Printer, Room, TimeOf},
     terminal,
-    units::Grouped,
 };
 
 /// Most rows of a table where the user asks for no number; the others are summed up.

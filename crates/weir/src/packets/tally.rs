@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 use weir_datapath::packets::{Packet, PacketLedger};
 use weir_flow::{Count, Point, PointId};
 
-use crate::units::Grouped;
+use weir_agent::units::Grouped;
 
 /// What was done with the packets that the kernel handed over.
 #[derive(Default)]

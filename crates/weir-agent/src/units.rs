@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 /// Reads a duration such as `500ms`, `1.5s`, `2m` or `1h`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) =
         split(text).ok_or_else(|| "a duration is a number and a unit, such as 1s".to_owned())?;
     let seconds = match unit {
@@ -22,7 +22,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads a size such as `64MiB`, `512KiB`, `1GB` or `65536`, in bytes.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range before")]
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) =
         split(text).ok_or_else(|| "a size is a number and a unit, such as 64MiB".to_owned())?;
     let factor = match unit {
@@ -47,7 +47,7 @@ fn split(text: &str) -> Option<(f64, &str)> {
 }
 
 /// Shows a number with its thousands apart: `1,234,567`.
-pub(crate) struct Grouped(pub(crate) u64);
+pub struct Grouped(pub u64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use weir_flow::{Count, Ledger};
 use crate::units::Grouped;
 
 /// One line: `accounted 100.00 %: 1,234 packets, 567,890 bytes seen; 1,200 packets in flows, 34 non-ip`.
-pub(crate) fn summary(ledger: &Ledger) -> String {
+pub fn summary(ledger: &Ledger) -> String {
     let mut text = format!(
         "accounted {}: {} packets, {} bytes seen; {} packets, {} bytes in flows",
         accounted(ledger),
@@ -25,7 +25,7 @@ pub(crate) fn summary(ledger: &Ledger) -> String {
 }
 
 /// What is in no flow, by name; only what there is.
-pub(crate) fn left_out(ledger: &Ledger) -> impl Iterator<Item = (&'static str, Count)> {
+pub fn left_out(ledger: &Ledger) -> impl Iterator<Item = (&'static str, Count)> {
     [
         ("filtered", ledger.filtered),
         ("duplicate", ledger.duplicate),
@@ -38,7 +38,7 @@ pub(crate) fn left_out(ledger: &Ledger) -> impl Iterator<Item = (&'static str, C
 }
 
 /// The part of the packets that has a name. `100.00 %` is said only when not a single packet or byte is missing.
-pub(crate) fn accounted(ledger: &Ledger) -> String {
+pub fn accounted(ledger: &Ledger) -> String {
     let (accounted, seen) = (ledger.accounted(), ledger.seen);
     if accounted == seen {
         return "100.00 %".to_owned();
