@@ -116,7 +116,7 @@ struct TestAttributes {
 }
 
 /// Runs a program `repeat` times on `frame` and returns the mean time of a run, the kernel's own part included.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Duration> {
     let mut attributes = TestAttributes {
         program_fd: program.as_raw_fd().cast_unsigned(),
         data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
