@@ -23,7 +23,7 @@ use weir_datapath::{
     packets::PacketAttacher,
     witness::{self, Class, Counted},
 };
-use weir_flow::{Direction, Point, Role};
+use weir_flow::{Count, Direction, Point, Role};
 
 use super::{Message, Messages, Plan, Witness, plan::Wanted, spawn};
 
@@ -430,7 +430,12 @@ impl<P: Programs> Thread<P> {
         let counted = Counted::between(start, end);
         for point in held.points {
             let class = held.classes[usize::from(point.direction == Direction::Egress)];
-            self.messages.send(Message::Witness(Witness { point, class, counted }));
+            let before = match point.direction {
+                Direction::Ingress => start.0.rx,
+                Direction::Egress => start.0.tx,
+            };
+            let before = Count { packets: before.packets, bytes: before.bytes };
+            self.messages.send(Message::Witness(Witness { point, class, counted, before }));
         }
     }
 
