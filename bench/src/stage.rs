@@ -16,6 +16,7 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
+use weir_datapath::selfcheck;
 
 use crate::{frame::Family, sequence::STEPS};
 
@@ -24,7 +25,6 @@ static PATCH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench_pa
 /// Numbers in one element of the sequence, `CHUNK` of the `patch` program.
 const CHUNK: usize = 4096;
 
-const TEST_RUN: libc::c_long = 10;
 const MAP_UPDATE: libc::c_long = 2;
 
 /// A packet with a changing flow number, and a program to be run on it.
@@ -103,7 +103,7 @@ impl Stage {
         self.position.set(0, 0, 0)?;
         // The time of this thread, not the wall: whatever else runs on this CPU does not count.
         let before = thread_time()?;
-        test_run(self.patch.as_fd(), &self.frame, repeat).context("the test run failed")?;
+        selfcheck::test_run(self.patch.as_fd(), &self.frame, repeat).context("the test run failed")?;
         let after = thread_time()?;
         Ok((after - before) / f64::from(repeat))
     }
@@ -113,31 +113,6 @@ fn thread_time() -> anyhow::Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     #[expect(clippy::cast_precision_loss, reason = "some seconds in nanoseconds")]
     Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
-}
-
-/// The beginning of the `test` member of `union bpf_attr`.
-#[repr(C)]
-#[derive(Default)]
-struct TestAttributes {
-    program_fd: u32,
-    return_value: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<()> {
-    let attributes = TestAttributes {
-        program_fd: program.as_raw_fd().cast_unsigned(),
-        data_size_in: u32::try_from(frame.len()).expect("our packets are short"),
-        data_in: frame.as_ptr() as u64,
-        repeat,
-        ..TestAttributes::default()
-    };
-    bpf(TEST_RUN, attributes)
 }
 
 /// The `elem` member of `union bpf_attr`.
@@ -159,11 +134,9 @@ fn update_program(array: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
         value: &raw const value as u64,
         flags: 0,
     };
-    bpf(MAP_UPDATE, attributes)
-}
-
-fn bpf<T>(command: libc::c_long, mut attributes: T) -> io::Result<()> {
-    // SAFETY: pointers in the attributes are to memory that the callers keep for the time of the call.
-    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<T>()) };
+    // SAFETY: the key and the value outlive the call.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, MAP_UPDATE, &raw const attributes, size_of::<ElementAttributes>())
+    };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

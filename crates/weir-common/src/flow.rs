@@ -18,11 +18,17 @@ pub const VALUE_WORDS: usize = 8;
 /// Bit of key word 4 that is set for egress. The other bits of words 0 to 4 are a `weir_packet::Tuple`.
 pub const EGRESS_BIT: u64 = 1 << 63;
 
+/// Where in key word 5 the row of the ledger begins.
+pub const ROW_SHIFT: u32 = 32;
+
+/// Where in key word 5 the CPU begins.
+pub const CPU_SHIFT: u32 = 48;
+
 /// Key of a flow at one observation point, on one CPU.
 ///
 /// Words 0 and 1 are the source address, 2 and 3 the destination, 4 ports, protocol, family, VLAN and direction
-/// (`weir_packet::Tuple`, plus [`EGRESS_BIT`]), 5 the interface index (low 32 bits), the network namespace tag
-/// (16 bits) and the CPU (16 bits). Word 5 is never zero in a used entry, because no interface has index 0.
+/// (`weir_packet::Tuple`, plus [`EGRESS_BIT`]), 5 the interface index (low 32 bits), the row of the ledger ([`ROW_SHIFT`],
+/// that of [`PointEntry::row`], 16 bits) and the CPU ([`CPU_SHIFT`], 16 bits). Word 5 is never zero in a used entry, because no interface has index 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FlowKey {
@@ -79,8 +85,6 @@ impl FlowValue {
 pub const VERDICT_KEEP: u8 = 0;
 /// The flow did not pass the filter: its packets are counted as filtered.
 pub const VERDICT_FILTERED: u8 = 1;
-/// The flow is counted at another observation point of this node: its packets are counted as duplicate.
-pub const VERDICT_DUPLICATE: u8 = 2;
 
 /// One of the per-CPU slots in front of the hash map. Empty where word 5 of the key is zero.
 #[repr(C)]

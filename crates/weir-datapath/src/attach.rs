@@ -3,7 +3,7 @@
 //! Nothing of anybody else's is touched: TCX links stand beside other links, clsact filters get a handle of this
 //! instance, and a clsact qdisc is removed only if this instance added it and nothing else is attached to it.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -33,6 +33,16 @@ pub struct Device {
     pub link: Link,
     /// What it is for.
     pub role: Role,
+}
+
+impl Device {
+    /// Fails if the name is no longer that of this interface, in the network namespace of the calling thread.
+    fn check_name(&self) -> Result<(), AttachError> {
+        match nix::net::if_::if_nametoindex(&*self.name) {
+            Ok(index) if index == self.index => Ok(()),
+            _ => Err(AttachError::Gone(Arc::clone(&self.name))),
+        }
+    }
 }
 
 /// Which directions of an interface are of interest.
@@ -164,28 +174,46 @@ impl AttachError {
     }
 }
 
-/// The kernel's table of interfaces, the map `POINTS` of an object.
-pub(crate) struct PointTable(Array<MapData, [u32; 2]>);
+/// The kernel's table of interfaces, the map `POINTS` of an object, which is indexed by the low 16 bits of their index.
+pub(crate) struct PointTable {
+    map: Array<MapData, [u32; 2]>,
+    /// Whose entries are there, by these bits.
+    listed: HashMap<u32, u32>,
+}
 
 impl PointTable {
     /// Takes over the map.
     pub(crate) fn new(map: Map) -> Result<Self, MapError> {
-        map.try_into().map(Self)
+        Ok(Self { map: map.try_into()?, listed: HashMap::new() })
+    }
+
+    /// The interface whose entry is where that of `index` belongs.
+    pub(crate) fn holder(&self, index: u32) -> Option<u32> {
+        self.listed.get(&low_bits(index)).copied()
     }
 
     /// Tells the programs about an interface.
-    pub(crate) fn list(&mut self, device: &Device, entry: PointEntry) -> Result<(), AttachError> {
-        self.0
-            .set(device.index & 0xffff, words(entry), 0)
-            .map_err(|source| AttachError::List { name: Arc::clone(&device.name), source })
+    pub(crate) fn list(&mut self, name: &Arc<str>, entry: PointEntry) -> Result<(), AttachError> {
+        self.map
+            .set(low_bits(entry.ifindex), words(entry), 0)
+            .map_err(|source| AttachError::List { name: Arc::clone(name), source })?;
+        self.listed.insert(low_bits(entry.ifindex), entry.ifindex);
+        Ok(())
     }
 
-    /// Erases an interface that is gone.
+    /// Erases an interface that is gone, unless another one has taken its place.
     pub(crate) fn erase(&mut self, index: u32) {
-        // The entry is only a hint for packets of an interface that no longer has a program, so a failure here costs
-        // nothing but a stale entry that the next interface of that index overwrites.
-        drop(self.0.set(index & 0xffff, words(PointEntry::default()), 0));
+        if self.holder(index) == Some(index) {
+            self.listed.remove(&low_bits(index));
+            // The entry is only a hint for packets of an interface that no longer has a program, so a failure here
+            // costs nothing but a stale entry that the next interface of that index overwrites.
+            drop(self.map.set(low_bits(index), words(PointEntry::default()), 0));
+        }
     }
+}
+
+fn low_bits(index: u32) -> u32 {
+    index & 0xffff
 }
 
 /// An entry, as the words that aya writes.
@@ -247,7 +275,22 @@ impl TcAttacher {
     }
 
     /// Attaches the programs for these directions. Takes a grace period or two (10 to 50 ms).
+    ///
+    /// The kernel is asked by name, and names move: if this one is another interface's before or after, nothing stays
+    /// attached and the answer is [`AttachError::Gone`].
     pub(crate) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        device: &Device,
+        directions: Directions,
+    ) -> Result<(Hold, Mechanism), AttachError> {
+        device.check_name()?;
+        let attached = self.attach_by_name(ebpf, device, directions)?;
+        device.check_name()?;
+        Ok(attached)
+    }
+
+    fn attach_by_name(
         &mut self,
         ebpf: &mut Ebpf,
         device: &Device,

@@ -43,19 +43,18 @@ impl<const K: usize, const V: usize> BatchReader<K, V> {
         Self { keys: vec![[0; K]; entries.max(1)], values: vec![[0; V]; entries.max(1)] }
     }
 
-    /// Takes every entry out of the map and hands it to `sink`. Returns how many there were.
+    /// Takes every entry out of the map and hands it to `sink`.
     ///
     /// The map must not be written meanwhile, or entries may be missed.
     pub(crate) fn drain(
         &mut self,
         map: BorrowedFd<'_>,
         mut sink: impl FnMut(&[u64; K], &[u64; V]),
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
         // The kernel writes a position of 4 bytes for hash maps; room for a key is what the interface promises.
         let mut position = [0u64; K];
         let mut next_position = [0u64; K];
         let mut started = false;
-        let mut total = 0;
         loop {
             let mut attributes = BatchAttributes {
                 in_batch: if started { position.as_ptr() as u64 } else { 0 },
@@ -93,9 +92,8 @@ impl<const K: usize, const V: usize> BatchReader<K, V> {
             for (key, value) in self.keys.iter().zip(&self.values).take(count) {
                 sink(key, value);
             }
-            total += count;
             if error.is_some() {
-                return Ok(total);
+                return Ok(());
             }
             position = next_position;
             started = true;
@@ -118,7 +116,7 @@ struct TestAttributes {
 }
 
 /// Runs a program `repeat` times on `frame` and returns the mean time of a run, the kernel's own part included.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<Duration> {
     let mut attributes = TestAttributes {
         program_fd: program.as_raw_fd().cast_unsigned(),
         data_size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),

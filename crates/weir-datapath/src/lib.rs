@@ -7,6 +7,7 @@ pub mod attach;
 mod bpf;
 pub mod cleanup;
 mod conditions;
+mod cpus;
 pub mod features;
 pub mod flow;
 mod grace;

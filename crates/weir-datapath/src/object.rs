@@ -55,6 +55,9 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
+    /// The numbers of CPUs cannot be read.
+    #[error("cannot find out how many CPUs there may be")]
+    Cpus(#[source] io::Error),
     /// The kernel's clock cannot be read.
     #[error(transparent)]
     Clock(#[from] ClockError),

@@ -9,8 +9,8 @@ use std::{collections::HashMap, io, time::Duration};
 use weir_flow::{Count, Direction, Ledger, Role, Tuple};
 use weir_packet::{Link, Parsed, parse_bytes};
 
+pub use crate::bpf::test_run;
 use crate::{
-    bpf,
     flow::{self, Device, Directions, DrainError, FlowOptions, FlowReader},
     netns::{Netns, NetnsError},
     object::LoadError,
@@ -128,13 +128,13 @@ fn crafted_packets() -> Result<(Vec<Check>, Duration), SelfcheckError> {
     for (number, (name, frame)) in (1u32..).zip(frames::all()) {
         for direction in Direction::ALL {
             let program = attacher.program(direction, Link::Ethernet).expect("TC programs are loaded");
-            bpf::test_run(program, &frame, number).map_err(SelfcheckError::Run)?;
+            test_run(program, &frame, number).map_err(SelfcheckError::Run)?;
         }
         let read = Read::from(&mut reader)?;
         checks.push(Check { name, outcome: compare_frame(&frame, u64::from(number), &read) });
     }
     if let Some(program) = attacher.program(Direction::Ingress, Link::Ethernet) {
-        cost = bpf::test_run(program, &frames::plain(), COST_RUNS).map_err(SelfcheckError::Run)?;
+        cost = test_run(program, &frames::plain(), COST_RUNS).map_err(SelfcheckError::Run)?;
     }
     Ok((checks, cost))
 }

@@ -51,10 +51,20 @@ impl Counting {
 
     /// Attaches to one more interface, in both directions.
     pub fn attach(&mut self, name: &str, index: u32, link: Link) -> Vec<PointId> {
+        self.attach_with(name, index, link, false)
+    }
+
+    /// The same, but packets that were counted where they came in are duplicates when they leave here.
+    pub fn attach_deduplicating(&mut self, end: &VethEnd) -> [PointId; 2] {
+        let points = self.attach_with(&end.name, end.index, Link::Ethernet, true);
+        points.try_into().expect("both directions were attached")
+    }
+
+    fn attach_with(&mut self, name: &str, index: u32, link: Link, deduplicate: bool) -> Vec<PointId> {
         let device = Device { index, name: name.into(), link, role: Role::Other };
         let Self { namespace, attacher, .. } = self;
         let attached = namespace
-            .run(|| attacher.attach(&device, Directions::Both, false))
+            .run(|| attacher.attach(&device, Directions::Both, deduplicate))
             .unwrap_or_else(|error| panic!("{name}: {error}: {:?}", std::error::Error::source(&error)));
         attached.points.iter().map(|point| point.id).collect()
     }

@@ -236,12 +236,13 @@ fn another_namespace_is_watched_by_the_number_of_a_process_in_it() {
     let stage = stage();
     let open = || UdpFlow::open(&stage.wire.left, &stage.wire.right, false);
     let (knock, flow) = (open(), open());
-    let mut inside = stage.left.command("sleep").arg("1000").spawn().expect("sleep starts");
+    // It ends with its input, so with this test, however that ends.
+    let mut inside = stage.left.command("cat").stdin(Stdio::piped()).spawn().expect("cat starts");
     let mut weir = Weir::start(Command::new(binary()), &["--netns", &inside.id().to_string()]);
     weir.ready(&knock);
     talk(&flow, 10, 0);
     let (records, _) = weir.interrupt();
-    inside.kill().expect("it is ours");
+    drop(inside.stdin.take());
     inside.wait().expect("it is ours");
     assert_eq!(total(&records, &flow)[0], 10);
     let netns = records.iter().map(|record| record["network.netns"].as_str());

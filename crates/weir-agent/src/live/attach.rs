@@ -3,7 +3,7 @@
 //! Uplinks come first. What cannot be attached is told once and left out; that everything failed ends the program.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     sync::{
@@ -22,7 +22,7 @@ use weir_datapath::{
     packets::PacketAttacher,
     witness::{self, Class, Counted},
 };
-use weir_flow::{Direction, Point, Role};
+use weir_flow::{Count, Direction, Point, Role};
 
 use super::{LiveError, Message, Messages, Plan, Wanted, Witness, spawn};
 use crate::causes::with_causes;
@@ -59,8 +59,12 @@ pub trait Programs: 'static {
     fn detach(&mut self, index: u32);
     /// Takes them off everywhere.
     fn detach_all(&mut self);
-    /// Tells them of an interface whose packets count elsewhere.
-    fn mark_counted(&mut self, _device: &Device) {}
+    /// Tells them of an interface whose packets count elsewhere; false if they cannot know.
+    fn mark_counted(&mut self, _device: &Device) -> bool {
+        false
+    }
+    /// Takes that back.
+    fn unmark_counted(&mut self, _index: u32) {}
     /// Forgets interfaces that are gone and read to the end.
     fn forget(&mut self, _freed: &[u32]) {}
 }
@@ -78,9 +82,13 @@ impl Programs for FlowAttacher {
         Self::detach_all(self);
     }
 
-    fn mark_counted(&mut self, device: &Device) {
-        // Without this, packets that a bridge forwards count once more when they leave.
-        Self::mark_counted(self, device).ok();
+    fn mark_counted(&mut self, device: &Device) -> bool {
+        // Without this, packets that a bridge forwards count once more when they leave, which is no loss.
+        Self::mark_counted(self, device).is_ok()
+    }
+
+    fn unmark_counted(&mut self, index: u32) {
+        Self::unmark_counted(self, index);
     }
 
     fn forget(&mut self, freed: &[u32]) {
@@ -230,6 +238,8 @@ struct Thread<P> {
     /// What could not be attached, by index, with what was told about it.
     refused: HashMap<u32, String>,
     pending: VecDeque<Interface>,
+    /// Bridges whose packets count at their ports.
+    bridges: HashSet<u32>,
 }
 
 impl<P: Programs> Thread<P> {
@@ -248,6 +258,7 @@ impl<P: Programs> Thread<P> {
             held: HashMap::new(),
             refused: HashMap::new(),
             pending: VecDeque::new(),
+            bridges: HashSet::new(),
         })
     }
 
@@ -271,6 +282,7 @@ impl<P: Programs> Thread<P> {
                 self.consider(&interface, is_start);
                 continue;
             }
+            self.mark_bridges();
             if is_start {
                 is_start = false;
                 self.end_of_start()?;
@@ -302,9 +314,6 @@ impl<P: Programs> Thread<P> {
 
     /// Makes what is held of an interface what is wanted of it.
     fn consider(&mut self, interface: &Interface, is_start: bool) {
-        if self.plan.is_counted_elsewhere(interface) {
-            self.programs.mark_counted(&device(interface));
-        }
         let wanted = self.plan.wanted(interface);
         let was_held = self.held.contains_key(&interface.index);
         if let Some(held) = self.held.get(&interface.index) {
@@ -331,6 +340,32 @@ impl<P: Programs> Thread<P> {
                 if self.refused.insert(interface.index, text.clone()).as_ref() != Some(&text) {
                     self.messages.note(text);
                 }
+            }
+        }
+    }
+
+    /// Marks the bridges all of whose ports are counted where packets come in: what such a bridge hands on has been
+    /// counted.
+    fn mark_bridges(&mut self) {
+        let counts_ingress = |port: &Interface| {
+            self.held.get(&port.index).is_some_and(|held| held.wanted.directions.contains(Direction::Ingress))
+        };
+        let is_counted = |bridge: &&Interface| {
+            let mut ports =
+                self.watcher.interfaces().filter(|port| port.master == Some(bridge.index)).peekable();
+            self.plan.may_count_at_ports(bridge) && ports.peek().is_some() && ports.all(counts_ingress)
+        };
+        let counted: Vec<Device> = self.watcher.interfaces().filter(is_counted).map(device).collect();
+        self.bridges.retain(|index| {
+            let stays = counted.iter().any(|bridge| bridge.index == *index);
+            if !stays {
+                self.programs.unmark_counted(*index);
+            }
+            stays
+        });
+        for bridge in counted {
+            if !self.bridges.contains(&bridge.index) && self.programs.mark_counted(&bridge) {
+                self.bridges.insert(bridge.index);
             }
         }
     }
@@ -395,7 +430,12 @@ impl<P: Programs> Thread<P> {
         let counted = Counted::between(start, end);
         for point in held.points {
             let class = held.classes[usize::from(point.direction == Direction::Egress)];
-            self.messages.send(Message::Witness(Witness { point, class, counted }));
+            let before = match point.direction {
+                Direction::Ingress => start.0.rx,
+                Direction::Egress => start.0.tx,
+            };
+            let before = Count { packets: before.packets, bytes: before.bytes };
+            self.messages.send(Message::Witness(Witness { point, class, counted, before }));
         }
     }
 

@@ -6,7 +6,7 @@ use weir_datapath::{
     flow::Drained,
     witness::{self, Class, Counted},
 };
-use weir_flow::{Direction, Ledger, Point, PointId};
+use weir_flow::{Count, Direction, Ledger, Point, PointId};
 
 /// Ledgers since the start.
 #[derive(Default)]
@@ -42,6 +42,8 @@ pub struct Witness {
     pub class: Class,
     /// The numbers.
     pub counted: Counted,
+    /// What it had counted before.
+    pub before: Count,
 }
 
 /// How many witnesses agree.

@@ -46,10 +46,9 @@ impl Plan {
         Some(Wanted { directions, deduplicate: is_default })
     }
 
-    /// Whether packets of this interface count elsewhere although it is not counted itself: those of bridges do, at
-    /// their ports, where ingress is counted.
-    pub fn is_counted_elsewhere(&self, interface: &Interface) -> bool {
-        self.patterns.is_empty() && self.directions != Directions::Egress && interface.role == Role::Bridge
+    /// Whether packets of this interface, which is not counted itself, count at its ports where these are counted.
+    pub fn may_count_at_ports(&self, interface: &Interface) -> bool {
+        self.patterns.is_empty() && interface.role == Role::Bridge
     }
 
     /// The names that the user gave, if they are all names and no patterns.

@@ -35,7 +35,7 @@ pub(super) struct Reading {
     messages: Messages,
     attaching: Attaching,
     sockets: Sockets,
-    /// Flows at points that became known by the drain that read them.
+    /// Flows at points that become known by the drain that reads them.
     late: Vec<Observation>,
     failures: u32,
 }
@@ -104,7 +104,6 @@ impl Reading {
     /// Reads once. `None` if that failed, which is told; what was counted is then read the next time.
     fn drain(&mut self) -> Option<(Tick, bool)> {
         let Self { reader, shared, late, .. } = self;
-        *late = Vec::new();
         let mut state = None;
         let drained = reader.drain(|observation| {
             // Locked when the wait for the kernel is over.
@@ -133,8 +132,8 @@ impl Reading {
         for point in changes.new {
             state.table.set_point(point);
         }
-        for observation in &self.late {
-            state.table.observe(observation);
+        for observation in std::mem::take(&mut self.late) {
+            state.table.observe(&observation);
         }
         for id in changes.gone {
             state.table.remove_point(id);
@@ -146,7 +145,6 @@ impl Reading {
 
     fn failed(&mut self, error: &DrainError) {
         self.failures += 1;
-        // What was read before the failure is lost to the flows; the ledger will show it.
         self.messages.note(with_causes(error));
     }
 }

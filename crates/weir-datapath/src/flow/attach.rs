@@ -33,9 +33,16 @@ use crate::{
 };
 
 /// What keeps the programs attached to one interface. Dropping it detaches them.
-enum Holding {
+enum Programs {
     Tc { _hold: Hold },
     Socket { _socket: PacketSocket },
+}
+
+/// An interface that is counted.
+struct Holding {
+    name: Arc<str>,
+    entry: PointEntry,
+    _programs: Programs,
 }
 
 /// Attaches and detaches. Every call works in the network namespace of the calling thread, which must always be the
@@ -121,43 +128,59 @@ impl FlowAttacher {
         if deduplicate {
             flags |= POINT_DEDUPLICATE;
         }
-        if directions.contains(Direction::Ingress) {
-            flags |= POINT_COUNTED;
-        } else {
+        if !directions.contains(Direction::Ingress) {
             flags |= POINT_SKIP_INGRESS;
         }
         if !directions.contains(Direction::Egress) {
             flags |= POINT_SKIP_EGRESS;
         }
         let entry = PointEntry { ifindex: device.index, row, role: role_code(device.role), flags };
-        let held = self.table.list(device, entry).and_then(|()| self.hold(device, directions));
-        match held {
-            Ok((holding, mechanism)) => {
-                self.holdings.insert(device.index, holding);
-                Ok(Attached { points: points_of(&pair, directions), mechanism })
-            }
-            Err(error) => {
-                self.points.retire(device.index);
-                Err(error)
-            }
+        let held = self.table.list(&device.name, entry).and_then(|()| self.hold(device, directions));
+        let (programs, mechanism) = held.inspect_err(|_| self.points.retire(device.index))?;
+        let mut holding = Holding { name: Arc::clone(&device.name), entry, _programs: programs };
+        if directions.contains(Direction::Ingress) {
+            // Only now: what the programs have not counted yet is nobody's duplicate. If the kernel refuses, packets
+            // count twice, at points of different roles, rather than not at all.
+            holding.entry.flags |= POINT_COUNTED;
+            drop(self.table.list(&holding.name, holding.entry));
         }
+        self.holdings.insert(device.index, holding);
+        Ok(Attached { points: points_of(&pair, directions), mechanism })
     }
 
     /// Tells the programs about an interface that is not counted itself but whose packets are, such as a bridge whose
     /// ports are: what leaves another interface after coming in there is a duplicate.
     pub fn mark_counted(&mut self, device: &Device) -> Result<(), AttachError> {
+        if let Some(other) = self.table.holder(device.index).filter(|other| *other != device.index) {
+            let name = Arc::clone(&device.name);
+            return Err(AttachError::SameIndexBits { name, index: device.index, other });
+        }
+        if self.is_attached(device.index) {
+            return Err(AttachError::Twice(Arc::clone(&device.name)));
+        }
         let entry =
             PointEntry { ifindex: device.index, row: 0, role: role_code(device.role), flags: POINT_COUNTED };
-        self.table.list(device, entry)
+        self.table.list(&device.name, entry)
+    }
+
+    /// Takes that back.
+    pub fn unmark_counted(&mut self, index: u32) {
+        if !self.is_attached(index) {
+            self.table.erase(index);
+        }
     }
 
     /// Stops counting an interface; false if it was not counted. What it saw last is part of the next two drains.
     ///
     /// An interface that is gone needs this too: it frees its row.
     pub fn detach(&mut self, index: u32) -> bool {
-        if self.holdings.remove(&index).is_none() {
-            return false;
+        let Some(holding) = self.holdings.remove(&index) else { return false };
+        if holding.entry.flags & POINT_COUNTED != 0 {
+            // First, so that nothing is taken for a duplicate of what is no longer counted.
+            let entry = PointEntry { flags: holding.entry.flags & !POINT_COUNTED, ..holding.entry };
+            drop(self.table.list(&holding.name, entry));
         }
+        drop(holding);
         self.points.retire(index);
         true
     }
@@ -174,21 +197,28 @@ impl FlowAttacher {
     /// is left to read.
     pub fn forget_drained(&mut self, freed: &[u32]) {
         for index in freed {
-            self.table.erase(*index);
-        }
-    }
-
-    fn hold(&mut self, device: &Device, directions: Directions) -> Result<(Holding, Mechanism), AttachError> {
-        match self.hook {
-            Hook::Socket => self.hold_socket(device),
-            Hook::Tc => {
-                let (hold, mechanism) = self.tc.attach(&mut self.ebpf, device, directions)?;
-                Ok((Holding::Tc { _hold: hold }, mechanism))
+            // It may have come back meanwhile.
+            if !self.is_attached(*index) {
+                self.table.erase(*index);
             }
         }
     }
 
-    fn hold_socket(&mut self, device: &Device) -> Result<(Holding, Mechanism), AttachError> {
+    fn hold(
+        &mut self,
+        device: &Device,
+        directions: Directions,
+    ) -> Result<(Programs, Mechanism), AttachError> {
+        match self.hook {
+            Hook::Socket => self.hold_socket(device),
+            Hook::Tc => {
+                let (hold, mechanism) = self.tc.attach(&mut self.ebpf, device, directions)?;
+                Ok((Programs::Tc { _hold: hold }, mechanism))
+            }
+        }
+    }
+
+    fn hold_socket(&mut self, device: &Device) -> Result<(Programs, Mechanism), AttachError> {
         let name = match device.link {
             Link::Ethernet => "weir_jump_l2",
             Link::Ip => "weir_jump_l3",
@@ -203,7 +233,7 @@ impl FlowAttacher {
         if self.promiscuous {
             socket.promiscuous().map_err(failed)?;
         }
-        Ok((Holding::Socket { _socket: socket }, Mechanism::Socket))
+        Ok((Programs::Socket { _socket: socket }, Mechanism::Socket))
     }
 }
 

@@ -11,10 +11,10 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use weir_common::flow::{
-    EGRESS_BIT, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, Slot, VALUE_WORDS, VERDICT_KEEP,
+    EGRESS_BIT, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, ROW_SHIFT, Slot, VALUE_WORDS, VERDICT_KEEP,
 };
 use weir_flow::{
-    Count, Direction, Ledger, Monotonic, Observation, Point, SocketOwner, Tick, Traffic, Tuple,
+    Count, Direction, Ledger, Monotonic, Observation, Point, PointId, SocketOwner, Tick, Traffic, Tuple,
     filter::Pushdown,
 };
 
@@ -125,6 +125,18 @@ pub struct FlowReader {
     live: u32,
     /// Since when the overflow map is nearly empty.
     idle_since: Option<Monotonic>,
+    /// A generation whose overflow map could not be read to the end.
+    unfinished: Option<Reading>,
+}
+
+/// A generation that is being read.
+struct Reading {
+    generation: u32,
+    tick: Tick,
+    ledgers: Ledgers,
+    slots_used: usize,
+    overflow_used: usize,
+    waited: Duration,
 }
 
 impl FlowReader {
@@ -169,6 +181,7 @@ impl FlowReader {
             sizes,
             live: 0,
             idle_since: None,
+            unfinished: None,
         })
     }
 
@@ -191,33 +204,45 @@ impl FlowReader {
     /// Reads everything that was counted since the last drain and hands each flow to `sink`.
     ///
     /// A flow that several CPUs saw comes once for each. Takes 10 to 30 ms, nearly all of it waiting.
+    ///
+    /// After an error nothing is lost: what `sink` got stays part of the drain, and the next call goes on with the rest.
     pub fn drain(&mut self, mut sink: impl FnMut(&Observation)) -> Result<Drained, DrainError> {
         let start = now::monotonic();
-        let old = self.live;
+        let mut reading = match self.unfinished.take() {
+            Some(reading) => reading,
+            None => self.begin(&mut sink)?,
+        };
+        if let Err(error) = self.drain_overflow(&mut reading, &mut sink) {
+            self.unfinished = Some(reading);
+            return Err(error);
+        }
+        let Reading { generation, tick, ledgers, slots_used, overflow_used, waited } = reading;
+        let mut table = TableState {
+            slots_used,
+            slots: (self.sizes.cpus * self.sizes.slots) as usize,
+            overflow_used,
+            overflow: self.capacity[generation as usize],
+            waited,
+            ..TableState::default()
+        };
+        self.resize(generation, ledgers.overflowed(), overflow_used, tick.monotonic, &mut table);
+        table.took = now::monotonic() - start;
+        let Ledgers { listed, unlisted, .. } = ledgers;
+        Ok(Drained { tick, ledgers: listed, unlisted, table })
+    }
+
+    /// Ends the live generation and reads everything of it but its overflow map.
+    fn begin(&mut self, sink: &mut impl FnMut(&Observation)) -> Result<Reading, DrainError> {
+        let generation = self.live;
         self.flip()?;
         let flipped = now::monotonic();
         self.wait()?;
         self.clock.refresh()?;
         let tick = now::tick();
+        let mut ledgers = Ledgers::read(&self.ledger, &self.sizes, generation, &self.points.view());
+        let slots_used = self.drain_slots(generation, &mut ledgers, sink);
         let waited = tick.monotonic - flipped;
-
-        let view = self.points.view();
-        let mut ledgers = Ledgers::read(&self.ledger, &self.sizes, old, &view);
-        let slots_used = self.drain_slots(old, &view, &mut ledgers, &mut sink);
-        let overflow_used = self.drain_overflow(old, &view, &mut ledgers, &mut sink)?;
-        let overflowed = ledgers.overflowed();
-        let mut table = TableState {
-            slots_used,
-            slots: (self.sizes.cpus * self.sizes.slots) as usize,
-            overflow_used,
-            overflow: self.capacity[old as usize],
-            waited,
-            ..TableState::default()
-        };
-        self.resize(old, overflowed, overflow_used, tick.monotonic, &mut table);
-        table.took = now::monotonic() - start;
-        let Ledgers { listed, unlisted, .. } = ledgers;
-        Ok(Drained { tick, ledgers: listed, unlisted, table })
+        Ok(Reading { generation, tick, ledgers, slots_used, overflow_used: 0, waited })
     }
 
     /// Makes the other generation live.
@@ -240,7 +265,6 @@ impl FlowReader {
     fn drain_slots(
         &self,
         generation: u32,
-        view: &View,
         ledgers: &mut Ledgers,
         sink: &mut impl FnMut(&Observation),
     ) -> usize {
@@ -254,7 +278,7 @@ impl FlowReader {
                 let slot = self.slots.read(index);
                 self.slots.set_word(index, OCCUPIED_WORD, 0);
                 used += 1;
-                observe(&self.clock, view, ledgers, &slot.key.words, &slot.value, sink);
+                observe(&self.clock, ledgers, &slot.key.words, &slot.value, sink);
             }
         }
         used
@@ -262,17 +286,16 @@ impl FlowReader {
 
     fn drain_overflow(
         &mut self,
-        generation: u32,
-        view: &View,
-        ledgers: &mut Ledgers,
+        reading: &mut Reading,
         sink: &mut impl FnMut(&Observation),
-    ) -> Result<usize, DrainError> {
+    ) -> Result<(), DrainError> {
         let Self { batch, inner, clock, .. } = self;
-        let map = inner[generation as usize].fd();
+        let map = inner[reading.generation as usize].fd();
         batch
             .drain(map.as_fd(), |key, words| {
                 let value: FlowValue = zerocopy::transmute!(*words);
-                observe(clock, view, ledgers, key, &value, sink);
+                reading.overflow_used += 1;
+                observe(clock, &mut reading.ledgers, key, &value, sink);
             })
             .map_err(DrainError::Overflow)
     }
@@ -321,7 +344,7 @@ impl FlowReader {
 
     /// Tells the registry that a drain is over, so that rows of interfaces that are gone come free.
     pub(super) fn freed(&self) -> Vec<u32> {
-        self.points.drained().into_iter().map(|freed| freed.ifindex).collect()
+        self.points.drained()
     }
 }
 
@@ -337,7 +360,6 @@ fn overflow_map(entries: u32) -> Result<MapData, MapError> {
 /// Turns one entry of the kernel into an observation.
 fn observe(
     clock: &Clock,
-    view: &View,
     ledgers: &mut Ledgers,
     key: &[u64; KEY_WORDS],
     value: &FlowValue,
@@ -348,13 +370,12 @@ fn observe(
     }
     let [a, b, c, d, details, place] = *key;
     let direction = if details & EGRESS_BIT == 0 { Direction::Ingress } else { Direction::Egress };
-    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are the interface index")]
-    let ifindex = place as u32;
-    let point = view.point(ifindex, direction);
-    ledgers.add_flow(ifindex, direction, value);
+    #[expect(clippy::cast_possible_truncation, reason = "a row has 16 bits")]
+    let row = (place >> ROW_SHIFT) as u16;
+    let point = ledgers.add_flow(row, direction, value);
     sink(&Observation {
         tuple: Tuple::from_words([a, b, c, d, details]),
-        point: point.id,
+        point,
         traffic: Traffic {
             bytes: value.bytes,
             packets: value.packets.into(),
@@ -378,8 +399,8 @@ fn observe(
 struct Ledgers {
     listed: Vec<(Arc<Point>, Ledger)>,
     unlisted: [(Arc<Point>, Ledger); 2],
-    /// Index of the ingress entry in `listed` by interface.
-    places: std::collections::HashMap<u32, usize>,
+    /// Index of the ingress entry in `listed` by row.
+    places: std::collections::HashMap<u16, usize>,
 }
 
 impl Ledgers {
@@ -396,7 +417,7 @@ impl Ledgers {
         let mut listed = Vec::with_capacity(view.rows.len() * 2);
         let mut places = std::collections::HashMap::with_capacity(view.rows.len());
         for (row, pair) in &view.rows {
-            places.insert(pair.ingress.ifindex, listed.len());
+            places.insert(*row, listed.len());
             listed.push((Arc::clone(&pair.ingress), take(u32::from(*row))));
             listed.push((Arc::clone(&pair.egress), take(u32::from(*row) + 1)));
         }
@@ -405,13 +426,15 @@ impl Ledgers {
         Self { listed, unlisted, places }
     }
 
-    fn add_flow(&mut self, ifindex: u32, direction: Direction, value: &FlowValue) {
+    /// Adds a flow to the ledger of its point, and says which that is.
+    fn add_flow(&mut self, row: u16, direction: Direction, value: &FlowValue) -> PointId {
         let offset = usize::from(direction == Direction::Egress);
-        let (_, ledger) = match self.places.get(&ifindex) {
+        let (point, ledger) = match self.places.get(&row) {
             Some(place) => &mut self.listed[place + offset],
             None => &mut self.unlisted[offset],
         };
         ledger.flows += Count { packets: value.packets.into(), bytes: value.bytes };
+        point.id
     }
 
     fn overflowed(&self) -> bool {

@@ -17,10 +17,14 @@ use super::{
 };
 use crate::{
     attach::{AttachBy, PointTable, TC_PROGRAMS},
+    cpus,
     instance::Instance,
     memlock,
     object::{self, LoadError, take},
 };
+
+/// Least slots of a CPU: two pairs, so that there is something to choose.
+const LEAST_SLOTS: u32 = 4;
 
 /// Where packets are seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,10 +81,9 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
         return Err(LoadError::NoObject);
     }
     memlock::lift();
-    let cpus = aya::util::nr_cpus().map_err(|(_, source)| LoadError::Share { name: "SLOTS", source })?;
-    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let cpus = cpus::highest_possible().map_err(LoadError::Cpus)? + 1;
     let mut sizes = Sizes::plan(options.memory_bytes, cpus, options.interfaces);
-    sizes.slots = options.slots.unwrap_or(sizes.slots);
+    sizes.slots = options.slots.unwrap_or(sizes.slots).max(LEAST_SLOTS);
     sizes.overflow = options.overflow.unwrap_or(sizes.overflow).min(sizes.most_overflow);
 
     let mut ebpf = load_object(&sizes, options.hook)?;

@@ -1,7 +1,8 @@
 //! Which interface has which row of the ledger, and which observation points it is.
 //!
 //! Shared between the thread that attaches and the thread that drains. A row is given out when an interface is
-//! attached and comes free two drains after it was detached, when no generation can hold anything of it any more.
+//! attached and comes free two drains after it was detached, when no generation can hold anything of it any more. An
+//! interface that comes back before that gets another row: flows carry the row, so nothing of before is taken for new.
 
 use std::{
     collections::HashMap,
@@ -29,16 +30,24 @@ impl Pair {
     }
 }
 
+#[derive(Clone)]
 struct Listed {
     pair: Pair,
     row: u16,
-    /// Drains until the row comes free; `None` while attached.
-    rest: Option<u8>,
+}
+
+/// The row of an interface that was detached.
+struct Resting {
+    listed: Listed,
+    ifindex: u32,
+    /// Drains until the row comes free.
+    drains: u8,
 }
 
 /// The state behind [`Points`].
 struct State {
     by_ifindex: HashMap<u32, Listed>,
+    resting: Vec<Resting>,
     free_rows: Vec<u16>,
     next_id: u32,
     unlisted: Pair,
@@ -59,12 +68,6 @@ pub(super) enum Refusal {
     Listed,
 }
 
-/// An interface whose row came free: its entry in the kernel's table can be erased.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Freed {
-    pub(super) ifindex: u32,
-}
-
 impl Points {
     /// A registry for a ledger with `rows` rows (two for each interface, the first two for "unlisted").
     pub(super) fn new(rows: u32, netns: Option<&Arc<str>>) -> Self {
@@ -82,7 +85,8 @@ impl Points {
         let unlisted = Pair { ingress: point(0, Direction::Ingress), egress: point(1, Direction::Egress) };
         let last = u16::try_from(rows.saturating_sub(2)).unwrap_or(u16::MAX - 1);
         let free_rows = (2..=last).step_by(2).rev().collect();
-        Self(Arc::new(Mutex::new(State { by_ifindex: HashMap::new(), free_rows, next_id: 2, unlisted })))
+        let (by_ifindex, resting) = (HashMap::new(), Vec::new());
+        Self(Arc::new(Mutex::new(State { by_ifindex, resting, free_rows, next_id: 2, unlisted })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,64 +103,55 @@ impl Points {
         netns: Option<&Arc<str>>,
     ) -> Result<(u16, Pair), Refusal> {
         let mut state = self.state();
-        if let Some(listed) = state.by_ifindex.get(&ifindex) {
-            if listed.rest.is_none() {
-                return Err(Refusal::Listed);
-            }
-            // It was detached a moment ago and comes back before its row has come to rest: same row, new points.
-            let row = listed.row;
-            let pair = state.new_pair(ifindex, name, role, netns);
-            state.by_ifindex.insert(ifindex, Listed { pair: pair.clone(), row, rest: None });
-            return Ok((row, pair));
+        if state.by_ifindex.contains_key(&ifindex) {
+            return Err(Refusal::Listed);
         }
         if let Some(other) = state.by_ifindex.keys().find(|other| *other & 0xffff == ifindex & 0xffff) {
             return Err(Refusal::SameIndexBits { other: *other });
         }
         let row = state.free_rows.pop().ok_or(Refusal::NoRow)?;
         let pair = state.new_pair(ifindex, name, role, netns);
-        state.by_ifindex.insert(ifindex, Listed { pair: pair.clone(), row, rest: None });
+        state.by_ifindex.insert(ifindex, Listed { pair: pair.clone(), row });
         Ok((row, pair))
     }
 
     /// Starts the rest of an interface that was detached.
     pub(super) fn retire(&self, ifindex: u32) {
-        if let Some(listed) = self.state().by_ifindex.get_mut(&ifindex) {
-            listed.rest = Some(DRAINS_TO_REST);
+        let mut state = self.state();
+        if let Some(listed) = state.by_ifindex.remove(&ifindex) {
+            state.resting.push(Resting { listed, ifindex, drains: DRAINS_TO_REST });
         }
     }
 
-    /// A view for one drain: points by interface and by row.
+    /// A view for one drain: all rows that may hold something.
     pub(super) fn view(&self) -> View {
         let state = self.state();
+        let resting = state.resting.iter().map(|resting| &resting.listed);
+        let rows = state.by_ifindex.values().chain(resting).cloned();
         View {
-            by_ifindex: state
-                .by_ifindex
-                .iter()
-                .map(|(index, listed)| (*index, listed.pair.clone()))
-                .collect(),
-            rows: state.by_ifindex.values().map(|listed| (listed.row, listed.pair.clone())).collect(),
+            rows: rows.map(|listed| (listed.row, listed.pair)).collect(),
             unlisted: state.unlisted.clone(),
         }
     }
 
-    /// Counts a finished drain and returns the interfaces whose rows came free by it.
-    pub(super) fn drained(&self) -> Vec<Freed> {
+    /// Counts a finished drain and returns the interfaces that nothing is left of: their entries in the kernel's table
+    /// can be erased.
+    pub(super) fn drained(&self) -> Vec<u32> {
         let mut state = self.state();
-        let mut freed = Vec::new();
-        let State { by_ifindex, free_rows, .. } = &mut *state;
-        by_ifindex.retain(|ifindex, listed| match &mut listed.rest {
-            None => true,
-            Some(0) => {
-                free_rows.push(listed.row);
-                freed.push(Freed { ifindex: *ifindex });
-                false
+        let mut gone = Vec::new();
+        let State { by_ifindex, resting, free_rows, .. } = &mut *state;
+        resting.retain_mut(|resting| {
+            if resting.drains > 0 {
+                resting.drains -= 1;
+                return true;
             }
-            Some(left) => {
-                *left -= 1;
-                true
+            free_rows.push(resting.listed.row);
+            if !by_ifindex.contains_key(&resting.ifindex) {
+                gone.push(resting.ifindex);
             }
+            false
         });
-        freed
+        gone
     }
 }
 
@@ -180,17 +175,9 @@ impl State {
 
 /// Points as they are during one drain.
 pub(super) struct View {
-    by_ifindex: HashMap<u32, Pair>,
     /// Row of ingress, and both points.
     pub(super) rows: Vec<(u16, Pair)>,
     pub(super) unlisted: Pair,
-}
-
-impl View {
-    /// Where a flow was seen.
-    pub(super) fn point(&self, ifindex: u32, direction: Direction) -> &Arc<Point> {
-        self.by_ifindex.get(&ifindex).unwrap_or(&self.unlisted).of(direction)
-    }
 }
 
 /// The kernel's code of a role.
@@ -223,19 +210,24 @@ mod tests {
         assert_eq!(points.drained(), []);
         assert_eq!(points.drained(), []);
         assert_eq!(list(&points, 8), Err(Refusal::NoRow), "the second generation was not read yet");
-        assert_eq!(points.drained(), [Freed { ifindex: 7 }]);
+        assert_eq!(points.drained(), [7]);
         assert_eq!(list(&points, 8), Ok(2));
     }
 
     #[test]
-    fn an_interface_that_comes_back_at_once_keeps_its_row_but_not_its_points() {
+    fn an_interface_that_comes_back_at_once_gets_a_row_of_its_own() {
         let points = Points::new(8, None);
         let (row, first) = points.list(7, &"veth0".into(), Role::Other, None).unwrap();
         points.retire(7);
         let (again, second) = points.list(7, &"veth1".into(), Role::Other, None).unwrap();
-        assert_eq!(row, again);
+        assert_ne!(row, again, "packets of before are not to count for the new points");
         assert_ne!(first.ingress.id, second.ingress.id);
-        assert_eq!(points.drained(), [], "it is attached again");
+        let rows: Vec<u16> = points.view().rows.iter().map(|(row, _)| *row).collect();
+        assert_eq!(rows.len(), 2, "both are read: {rows:?}");
+        for _ in 0..4 {
+            assert_eq!(points.drained(), [], "it is attached again");
+        }
+        assert_eq!(points.view().rows.len(), 1);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl PacketAttacher {
             return Err(AttachError::SameIndexBits { name, index: device.index, other: *other });
         }
         let (row, [ingress, egress]) = self.points.list(device)?;
-        self.table.list(device, PointEntry { ifindex: device.index, row, ..PointEntry::default() })?;
+        self.table.list(&device.name, PointEntry { ifindex: device.index, row, ..PointEntry::default() })?;
         let (hold, mechanism) = self.tc.attach(&mut self.ebpf, device, directions)?;
         self.holdings.insert(device.index, hold);
         let points = directions.each().map(|direction| match direction {

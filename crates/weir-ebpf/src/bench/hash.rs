@@ -17,6 +17,7 @@ mod account;
 mod entry;
 #[path = "../flow/filter.rs"]
 mod filter;
+mod key;
 #[path = "../flow/maps.rs"]
 mod maps;
 #[path = "hash_table.rs"]

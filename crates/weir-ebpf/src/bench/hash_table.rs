@@ -13,26 +13,27 @@ pub(crate) use crate::entry::admission;
 use crate::{
     account::Place,
     entry::{Outcome, Packet, first_packet, packets, touch},
+    key::every_cpu,
 };
 
 /// Flows of all CPUs: twice as many as the benchmark has.
 #[btf_map]
 static FLOWS: HashMap<[u64; KEY_WORDS], [u64; VALUE_WORDS], 131_072> = HashMap::new();
 
-/// Low 48 bits of word 5, without the CPU.
-const WITHOUT_CPU: u64 = (1 << 48) - 1;
-
 /// The entry of a flow.
 #[inline(always)]
 pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut FlowValue> {
-    let value = FLOWS.get_ptr_mut(shared(key))?;
+    let value = FLOWS.get_ptr_mut(every_cpu(key))?;
     // SAFETY: a valid element of 64 bytes, aligned to 8.
     Some(unsafe { &mut *value.cast() })
 }
 
+/// An entry of the table.
+pub(crate) type Entry = FlowValue;
+
 /// The part of an entry that all designs of a table share.
 #[inline(always)]
-pub(crate) fn value(entry: &mut FlowValue) -> &mut FlowValue {
+pub(crate) fn value(entry: &mut Entry) -> &mut FlowValue {
     entry
 }
 
@@ -44,17 +45,6 @@ pub(crate) fn count(value: &mut FlowValue, frames: &Frames) {
     // SAFETY: as above.
     unsafe { atomic_xadd::<u32, u32, { Relaxed }>(&raw mut value.packets, packets(frames)) };
     touch(value, frames);
-}
-
-/// Adds a packet to an entry, unless that is for refused packets.
-#[inline(always)]
-pub(crate) fn add(value: &mut FlowValue, packet: &Packet<'_>) -> Outcome {
-    let outcome = admission(value);
-    if outcome == Outcome::Counted {
-        packet.describe(value);
-        count(value, packet.frames);
-    }
-    outcome
 }
 
 /// Counts a packet of a flow that has no entry.
@@ -69,16 +59,8 @@ pub(crate) fn enter(
     let outcome = first_packet(skb, key, new, packet, place);
     let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(new).cast();
     // SAFETY: a value has as many words and no padding.
-    match FLOWS.insert(shared(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(every_cpu(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
         Ok(()) => outcome,
         Err(_) => Outcome::Overflow,
     }
-}
-
-/// The key without the CPU.
-#[inline(always)]
-fn shared(key: &[u64; KEY_WORDS]) -> [u64; KEY_WORDS] {
-    let mut key = *key;
-    key[KEY_WORDS - 1] &= WITHOUT_CPU;
-    key
 }

@@ -15,6 +15,7 @@ mod account;
 mod entry;
 #[path = "../flow/filter.rs"]
 mod filter;
+mod key;
 #[path = "../flow/maps.rs"]
 mod maps;
 #[path = "lru_table.rs"]

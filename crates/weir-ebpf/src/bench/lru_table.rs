@@ -12,6 +12,7 @@ use weir_ebpf::skb::{Frames, Skb};
 use crate::{
     account::Place,
     entry::{self, Outcome, Packet, first_packet},
+    key::every_cpu,
 };
 
 /// What the other designs have, and the time in nanoseconds.
@@ -25,9 +26,6 @@ pub(crate) struct Entry {
 /// Words of an entry.
 const WORDS: usize = VALUE_WORDS + 2;
 
-/// Low 48 bits of word 5, without the CPU.
-const WITHOUT_CPU: u64 = (1 << 48) - 1;
-
 /// Flows, one value for each CPU: twice as many as the benchmark has.
 #[btf_map]
 static FLOWS: LruPerCpuHashMap<[u64; KEY_WORDS], [u64; WORDS], 131_072> = LruPerCpuHashMap::new();
@@ -39,7 +37,7 @@ static NEW: PerCpuArray<[u64; WORDS], 1> = PerCpuArray::new();
 /// The entry of a flow.
 #[inline(always)]
 pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut Entry> {
-    let words = FLOWS.get_ptr_mut(shared(key))?;
+    let words = FLOWS.get_ptr_mut(every_cpu(key))?;
     // SAFETY: a valid element, which only this CPU writes.
     Some(unsafe { &mut *words.cast() })
 }
@@ -64,17 +62,6 @@ pub(crate) fn count(entry: &mut Entry, frames: &Frames) {
     entry.last = unsafe { bpf_ktime_get_ns() };
 }
 
-/// Adds a packet to an entry, unless that is for refused packets.
-#[inline(always)]
-pub(crate) fn add(entry: &mut Entry, packet: &Packet<'_>) -> Outcome {
-    let outcome = admission(entry);
-    if outcome == Outcome::Counted {
-        packet.describe(&mut entry.value);
-        count(entry, packet.frames);
-    }
-    outcome
-}
-
 /// Counts a packet of a flow that has no entry.
 #[inline(always)]
 pub(crate) fn enter(
@@ -93,16 +80,8 @@ pub(crate) fn enter(
     entry.first = now;
     entry.last = now;
     // SAFETY: as above.
-    match FLOWS.insert(shared(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(every_cpu(key), unsafe { &*words }, u64::from(BPF_NOEXIST)) {
         Ok(()) => outcome,
         Err(_) => Outcome::Overflow,
     }
-}
-
-/// The key without the CPU.
-#[inline(always)]
-fn shared(key: &[u64; KEY_WORDS]) -> [u64; KEY_WORDS] {
-    let mut key = *key;
-    key[KEY_WORDS - 1] &= WITHOUT_CPU;
-    key
 }

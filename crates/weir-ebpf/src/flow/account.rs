@@ -6,7 +6,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_smp_processor_id};
 use weir_common::flow::{
-    Count, EGRESS_BIT, GENERATIONS, KEY_WORDS, LedgerRow, POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry,
+    CPU_SHIFT, Count, EGRESS_BIT, GENERATIONS, KEY_WORDS, LedgerRow, POINT_COUNTED, POINT_DEDUPLICATE,
+    POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry, ROW_SHIFT,
 };
 use weir_ebpf::{
     headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP, ParsedHeaders},
@@ -42,7 +43,7 @@ pub(crate) enum Direction {
 
 /// What does not depend on the headers.
 pub(crate) struct Place {
-    /// Word 5 of the key: interface and CPU.
+    /// Word 5 of the key: interface, row and CPU.
     word: u64,
     /// Bit of key word 4 for the direction.
     egress: u64,
@@ -52,8 +53,8 @@ pub(crate) struct Place {
     pub(crate) generation: u32,
     /// Index of the ledger row.
     row: u32,
-    /// Flags of the observation point.
-    pub(crate) flags: u8,
+    /// Whether the packet was counted where it came in.
+    is_duplicate: bool,
 }
 
 /// Counts a packet that a TC program sees.
@@ -89,6 +90,13 @@ fn point(ifindex: u32) -> PointEntry {
     }
 }
 
+/// Whether a packet that leaves came in at an interface where it was counted.
+#[inline(always)]
+fn came_in_counted(skb: Skb) -> bool {
+    let ingress = skb.ingress_ifindex();
+    ingress != 0 && point(ingress).flags & POINT_COUNTED != 0
+}
+
 impl Place {
     #[inline(always)]
     fn of(skb: Skb, direction: Direction, generation: u32) -> Self {
@@ -99,12 +107,12 @@ impl Place {
         let shard = cpu * GENERATIONS + generation;
         let is_egress = direction == Direction::Egress;
         Self {
-            word: u64::from(ifindex) | u64::from(cpu) << 48,
+            word: u64::from(ifindex) | u64::from(point.row) << ROW_SHIFT | u64::from(cpu) << CPU_SHIFT,
             egress: if is_egress { EGRESS_BIT } else { 0 },
             shard,
             generation,
             row: shard * ROWS.load() + u32::from(point.row) + u32::from(is_egress),
-            flags: point.flags,
+            is_duplicate: is_egress && point.flags & POINT_DEDUPLICATE != 0 && came_in_counted(skb),
         }
     }
 
@@ -228,6 +236,13 @@ fn plain_flow(
         Some(tag) => plain.details.with_vlan(tag),
     };
     let tuple = Tuple::new(plain.source, plain.destination, details);
+    if place.is_duplicate {
+        let late = late();
+        let frames = skb.frames(tag.is_some(), || late.offset + late.transport(transport).1);
+        see(row, &frames);
+        add(&mut row.duplicate, &frames.count);
+        return;
+    }
     let key = place.key(&tuple);
     let Some(entry) = table::find(&key, place.shard) else {
         let late = late();
@@ -333,16 +348,31 @@ pub(crate) extern "C" fn weir_elsewhere(context: *mut __sk_buff, hint: u64) -> u
     }
     let frames = skb.frames(is_tagged, || headers.header_length);
     see(row, &frames);
+    if place.is_duplicate {
+        add(&mut row.duplicate, &frames.count);
+        return 0;
+    }
     let key = place.key(&Tuple::from_words(headers.words));
     let packet = Packet { frames: &frames, headers };
     let outcome = match table::find(&key, place.shard) {
-        Some(entry) => table::add(entry, &packet),
+        Some(entry) => add_packet(entry, &packet),
         None => table::enter(skb, &key, &packet, &place, value),
     };
     if outcome != Outcome::Counted {
         refuse(row, outcome, &frames.count);
     }
     0
+}
+
+/// Adds a packet to an entry, unless that takes no more.
+#[inline(always)]
+pub(crate) fn add_packet(entry: &mut table::Entry, packet: &Packet<'_>) -> Outcome {
+    let outcome = table::admission(entry);
+    if outcome == Outcome::Counted {
+        packet.describe(table::value(entry));
+        table::count(entry, packet.frames);
+    }
+    outcome
 }
 
 #[inline(always)]
@@ -357,7 +387,6 @@ fn see(row: &mut LedgerRow, frames: &Frames) {
 fn refuse(row: &mut LedgerRow, outcome: Outcome, count: &Count) {
     let to = match outcome {
         Outcome::Filtered => &mut row.filtered,
-        Outcome::Duplicate => &mut row.duplicate,
         Outcome::Counted | Outcome::Overflow => &mut row.overflow,
     };
     add(to, count);

@@ -1,20 +1,13 @@
 //! One entry of the flow table: its first packet, which decides whether the flow is kept, and every further one.
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_skb_cgroup_id};
-use weir_common::flow::{
-    EGRESS_BIT, FlowValue, KEY_WORDS, POINT_COUNTED, POINT_DEDUPLICATE, VERDICT_DUPLICATE, VERDICT_FILTERED,
-    VERDICT_KEEP,
-};
+use weir_common::flow::{FlowValue, KEY_WORDS, VERDICT_FILTERED, VERDICT_KEEP};
 use weir_ebpf::{
     headers::ParsedHeaders,
     skb::{Frames, Skb},
 };
 
-use crate::{
-    account::Place,
-    filter,
-    maps::{POINTS, TC_HOOK},
-};
+use crate::{account::Place, filter, maps::TC_HOOK};
 
 const FIN: u16 = 1;
 const SYN: u16 = 2;
@@ -55,10 +48,8 @@ pub(crate) enum Outcome {
     Counted = 0,
     /// The filter rejects the flow.
     Filtered = 1,
-    /// The flow is counted at another point.
-    Duplicate = 2,
     /// There was no room.
-    Overflow = 3,
+    Overflow = 2,
 }
 
 /// Whether an entry takes more packets, and what becomes of them otherwise.
@@ -68,11 +59,7 @@ pub(crate) fn admission(value: &FlowValue) -> Outcome {
     if value.packets < FlowValue::SATURATED {
         return Outcome::Counted;
     }
-    match value.verdict {
-        VERDICT_FILTERED => Outcome::Filtered,
-        VERDICT_DUPLICATE => Outcome::Duplicate,
-        _ => Outcome::Overflow,
-    }
+    if value.verdict == VERDICT_FILTERED { Outcome::Filtered } else { Outcome::Overflow }
 }
 
 /// Adds what the headers of a packet say to an entry.
@@ -134,13 +121,9 @@ pub(crate) fn first_packet(
     packet: &Packet<'_>,
     place: &Place,
 ) -> Outcome {
-    let outcome = verdict(skb, key, place);
-    value.verdict = match outcome {
-        Outcome::Filtered => VERDICT_FILTERED,
-        Outcome::Duplicate => VERDICT_DUPLICATE,
-        Outcome::Counted | Outcome::Overflow => VERDICT_KEEP,
-    };
-    value.packets = if value.verdict == VERDICT_KEEP { 0 } else { FlowValue::SATURATED };
+    let is_kept = filter::admits(key, place.generation);
+    (value.verdict, value.packets) =
+        if is_kept { (VERDICT_KEEP, 0) } else { (VERDICT_FILTERED, FlowValue::SATURATED) };
     value.reserved = [0; 3];
     value.skb_bytes = 0;
     value.bytes = 0;
@@ -161,21 +144,5 @@ pub(crate) fn first_packet(
         // SAFETY: as above.
         value.cgroup = unsafe { bpf_skb_cgroup_id(skb.as_ptr()) };
     }
-    outcome
-}
-
-/// Whether a new flow is kept, filtered or a duplicate. Never `Overflow`.
-#[inline(always)]
-fn verdict(skb: Skb, key: &[u64; KEY_WORDS], place: &Place) -> Outcome {
-    if place.flags & POINT_DEDUPLICATE != 0 && key[4] & EGRESS_BIT != 0 {
-        let ingress = skb.ingress_ifindex();
-        if ingress != 0
-            && let Some(point) = POINTS.get(ingress & 0xffff)
-            && point.ifindex == ingress
-            && point.flags & POINT_COUNTED != 0
-        {
-            return Outcome::Duplicate;
-        }
-    }
-    if filter::admits(key, place.generation) { Outcome::Counted } else { Outcome::Filtered }
+    if is_kept { Outcome::Counted } else { Outcome::Filtered }
 }

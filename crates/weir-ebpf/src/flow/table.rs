@@ -11,7 +11,7 @@ use weir_packet::Tuple;
 
 pub(crate) use crate::entry::{admission, count};
 use crate::{
-    account::Place,
+    account::{self, Place},
     entry::{Outcome, Packet, first_packet},
     maps::{OVERFLOW, PAIR_SHIFT, PAIRS, SEED, SLOTS},
 };
@@ -28,21 +28,13 @@ pub(crate) fn find(key: &[u64; KEY_WORDS], shard: u32) -> Option<&'static mut Fl
     None
 }
 
+/// An entry of the table.
+pub(crate) type Entry = FlowValue;
+
 /// The part of an entry that all designs of a table share.
 #[inline(always)]
-pub(crate) fn value(entry: &mut FlowValue) -> &mut FlowValue {
+pub(crate) fn value(entry: &mut Entry) -> &mut FlowValue {
     entry
-}
-
-/// Adds a packet to an entry, unless that is for refused or overflowing packets.
-#[inline(always)]
-pub(crate) fn add(value: &mut FlowValue, packet: &Packet<'_>) -> Outcome {
-    let outcome = admission(value);
-    if outcome == Outcome::Counted {
-        packet.describe(value);
-        count(value, packet.frames);
-    }
-    outcome
 }
 
 /// Counts a packet of a flow that has no slot. `new` is room for a value.
@@ -148,14 +140,14 @@ fn overflow(
     let Some(map) = OVERFLOW.get(place.generation) else { return Outcome::Overflow };
     if let Some(value) = map.get_ptr_mut(key) {
         // SAFETY: the lookup gave a valid element of 64 bytes, aligned to 8, which only this CPU writes.
-        return add(unsafe { &mut *value.cast::<FlowValue>() }, packet);
+        return account::add_packet(unsafe { &mut *value.cast::<FlowValue>() }, packet);
     }
     let outcome = first_packet(skb, key, new, packet, place);
     let words: *const [u64; VALUE_WORDS] = core::ptr::from_ref(new).cast();
     // SAFETY: a value has as many words and no padding.
     let inserted = map.insert(key, unsafe { &*words }, u64::from(BPF_NOEXIST));
     match (inserted, outcome) {
-        (Ok(()), _) | (Err(_), Outcome::Filtered | Outcome::Duplicate) => outcome,
+        (Ok(()), _) | (Err(_), Outcome::Filtered) => outcome,
         (Err(_), _) => Outcome::Overflow,
     }
 }

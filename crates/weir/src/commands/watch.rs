@@ -239,6 +239,15 @@ impl Watch {
         let mut ledger = Ledger { flows: self.shown, ..*counted };
         ledger.filtered += self.filtered;
         let mut text = ledger::summary(&ledger);
+        let before = self.witnesses.iter().fold(Count::default(), |sum, witness| sum + witness.before);
+        if before.packets > 0 {
+            let (packets, bytes) = (Grouped(before.packets), Grouped(before.bytes));
+            writeln!(
+                text,
+                "before_attach: {packets} packets, {bytes} bytes, by the interfaces' own counters"
+            )
+            .expect("a string takes any text");
+        }
         let agreements = state.books.agreements(&self.witnesses);
         let asked = agreements.exact + agreements.alarms.len();
         if asked > 0 {
