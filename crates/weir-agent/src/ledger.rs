@@ -1,9 +1,13 @@
-//! The ledger in words: what was seen, and by name what of it is in no flow that was shown.
+//! The ledger: in words, what was seen, and by name what of it is in no flow that was shown; and beyond the flows, an
+//! [`Account`] for each consumer of records.
+
+mod account;
 
 use std::fmt::Write as _;
 
 use weir_flow::{Count, Ledger};
 
+pub use self::account::{Account, Loss, Page, Pages};
 use crate::units::Grouped;
 
 /// One line: `accounted 100.00 %: 1,234 packets, 567,890 bytes seen; 1,200 packets in flows, 34 non-ip`.

@@ -5,12 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod batch;
 pub mod causes;
 pub mod config;
 pub mod journal;
 pub mod ledger;
 pub mod live;
+pub mod outlet;
+pub mod pipeline;
+mod process;
+pub mod reload;
 pub mod server;
 pub mod signals;
 pub mod sinks;
 pub mod units;
+pub mod view;

@@ -27,13 +27,13 @@ use std::{
 
 use weir_datapath::{
     features,
-    flow::{self, FlowOptions, LoadError},
+    flow::{self, FlowOptions, LoadError, TableState},
 };
-use weir_flow::{FlowTable, TableConfig, Tick};
+use weir_flow::{FlowTable, TableConfig, Tick, filter::Pushdown};
 
 use self::{attach::Attaching, read::Reading};
 pub use self::{
-    attach::Programs,
+    attach::{Programs, Progress},
     books::{Agreements, Books, Witness},
     error::LiveError,
     pattern::{NoName, Pattern},
@@ -50,6 +50,32 @@ pub struct State {
     pub table: FlowTable,
     /// What was counted where, and whether it adds up.
     pub books: Books,
+    /// How reading goes.
+    pub drains: Drains,
+    /// Another filter for the kernel, which the next drain sets.
+    pub wanted_filter: Option<Pushdown>,
+}
+
+/// How reading the kernel's counters goes.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    /// How often they were read.
+    pub count: u64,
+    /// Time that all of it took, waiting included.
+    pub took: Duration,
+    /// Time that it waited for running programs.
+    pub waited: Duration,
+    /// How full the kernel's table was the last time.
+    pub last: TableState,
+}
+
+impl Drains {
+    fn add(&mut self, state: &TableState) {
+        self.count += 1;
+        self.took += state.took;
+        self.waited += state.waited;
+        self.last.clone_from(state);
+    }
 }
 
 /// The state and its lock.
@@ -59,7 +85,8 @@ pub struct Shared(Arc<Mutex<State>>);
 impl Shared {
     fn new(memory_bytes: usize) -> Self {
         let table = FlowTable::new(TableConfig { memory_bytes, ..TableConfig::default() });
-        Self(Arc::new(Mutex::new(State { table, books: Books::default() })))
+        let (books, drains) = (Books::default(), Drains::default());
+        Self(Arc::new(Mutex::new(State { table, books, drains, wanted_filter: None })))
     }
 
     /// Waits for the state. A panic elsewhere ends the program, so nothing half-done is ever shown.
@@ -156,6 +183,11 @@ impl Attachment {
     /// Interfaces that are attached, and how many should be.
     pub fn progress(&self) -> (usize, usize) {
         self.attaching.progress()
+    }
+
+    /// The same for somebody who looks at another time.
+    pub fn progress_handle(&self) -> Arc<Progress> {
+        self.attaching.progress_handle()
     }
 
     /// Begins the end: everything is taken off.

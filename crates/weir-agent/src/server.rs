@@ -1,6 +1,86 @@
 //! The HTTP interface: listeners, who may ask, and what is answered.
+//!
+//! It only reads: nothing that a client sends changes what the agent does. Every answer has a bound, as have
+//! connections, requests at a time and their size.
 
 mod config;
+mod guard;
+mod ledger;
+mod listen;
+mod live;
+mod metrics;
+pub mod openapi;
+mod page;
+mod snapshot;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+use tokio::sync::Semaphore;
 
 pub(crate) use self::config::validate;
-pub use self::config::{ServerConfig, TlsConfig};
+pub use self::{
+    config::{ServerConfig, TlsConfig},
+    guard::Refusals,
+    listen::{ServeError, Server},
+    metrics::reference,
+    tokens::Tokens,
+};
+use crate::{pipeline::Pipeline, view::View};
+
+/// Clients that may follow the live view at a time.
+const MOST_FOLLOWERS: usize = 64;
+
+/// What answers are made of.
+#[derive(Clone)]
+pub struct Answers {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) view: Arc<View>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) followers: Arc<Semaphore>,
+    /// Becomes true when the server ends.
+    pub(crate) is_ending: tokio::sync::watch::Receiver<bool>,
+    /// Wall time of the start.
+    pub(crate) started: weir_flow::Wall,
+}
+
+impl Answers {
+    /// Answers about this pipeline.
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        view: Arc<View>,
+        is_ending: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            pipeline,
+            view,
+            refusals: Arc::default(),
+            followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            is_ending,
+            started: snapshot::now(),
+        }
+    }
+}
+
+/// Every route. `more` is what other parts of the agent answer, with paths below `/api/v1`.
+pub fn routes(answers: Answers, more: Router) -> Router {
+    Router::new()
+        .route("/", get(page::root))
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::readiness))
+        .route("/metrics", get(metrics::answer))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/ledger", get(ledger::answer))
+        .route("/api/v1/fields", get(status::fields))
+        .route("/api/v1/interfaces", get(status::interfaces))
+        .route("/api/v1/live", get(live::follow))
+        .route("/api/v1/openapi.json", get(openapi::document))
+        .with_state(answers)
+        .merge(more)
+        .fallback(page::nothing)
+}

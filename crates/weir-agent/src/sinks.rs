@@ -1,15 +1,19 @@
 //! Sinks: consumers of flows outside of the agent.
 //!
 //! Each type is a folder of the same shape: `config` (what is written in the file and what it means) and `writer`
-//! (delivers one batch). What is around them, queue, worker, retries and counters, is the same for all.
+//! (delivers one batch). What is around them, queue, worker, retries and counters, is the same for all: an
+//! [`Outlet`].
 
 pub mod json;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use weir_flow::filter::Filter;
 
-use crate::config::{self, At, Problems, SinkDocument};
+use crate::{
+    config::{self, At, Problems, SinkDocument},
+    outlet::Outlet,
+};
 
 /// A sink that is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,13 @@ pub struct SinkConfig {
 pub enum SinkPlan {
     /// Lines of JSON.
     Json(json::Plan),
+}
+
+/// Starts the thread of a sink.
+pub fn start(sink: &SinkConfig) -> io::Result<Outlet> {
+    let SinkConfig { name, filter, queue, plan } = sink;
+    let SinkPlan::Json(plan) = plan;
+    Outlet::start(Arc::clone(name), *queue, filter.clone(), json::JsonWriter::new(plan))
 }
 
 /// Names that other consumers have.

@@ -1,1 +1,7 @@
 //! The HTTP contract between the agent and its clients: types, paths and a client.
+
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod ledger;
+pub mod status;

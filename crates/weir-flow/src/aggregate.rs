@@ -210,8 +210,13 @@ impl FlowTable {
     /// Ends all flows ([`EndReason::Shutdown`], unless they were over anyway).
     pub fn finish(&mut self, tick: Tick) -> Drained {
         let mut records = Vec::with_capacity(self.len());
-        let balance = self.pass(tick, Some(EndReason::Shutdown), &mut |record| records.push(record));
+        let balance = self.finish_each(tick, &mut |record| records.push(record));
         Drained { records, balance }
+    }
+
+    /// As [`FlowTable::finish`], but hands over one record after another.
+    pub fn finish_each(&mut self, tick: Tick, receive: &mut dyn FnMut(Record)) -> Balance {
+        self.pass(tick, Some(EndReason::Shutdown), receive)
     }
 
     /// Flows that go on, and those that are over but not yet told. Wall times of flows that no tick has seen are by the

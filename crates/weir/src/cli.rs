@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::Styles};
 use clap_complete::Shell;
 use thiserror::Error;
-use weir_agent::live::Pattern;
+use weir_agent::{config::Sources, live::Pattern};
 use weir_datapath::flow::Directions;
 use weir_flow::field::Field;
 
@@ -57,6 +57,12 @@ pub(crate) enum Command {
     /// Read a capture file (pcap, pcapng) and show its flows; needs no privilege
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
+    /// Run the daemon: count all the time, hand flows on, answer over HTTP
+    #[command(after_help = AGENT_EXAMPLES)]
+    Agent(AgentArgs),
+    /// Say what is wrong with a configuration, all of it, with the path of each key
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
     /// Say what this kernel and these privileges allow, and what to do about what is missing
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
@@ -232,6 +238,46 @@ pub(crate) struct ReplayArgs {
     pub(crate) memory: u64,
 }
 
+/// Where the settings of the agent come from.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArgs {
+    /// Configuration, YAML; without one, everything is as by default
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Set one key, such as `server.names=[weir]`; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+}
+
+/// `weir agent`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentArgs {
+    /// Where settings come from
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Count these interfaces, as `--set interfaces=[…]`; may be given several times
+    #[arg(short, long = "interface", value_name = "NAME|GLOB", value_parser = parse_pattern)]
+    pub(crate) interfaces: Vec<Pattern>,
+    /// Count inside another network namespace, as `--set netns=…`
+    #[arg(long, value_name = "NAME|PID", value_parser = parse_netns)]
+    pub(crate) netns: Option<NetnsName>,
+}
+
+/// `weir check`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArgs {
+    /// Where settings come from
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+impl ConfigArgs {
+    /// The file and the options.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources { file: self.config.clone(), options: self.options.clone() }
+    }
+}
+
 /// `weir doctor`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DoctorArgs {
@@ -326,6 +372,26 @@ Examples:
 
 A conversation is one flow, however long it pauses, unless it was closed and opened anew.
 Lengths are those on the wire, also of packets that the capture cut.";
+
+const AGENT_EXAMPLES: &str = "\
+Examples:
+  weir agent
+  weir agent -c /etc/weir/weir.yaml
+  weir agent -i eth0 --set sinks[0].type=json --set sinks[0].file=/var/log/weir/flows
+  curl -s localhost:4780/api/v1/status
+  curl -sN localhost:4780/api/v1/live
+
+Without a file, the agent counts all interfaces by their roles and answers on 127.0.0.1:4780.
+Settings come from the file, then from WEIR_… variables, then from options; the later ones win.
+SIGHUP reads them again. SIGINT and SIGTERM end the agent: it detaches everything, hands on what
+waits, and prints the ledger.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  weir check -c weir.yaml
+  weir check -c weir.yaml --set interval=5s
+
+Needs no privilege. Exit code 2 if anything is wrong.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:

@@ -1,5 +1,7 @@
 //! What each command does, one file each. A command gets its arguments and returns how it ended.
 
+mod agent;
+mod check;
 mod cleanup;
 mod completions;
 mod doctor;
@@ -20,6 +22,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Command::Packets(args)) => packets::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Agent(args)) => agent::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Selfcheck) => selfcheck::run(),
         Some(Command::Cleanup(args)) => cleanup::run(&args),

@@ -45,10 +45,18 @@ pub(super) struct Attaching {
     progress: Arc<Progress>,
 }
 
-#[derive(Default)]
-struct Progress {
+/// How many interfaces are counted, and how many should be.
+#[derive(Debug, Default)]
+pub struct Progress {
     attached: AtomicUsize,
     wanted: AtomicUsize,
+}
+
+impl Progress {
+    /// Interfaces that are counted, and how many should be.
+    pub fn get(&self) -> (usize, usize) {
+        (self.attached.load(Ordering::Relaxed), self.wanted.load(Ordering::Relaxed))
+    }
 }
 
 /// Programs that can be put on interfaces, in the network namespace of the calling thread.
@@ -163,8 +171,12 @@ impl Attaching {
 
     /// Interfaces that are counted, and how many should be.
     pub(super) fn progress(&self) -> (usize, usize) {
-        let get = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        (get(&self.progress.attached), get(&self.progress.wanted))
+        self.progress.get()
+    }
+
+    /// The same for somebody who looks at another time.
+    pub(super) fn progress_handle(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Lets it take everything off and end.

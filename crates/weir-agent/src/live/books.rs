@@ -1,23 +1,34 @@
 //! [`Books`]: what was counted at which observation point, and whether it adds up.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use weir_datapath::{
     flow::Drained,
     witness::{self, Class, Counted},
 };
-use weir_flow::{Count, Direction, Ledger, Point, PointId};
+use weir_flow::{Count, Direction, Ledger, Point, PointId, Record, Role};
+
+/// Points that are gone and still have a ledger of their own; those gone before are summed up.
+const MOST_CLOSED: usize = 1024;
 
 /// Ledgers since the start.
 #[derive(Default)]
 pub struct Books {
     points: HashMap<PointId, Entry>,
+    /// Points that are gone, summed up by role and direction.
+    closed: BTreeMap<(Role, Direction), Ledger>,
     total: Ledger,
     drains: u64,
     unbalanced: u64,
 }
 
 struct Entry {
+    point: Arc<Point>,
+    /// The other direction of the interface.
+    partner: Option<PointId>,
     ledger: Ledger,
     /// The drain that named the point last.
     drain: u64,
@@ -67,11 +78,13 @@ impl Books {
             self.total += *ledger;
             let entry = self.points.entry(point.id).or_insert_with(|| {
                 changes.new.push(Arc::clone(point));
-                Entry { ledger: Ledger::default(), drain: 0, is_open: true }
+                let (point, ledger) = (Arc::clone(point), Ledger::default());
+                Entry { point, partner: None, ledger, drain: 0, is_open: true }
             });
             entry.ledger += *ledger;
             entry.drain = self.drains;
         }
+        self.pair(&changes.new);
         for (id, entry) in &mut self.points {
             if entry.is_open && entry.drain != self.drains {
                 entry.is_open = false;
@@ -79,6 +92,66 @@ impl Books {
             }
         }
         changes
+    }
+
+    /// Lets the two directions of new interfaces find each other.
+    fn pair(&mut self, new: &[Arc<Point>]) {
+        for point in new {
+            let is_partner = |other: &&Arc<Point>| {
+                other.ifindex == point.ifindex
+                    && other.netns == point.netns
+                    && other.direction != point.direction
+            };
+            let partner = new.iter().find(is_partner).map(|other| other.id);
+            if let Some(entry) = self.points.get_mut(&point.id) {
+                entry.partner = partner;
+            }
+        }
+    }
+
+    /// Sums up ledgers of points that are gone, except for the youngest thousand, and says which. To be called now and
+    /// then by whoever runs for long.
+    pub fn compact(&mut self) -> Vec<(PointId, Role, Direction)> {
+        let mut gone: Vec<(u64, PointId)> = self
+            .points
+            .iter()
+            .filter(|(_, entry)| !entry.is_open)
+            .map(|(id, entry)| (entry.drain, *id))
+            .collect();
+        let Some(surplus) = gone.len().checked_sub(MOST_CLOSED).filter(|surplus| *surplus > 0) else {
+            return Vec::new();
+        };
+        gone.sort_unstable();
+        let mut compacted = Vec::with_capacity(surplus);
+        for (_, id) in gone.into_iter().take(surplus) {
+            let Some(Entry { point, ledger, .. }) = self.points.remove(&id) else { continue };
+            *self.closed.entry((point.role, point.direction)).or_default() += ledger;
+            compacted.push((id, point.role, point.direction));
+        }
+        compacted
+    }
+
+    /// Points at which the forward and the reverse direction of a record were counted.
+    pub fn places_of(&self, record: &Record) -> [PointId; 2] {
+        let id = record.point.id;
+        [record.point.direction, record.reverse_direction()].map(|direction| match self.points.get(&id) {
+            Some(entry) if entry.point.direction != direction => entry.partner.unwrap_or(id),
+            _ => id,
+        })
+    }
+
+    /// Every point with its ledger, and whether it is still counted; in the order in which they were numbered.
+    pub fn points(&self) -> Vec<(Arc<Point>, Ledger, bool)> {
+        let entries = self.points.values();
+        let mut points: Vec<_> =
+            entries.map(|entry| (Arc::clone(&entry.point), entry.ledger, entry.is_open)).collect();
+        points.sort_by_key(|(point, ..)| point.id);
+        points
+    }
+
+    /// Ledgers of points that are gone and were summed up.
+    pub fn closed(&self) -> impl Iterator<Item = (Role, Direction, Ledger)> {
+        self.closed.iter().map(|((role, direction), ledger)| (*role, *direction, *ledger))
     }
 
     /// Whether a drain has named this point.

@@ -104,9 +104,14 @@ impl Reading {
     /// Reads once. `None` if that failed, which is told; what was counted is then read the next time.
     fn drain(&mut self) -> Option<(Tick, bool)> {
         let Self { reader, shared, late, .. } = self;
+        let wanted_filter = shared.lock().wanted_filter.take();
+        if let Some(filter) = wanted_filter {
+            reader.set_filter(&filter);
+        }
         let mut state = None;
         let drained = reader.drain(|observation| {
-            // Locked when the wait for the kernel is over.
+            // Locked when the wait for the kernel is over, and held until the ledgers are in as well: whoever looks
+            // finds flows and ledgers of the same drains.
             let state = state.get_or_insert_with(|| shared.lock());
             if state.books.knows(observation.point) {
                 state.table.observe(observation);
@@ -114,31 +119,32 @@ impl Reading {
                 late.push(*observation);
             }
         });
-        drop(state);
         let drained = match drained {
             Ok(drained) => drained,
             Err(error) => {
+                drop(state);
                 self.failed(&error);
                 return None;
             }
         };
-        self.failures = 0;
-        if let Some(error) = &drained.table.resize_error {
-            self.messages.note(format!("cannot make the kernel's table larger or smaller: {error}"));
-        }
-        self.sockets.look(&self.shared, &self.messages);
-        let mut state = self.shared.lock();
+        let mut state = state.unwrap_or_else(|| shared.lock());
         let changes = state.books.add(&drained);
         for point in changes.new {
             state.table.set_point(point);
         }
-        for observation in std::mem::take(&mut self.late) {
+        for observation in std::mem::take(late) {
             state.table.observe(&observation);
         }
         for id in changes.gone {
             state.table.remove_point(id);
         }
+        state.drains.add(&drained.table);
         drop(state);
+        self.failures = 0;
+        if let Some(error) = &drained.table.resize_error {
+            self.messages.note(format!("cannot make the kernel's table larger or smaller: {error}"));
+        }
+        self.sockets.look(&self.shared, &self.messages);
         self.attaching.forget(self.reader.finish_drain());
         Some((drained.tick, drained.table.is_growing()))
     }

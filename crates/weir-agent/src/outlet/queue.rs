@@ -1,0 +1,89 @@
+//! [`Queue`]: batches that wait for one consumer. Never blocks who fills it: when there are too many records, the oldest
+//! batches go.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::batch::Batch;
+
+/// A bounded queue of batches. Counted in records, because batches differ.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    most_records: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    batches: VecDeque<Arc<Batch>>,
+    records: usize,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// A queue for as many records; one batch may always wait, however large.
+    pub(super) fn new(most_records: usize) -> Self {
+        Self { waiting: Mutex::default(), changed: Condvar::new(), most_records }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Every change below leaves the queue whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch and gives back those for which there is no room any more, the oldest first. A closed queue gives
+    /// back the batch itself.
+    #[must_use = "what is given back is lost and has to be counted"]
+    pub(super) fn push(&self, batch: Arc<Batch>) -> Vec<Arc<Batch>> {
+        let mut waiting = self.waiting();
+        if waiting.is_closed {
+            return vec![batch];
+        }
+        let mut lost = Vec::new();
+        while waiting.records + batch.records.len() > self.most_records
+            && let Some(oldest) = waiting.batches.pop_front()
+        {
+            waiting.records -= oldest.records.len();
+            lost.push(oldest);
+        }
+        waiting.records += batch.records.len();
+        waiting.batches.push_back(batch);
+        drop(waiting);
+        self.changed.notify_one();
+        lost
+    }
+
+    /// Waits for the next batch. `None` once the queue is closed and empty.
+    pub(super) fn next(&self) -> Option<Arc<Batch>> {
+        let mut waiting = self.waiting();
+        loop {
+            if let Some(batch) = waiting.batches.pop_front() {
+                waiting.records -= batch.records.len();
+                return Some(batch);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes no more batches; those that wait can still be had.
+    pub(super) fn close(&self) {
+        self.waiting().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Records that wait.
+    pub(super) fn records(&self) -> usize {
+        self.waiting().records
+    }
+
+    /// Most records that may wait.
+    pub(super) fn most_records(&self) -> usize {
+        self.most_records
+    }
+}

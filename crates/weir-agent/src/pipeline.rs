@@ -1,0 +1,175 @@
+//! The pipeline, the only place where its parts are put together:
+//!
+//! ```text
+//! reading thread ─► flow table ─tick─► filter ─► batches ─► fan-out ─► an outlet each: live view, sinks
+//! ```
+//!
+//! The kernel is read on a thread of its own ([`Live`]). This one takes the records of each interval out of the flow
+//! table and offers them to every outlet, which never makes it wait. What becomes of each record is on the account of
+//! its outlet; what the pipeline itself hands on or keeps away is on the account called `passage`.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use weir_flow::{Record, Tick, filter::Filter};
+
+use crate::{
+    batch::{Batch, Batches, Tallies, add_to},
+    journal,
+    ledger::Account,
+    live::{Live, LiveError, Message, Progress, Shared, State, Witness},
+    outlet::Outlet,
+};
+
+/// Ticks between two looks at which points are gone for good.
+const COMPACT: u64 = 60;
+
+/// What the server and a reload see of the pipeline.
+pub struct Pipeline {
+    /// Flow table and ledgers.
+    pub counted: Shared,
+    /// How many interfaces are attached.
+    pub progress: Arc<Progress>,
+    /// What left the flow table: offered; what the filter kept away: filtered; the rest went to every outlet.
+    pub passage: Account,
+    /// What is kept; an empty filter keeps everything.
+    pub filter: ArcSwap<Filter>,
+    /// When it began to count.
+    pub started: Instant,
+    outlets: Mutex<Vec<Outlet>>,
+    heartbeat: Mutex<Heartbeat>,
+}
+
+/// When the last interval ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heartbeat {
+    /// Intervals so far.
+    pub ticks: u64,
+    /// The last one, once there is one.
+    pub last: Option<(Tick, Instant)>,
+    /// Whether everything was taken off.
+    pub is_over: bool,
+}
+
+impl Pipeline {
+    /// Joins what counts with those who want to know.
+    pub fn new(live: &Live, filter: Filter, outlets: Vec<Outlet>) -> Self {
+        Self {
+            counted: live.shared().clone(),
+            progress: live.attachment().progress_handle(),
+            passage: Account::default(),
+            filter: ArcSwap::from_pointee(filter),
+            started: Instant::now(),
+            outlets: Mutex::new(outlets),
+            heartbeat: Mutex::default(),
+        }
+    }
+
+    /// Runs until a signal asks for the end and everything is detached. Gives back what interfaces counted themselves.
+    pub fn run(&self, live: &Live) -> Result<Vec<Witness>, LiveError> {
+        let mut witnesses = Vec::new();
+        let mut failure = None;
+        loop {
+            match live.attachment().next()? {
+                Message::Interval(tick) => self.tick(tick, Ending::No),
+                Message::Note(text) => journal::info(text),
+                Message::Witness(witness) => {
+                    // Interfaces come and go for months; those at the end are enough.
+                    if witnesses.len() < 4096 {
+                        witnesses.push(witness);
+                    }
+                }
+                Message::Stop => live.attachment().stop(),
+                Message::Failed(error) => failure = Some(error),
+                Message::Ended(tick) => {
+                    self.tick(tick, Ending::Yes);
+                    break;
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(witnesses),
+        }
+    }
+
+    /// Hands on everything since the last tick.
+    fn tick(&self, tick: Tick, ending: Ending) {
+        let heartbeat = self.heartbeat();
+        let length = heartbeat
+            .last
+            .map_or_else(|| self.started.elapsed(), |(last, _)| tick.monotonic - last.monotonic);
+        let filter = self.filter.load();
+        let outlets = self.outlets();
+        let (mut told, mut filtered) = (Tallies::new(), Tallies::new());
+        let mut batches = Batches::new(tick, length);
+
+        let mut state = self.counted.lock();
+        let State { table, books, .. } = &mut *state;
+        let mut receive = |record: Record| {
+            let places = books.places_of(&record);
+            add_to(&mut told, places, &record);
+            if !filter.matches(&record) {
+                add_to(&mut filtered, places, &record);
+            } else if let Some(batch) = batches.add(record, places) {
+                fan_out(&outlets, &batch);
+            }
+        };
+        match ending {
+            Ending::No => table.tick_each(tick, &mut receive),
+            Ending::Yes => table.finish_each(tick, &mut receive),
+        };
+        fan_out(&outlets, &batches.finish());
+        // Before the lock is gone, so that whoever looks finds nothing told that no account knows.
+        self.passage.offered(&told);
+        self.passage.filtered(&filtered);
+        let gone = if heartbeat.ticks % COMPACT == 0 { books.compact() } else { Vec::new() };
+        drop(state);
+
+        for account in outlets.iter().map(Outlet::account).chain([&self.passage]) {
+            account.close(&gone);
+        }
+        let is_over = matches!(ending, Ending::Yes);
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) =
+            Heartbeat { ticks: heartbeat.ticks + 1, last: Some((tick, Instant::now())), is_over };
+    }
+
+    /// When the last interval ended.
+    pub fn heartbeat(&self) -> Heartbeat {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ways to all consumers.
+    pub fn outlets(&self) -> MutexGuard<'_, Vec<Outlet>> {
+        self.outlets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets every consumer finish what waits for it, all at once, and waits for them.
+    pub fn close(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        let outlets = self.outlets();
+        for outlet in outlets.iter() {
+            outlet.close(deadline);
+        }
+        for outlet in outlets.iter() {
+            outlet.wait(deadline);
+        }
+    }
+}
+
+/// Whether flows go on after a tick.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    No,
+    Yes,
+}
+
+/// Offers a batch to all. Nobody waits here.
+fn fan_out(outlets: &[Outlet], batch: &Arc<Batch>) {
+    for outlet in outlets {
+        outlet.offer(batch);
+    }
+}

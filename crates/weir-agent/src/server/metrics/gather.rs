@@ -1,0 +1,155 @@
+//! What each metric says of a snapshot.
+
+use std::collections::BTreeMap;
+
+use weir_flow::{Count, Ledger};
+
+use super::{
+    super::{Answers, guard::Refusal, snapshot::Snapshot},
+    table as metric,
+    text::Text,
+};
+use crate::{ledger::Loss, process};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// All of them.
+pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
+    let mut text = Text::default();
+    text.family(&metric::BUILD, [(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1)]);
+    ledger(snapshot, &mut text);
+    kernel(snapshot, &mut text);
+    table(snapshot, &mut text);
+    consumers(snapshot, &mut text);
+    let (frames, bytes) = answers.view.size();
+    text.single(&metric::LIVE_FRAMES, frames);
+    text.single(&metric::LIVE_BYTES, bytes);
+    text.single(
+        &metric::LIVE_FOLLOWERS,
+        super::super::MOST_FOLLOWERS - answers.followers.available_permits(),
+    );
+    let refused = Refusal::ALL
+        .map(|refusal| (vec![("reason", refusal.as_str().to_owned())], answers.refusals.count(refusal)));
+    text.family(&metric::REFUSED, refused);
+    let usage = process::usage();
+    text.single(&metric::CPU, usage.cpu_seconds);
+    text.single(&metric::RESIDENT, usage.resident_bytes);
+    text.single(&metric::DESCRIPTORS, process::open_descriptors());
+    text.single(&metric::STARTED, seconds(answers.started.0));
+    text.finish()
+}
+
+fn ledger(snapshot: &Snapshot, text: &mut Text) {
+    // An interface that went and came back has several points, which are one series.
+    let mut sums: BTreeMap<(String, Option<String>, &str, &str), Ledger> = BTreeMap::new();
+    for place in &snapshot.places {
+        let interface = place.point.as_ref().map_or("(gone)".to_owned(), |point| point.interface.to_string());
+        let netns = place.point.as_ref().and_then(|point| point.netns.as_deref().map(str::to_owned));
+        let key = (interface, netns, place.direction.as_str(), place.role.as_str());
+        *sums.entry(key).or_default() += place.ledger;
+    }
+    let mut samples: Vec<(Labels, Count)> = Vec::new();
+    for ((interface, netns, direction, role), ledger) in sums {
+        for (part, count) in parts(&ledger) {
+            // Of most points, most parts stay zero for ever.
+            if count == Count::default() && !matches!(part, "seen" | "flows") {
+                continue;
+            }
+            let mut labels = vec![("interface", interface.clone())];
+            labels.extend(netns.clone().map(|netns| ("netns", netns)));
+            labels.extend(
+                [("direction", direction), ("role", role), ("part", part)]
+                    .map(|(name, value)| (name, value.to_owned())),
+            );
+            samples.push((labels, count));
+        }
+    }
+    text.family(
+        &metric::LEDGER_PACKETS,
+        samples.iter().map(|(labels, count)| (labels.clone(), count.packets)),
+    );
+    text.family(&metric::LEDGER_BYTES, samples.into_iter().map(|(labels, count)| (labels, count.bytes)));
+    text.single(&metric::LEDGER_BALANCED, u8::from(snapshot.is_balanced()));
+    text.single(&metric::LEDGER_UNBALANCED, snapshot.unbalanced);
+    let (attached, wanted) = snapshot.progress;
+    text.single(&metric::INTERFACES_ATTACHED, attached);
+    text.single(&metric::INTERFACES_WANTED, wanted);
+}
+
+fn parts(ledger: &Ledger) -> [(&'static str, Count); 7] {
+    [
+        ("seen", ledger.seen),
+        ("flows", ledger.flows),
+        ("filtered", ledger.filtered),
+        ("duplicate", ledger.duplicate),
+        ("non_ip", ledger.non_ip),
+        ("malformed", ledger.parse_error),
+        ("overflow", ledger.overflow),
+    ]
+}
+
+fn kernel(snapshot: &Snapshot, text: &mut Text) {
+    let drains = &snapshot.drains;
+    text.single(&metric::DRAINS, drains.count);
+    text.single(&metric::DRAIN_SECONDS, drains.took.as_secs_f64());
+    text.single(&metric::DRAIN_WAIT_SECONDS, drains.waited.as_secs_f64());
+    text.single(&metric::KERNEL_SLOTS_USED, drains.last.slots_used);
+    text.single(&metric::KERNEL_SLOTS, drains.last.slots);
+    text.single(&metric::KERNEL_OVERFLOW_USED, drains.last.overflow_used);
+    text.single(&metric::KERNEL_OVERFLOW, drains.last.overflow);
+    let runs = process::program_runs();
+    let labels = |run: &process::ProgramRun| {
+        vec![("program_id", run.id.to_string()), ("program_type", run.kind.to_string())]
+    };
+    text.family(&metric::KERNEL_RUN_SECONDS, runs.iter().map(|run| (labels(run), seconds(run.nanoseconds))));
+    text.family(&metric::KERNEL_RUNS, runs.iter().map(|run| (labels(run), run.runs)));
+}
+
+fn table(snapshot: &Snapshot, text: &mut Text) {
+    let table = &snapshot.table;
+    text.single(&metric::TABLE_FLOWS, table.flows);
+    text.single(&metric::TABLE_CAPACITY, table.capacity);
+    text.single(&metric::TABLE_BYTES, table.bytes);
+    text.single(&metric::FOLDED_PACKETS, table.folded.packets);
+    text.single(&metric::FOLDED_BYTES, table.folded.bytes);
+    text.single(&metric::TICKS, snapshot.heartbeat.ticks);
+    let passage = snapshot.passage.total();
+    text.single(&metric::RECORDS, passage.offered.records);
+    text.single(&metric::DISMISSED, passage.filtered.records);
+}
+
+fn consumers(snapshot: &Snapshot, text: &mut Text) {
+    let all: Vec<_> = snapshot.outlets.iter().map(|(state, pages)| (state, pages.total())).collect();
+    let label = |name: &str| vec![("consumer", name.to_owned())];
+    text.family(&metric::OFFERED, all.iter().map(|(state, page)| (label(&state.name), page.offered.records)));
+    text.family(
+        &metric::DELIVERED,
+        all.iter().map(|(state, page)| (label(&state.name), page.delivered.records)),
+    );
+    text.family(
+        &metric::FILTERED,
+        all.iter().map(|(state, page)| (label(&state.name), page.filtered.records)),
+    );
+    let losses = || {
+        all.iter().flat_map(|(state, page)| {
+            Loss::ALL.map(|loss| {
+                let labels = vec![("stage", state.name.to_string()), ("reason", loss.as_str().to_owned())];
+                (labels, page.dropped[loss as usize])
+            })
+        })
+    };
+    text.family(&metric::DROPPED, losses().map(|(labels, tally)| (labels, tally.records)));
+    text.family(&metric::DROPPED_PACKETS, losses().map(|(labels, tally)| (labels, tally.count.packets)));
+    text.family(&metric::WAITING, all.iter().map(|(state, _)| (label(&state.name), state.waiting)));
+    text.family(&metric::QUEUE, all.iter().map(|(state, _)| (label(&state.name), state.most_waiting)));
+    text.family(
+        &metric::BEHIND,
+        all.iter().map(|(state, _)| (label(&state.name), snapshot.behind_seconds(state))),
+    );
+    text.family(&metric::FAILURES, all.iter().map(|(state, _)| (label(&state.name), state.failures)));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has floating point numbers only")]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}

@@ -1,0 +1,92 @@
+//! Every metric, declared once.
+
+use std::fmt;
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// One sentence or two; also in the reference.
+    pub(super) help: &'static str,
+}
+
+/// What a metric does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Only grows, from the start of the agent on.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        })
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident $kind:ident $name:literal $help:literal;)*) => {
+        $(pub(super) const $constant: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
+        /// All of them, in the order in which they are written.
+        pub(super) const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    BUILD Gauge "weir_build_info" "Always 1; the label version is that of the agent.";
+    LEDGER_PACKETS Counter "weir_ledger_packets_total" "Packets of an observation point by part: seen is every packet that passed, and equals the sum of flows, filtered, duplicate, non_ip, malformed and overflow.";
+    LEDGER_BYTES Counter "weir_ledger_bytes_total" "Bytes on the wire of an observation point, by the same parts.";
+    LEDGER_BALANCED Gauge "weir_ledger_balanced" "1 if every packet and byte is accounted for at every point and up to every consumer.";
+    LEDGER_UNBALANCED Counter "weir_ledger_unbalanced_total" "Readings in which the ledger of a point did not add up: 0, or there is a bug.";
+    INTERFACES_ATTACHED Gauge "weir_interfaces_attached" "Interfaces that are counted.";
+    INTERFACES_WANTED Gauge "weir_interfaces_wanted" "Interfaces that should be counted.";
+    DRAINS Counter "weir_drains_total" "Readings of the kernel's counters.";
+    DRAIN_SECONDS Counter "weir_drain_seconds_total" "Time that readings took, waiting included.";
+    DRAIN_WAIT_SECONDS Counter "weir_drain_wait_seconds_total" "Time that readings waited for running kernel programs.";
+    KERNEL_SLOTS_USED Gauge "weir_kernel_table_used_slots" "Slots of the kernel's table in use at the last reading.";
+    KERNEL_SLOTS Gauge "weir_kernel_table_slots" "Slots of the kernel's table.";
+    KERNEL_OVERFLOW_USED Gauge "weir_kernel_overflow_used_entries" "Entries of the kernel's overflow map in use at the last reading.";
+    KERNEL_OVERFLOW Gauge "weir_kernel_overflow_entries" "Entries that the kernel's overflow map could hold at the last reading.";
+    KERNEL_RUN_SECONDS Counter "weir_kernel_program_run_seconds_total" "Time that a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
+    KERNEL_RUNS Counter "weir_kernel_program_runs_total" "How often a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
+    TABLE_FLOWS Gauge "weir_flow_table_flows" "Flows that go on.";
+    TABLE_CAPACITY Gauge "weir_flow_table_capacity_flows" "Flows for which there is room.";
+    TABLE_BYTES Gauge "weir_flow_table_bytes" "Memory of the flow table.";
+    FOLDED_PACKETS Counter "weir_folded_packets_total" "Packets of flows for which there was no room: they are in coarser rows.";
+    FOLDED_BYTES Counter "weir_folded_bytes_total" "Bytes of flows for which there was no room.";
+    TICKS Counter "weir_intervals_total" "Intervals handed on.";
+    RECORDS Counter "weir_records_total" "Records that left the flow table.";
+    DISMISSED Counter "weir_dismissed_records_total" "Records that the filter of the agent kept away.";
+    OFFERED Counter "weir_consumer_offered_records_total" "Records meant for a consumer: the sum of delivered, filtered, dropped and waiting.";
+    DELIVERED Counter "weir_consumer_delivered_records_total" "Records that a consumer has.";
+    FILTERED Counter "weir_consumer_filtered_records_total" "Records that the filter of a consumer kept away.";
+    DROPPED Counter "weir_dropped_records_total" "Records lost on the way to a consumer (the stage), by reason: queue_full (too much waited), rejected (it refused for good), stopped (the agent or the sink ended first).";
+    DROPPED_PACKETS Counter "weir_dropped_packets_total" "Packets in records that were lost, by stage and reason. Roles are added up, so a packet may count more than once.";
+    WAITING Gauge "weir_consumer_waiting_records" "Records that wait for a consumer.";
+    QUEUE Gauge "weir_consumer_queue_records" "Most records that may wait for a consumer.";
+    BEHIND Gauge "weir_consumer_behind_seconds" "Time between the last interval and the last one that a consumer has.";
+    FAILURES Counter "weir_consumer_failures_total" "Attempts to deliver that failed.";
+    LIVE_FRAMES Gauge "weir_live_frames" "Intervals that clients of the live view can go back.";
+    LIVE_BYTES Gauge "weir_live_bytes" "Memory of these.";
+    LIVE_FOLLOWERS Gauge "weir_live_followers" "Clients that follow the live view.";
+    REFUSED Counter "weir_http_refused_total" "Requests that were refused, by reason: method, host, origin, token, busy.";
+    CPU Counter "process_cpu_seconds_total" "Processor time of the agent, user and system.";
+    RESIDENT Gauge "process_resident_memory_bytes" "Memory of the agent in RAM.";
+    DESCRIPTORS Gauge "process_open_fds" "Open descriptors of the agent.";
+    STARTED Gauge "process_start_time_seconds" "When the agent started, seconds since 1970.";
+}
+
+/// The reference page.
+pub(super) fn page() -> String {
+    let mut page = String::from(include_str!("reference_head.md"));
+    page.push_str("\n| metric | type | what it says |\n|---|---|---|\n");
+    for Metric { name, kind, help } in ALL {
+        page.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+    }
+    page
+}

@@ -1,0 +1,42 @@
+//! The root page, in words and without a script, and the answer to paths that do not exist.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{Html, Response},
+};
+
+use super::{Answers, guard::problem, snapshot::Snapshot, status::of_snapshot};
+
+/// Says what the agent does.
+pub(super) async fn root(State(answers): State<Answers>) -> Html<String> {
+    let status = of_snapshot(&answers, &Snapshot::take(&answers));
+    let mut page = String::from(include_str!("page.html"));
+    let rows: String = status
+        .consumers
+        .iter()
+        .map(|consumer| {
+            let state = consumer.trouble.as_deref().unwrap_or("works");
+            let [name, state] = [&*consumer.name, state].map(escaped);
+            let (delivered, dropped) = (consumer.delivered_records, consumer.dropped_records);
+            format!("<tr><td>{name}<td>{delivered}<td>{}<td>{dropped}<td>{state}", consumer.waiting_records)
+        })
+        .collect();
+    for (mark, text) in [
+        ("{summary}", escaped(&status.summary)),
+        ("{version}", escaped(&status.version)),
+        ("{consumers}", rows),
+    ] {
+        page = page.replace(mark, &text);
+    }
+    Html(page)
+}
+
+/// There is no such path.
+pub(super) async fn nothing() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is no such path: see /api/v1/openapi.json")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,215 @@
+//! `/healthz`, `/readyz`, and those answers that are mere lists: status, fields, interfaces.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use weir_api::{
+    catalog::{self, FieldsAnswer, InterfacesAnswer},
+    status::{ConsumerStatus, InterfaceCount, KernelTableStatus, LedgerSummary, Status, TableStatus},
+};
+use weir_flow::{
+    Wall,
+    field::{ALIASES, FIELDS, Value},
+};
+
+use super::{Answers, ledger::count, snapshot::Snapshot};
+use crate::{ledger::accounted, process};
+
+/// Whether the process answers at all.
+#[utoipa::path(get, path = "/healthz", tag = "state", responses((status = 200, description = "It answers", body = String)))]
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the agent counts and hands on.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "state",
+    responses(
+        (status = 200, description = "It counts", body = String),
+        (status = 503, description = "It does not, or not yet", body = String),
+    )
+)]
+pub(super) async fn readiness(State(answers): State<Answers>) -> Response {
+    if Snapshot::take(&answers).is_ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+/// How the agent is, in numbers and in words.
+#[utoipa::path(
+    get,
+    path = "/api/v1/status",
+    tag = "state",
+    responses((status = 200, description = "How the agent is", body = Status))
+)]
+pub(super) async fn status(State(answers): State<Answers>) -> Json<Status> {
+    Json(of_snapshot(&answers, &Snapshot::take(&answers)))
+}
+
+/// The status of that moment.
+pub(super) fn of_snapshot(answers: &Answers, snapshot: &Snapshot) -> Status {
+    let total = &snapshot.total;
+    let ledger = LedgerSummary {
+        accounted: accounted(total),
+        is_balanced: snapshot.is_balanced(),
+        dropped_records: snapshot.dropped_records(),
+        seen: count(total.seen),
+        flows: count(total.flows),
+        filtered: count(total.filtered),
+        duplicate: count(total.duplicate),
+        non_ip: count(total.non_ip),
+        malformed: count(total.parse_error),
+        overflow: count(total.overflow),
+    };
+    let consumers = consumers(snapshot);
+    let (attached, wanted) = snapshot.progress;
+    let kernel = &snapshot.drains.last;
+    Status {
+        summary: summary(snapshot, &ledger, &consumers),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: time(answers.started),
+        last_interval: snapshot.heartbeat.last.map(|(tick, _)| time(tick.wall)),
+        is_ready: snapshot.is_ready(),
+        ledger,
+        interfaces: InterfaceCount { attached, wanted },
+        table: TableStatus {
+            flows: snapshot.table.flows,
+            capacity: snapshot.table.capacity,
+            bytes: snapshot.table.bytes,
+            folded: count(snapshot.table.folded),
+        },
+        kernel_table: KernelTableStatus {
+            slots_used: kernel.slots_used,
+            slots: kernel.slots,
+            overflow_used: kernel.overflow_used,
+            overflow: kernel.overflow as usize,
+        },
+        consumers,
+        process: process::usage(),
+    }
+}
+
+fn consumers(snapshot: &Snapshot) -> Vec<ConsumerStatus> {
+    let states = snapshot.outlets.iter().map(|(state, pages)| {
+        let total = pages.total();
+        ConsumerStatus {
+            name: state.name.to_string(),
+            delivered_records: total.delivered.records,
+            dropped_records: total.lost().records,
+            waiting_records: state.waiting,
+            queue_records: state.most_waiting,
+            behind_seconds: snapshot.behind_seconds(state),
+            failures: state.failures,
+            trouble: state.trouble.clone(),
+        }
+    });
+    states.collect()
+}
+
+/// `accounted 100.00 %; 0 records dropped; lines 12 s behind: cannot connect to …`.
+fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerStatus]) -> String {
+    let mut parts = vec![
+        format!("accounted {}", ledger.accounted),
+        format!("{} records dropped", ledger.dropped_records),
+    ];
+    if !ledger.is_balanced {
+        parts.push("the ledger does not balance: please report this".to_owned());
+    }
+    let (attached, wanted) = snapshot.progress;
+    if attached < wanted {
+        parts.push(format!("{} of {wanted} interfaces are not counted", wanted - attached));
+    }
+    for consumer in consumers {
+        let behind = consumer.behind_seconds;
+        match &consumer.trouble {
+            Some(trouble) => parts.push(format!("{} {behind:.0} s behind: {trouble}", consumer.name)),
+            None if behind >= 2.0 => parts.push(format!("{} {behind:.0} s behind", consumer.name)),
+            None => {}
+        }
+    }
+    parts.join("; ")
+}
+
+impl Snapshot {
+    /// Time between the end of the last interval and that of the last one that a consumer has.
+    pub(super) fn behind_seconds(&self, outlet: &crate::outlet::OutletState) -> f64 {
+        let Some((last, _)) = self.heartbeat.last else { return 0.0 };
+        let since = outlet.delivered_ns.unwrap_or(outlet.started_ns);
+        #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+        let behind = last.wall.0.saturating_sub(since) as f64 / 1e9;
+        if outlet.waiting == 0 && outlet.trouble.is_none() { 0.0 } else { behind }
+    }
+}
+
+/// Every field of a flow, and the short names.
+#[utoipa::path(
+    get,
+    path = "/api/v1/fields",
+    tag = "catalogue",
+    responses((status = 200, description = "The table of fields", body = FieldsAnswer))
+)]
+pub(super) async fn fields() -> Json<FieldsAnswer> {
+    let field = |field: &weir_flow::field::Field| catalog::Field {
+        name: field.name.to_owned(),
+        kind: format!("{:?}", field.kind).to_lowercase(),
+        unit: (!field.unit.is_empty()).then(|| field.unit.to_owned()),
+        description: field.doc.to_owned(),
+        cardinality: field.cardinality.as_str().to_owned(),
+        is_filterable: field.filterable,
+        is_groupable: field.groupable,
+        is_additive: field.additive,
+        values: field.values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let alias = |alias: &weir_flow::field::Alias| catalog::Alias {
+        name: alias.name.to_owned(),
+        fields: alias.fields.iter().map(|field| (*field).to_owned()).collect(),
+    };
+    Json(FieldsAnswer {
+        fields: FIELDS.iter().map(field).collect(),
+        aliases: ALIASES.iter().map(alias).collect(),
+    })
+}
+
+/// Interfaces that are counted, or were.
+#[utoipa::path(
+    get,
+    path = "/api/v1/interfaces",
+    tag = "catalogue",
+    responses((status = 200, description = "Interfaces", body = InterfacesAnswer))
+)]
+pub(super) async fn interfaces(State(answers): State<Answers>) -> Json<InterfacesAnswer> {
+    let snapshot = Snapshot::take(&answers);
+    let mut interfaces: Vec<catalog::Interface> = Vec::new();
+    for place in &snapshot.places {
+        // Index 0 stands for interfaces that nobody listed.
+        let Some(point) = place.point.as_ref().filter(|point| point.ifindex != 0) else { continue };
+        let netns = point.netns.as_deref().map(str::to_owned);
+        let known = interfaces.iter_mut().find(|known| {
+            known.index == point.ifindex && known.netns == netns && *known.name == *point.interface
+        });
+        match known {
+            Some(known) => known.is_open |= place.is_open,
+            None => interfaces.push(catalog::Interface {
+                name: point.interface.to_string(),
+                index: point.ifindex,
+                netns,
+                role: point.role.to_string(),
+                is_open: place.is_open,
+            }),
+        }
+    }
+    let (attached, wanted) = snapshot.progress;
+    Json(InterfacesAnswer { interfaces, missing: wanted.saturating_sub(attached) })
+}
+
+/// A moment, RFC 3339.
+pub(super) fn time(wall: Wall) -> String {
+    Value::Timestamp(wall).to_string()
+}
