@@ -1,6 +1,6 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
-//! `micro` measures one packet, `drain` one drain, `live` real traffic; `docs/internals/performance.md` explains the
+//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history; `docs/internals/performance.md` explains the
 //! results.
 
 mod drain;
@@ -11,6 +11,7 @@ mod micro;
 mod report;
 mod sequence;
 mod stage;
+mod store;
 mod subject;
 mod verdict;
 
@@ -41,6 +42,8 @@ enum Bench {
         #[arg(long, default_value_t = 7)]
         rounds: usize,
     },
+    /// The agent's store: appending, room on the disk, questions, memory
+    Store(store::Arguments),
 }
 
 #[derive(Args)]
@@ -74,6 +77,7 @@ struct FlowArguments {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().bench {
         Bench::Flow(arguments) => flow(&arguments),
+        Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;
             print!("{}", drained.table());

@@ -14,9 +14,9 @@ use crate::{
 
 /// One target.
 pub(crate) struct Verdict {
-    what: String,
-    measured: f64,
-    most: f64,
+    pub(crate) what: String,
+    pub(crate) measured: f64,
+    pub(crate) most: f64,
 }
 
 /// Which reference, flows, distribution, and the largest ratio.

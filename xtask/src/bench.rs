@@ -7,6 +7,7 @@ use crate::{command, setup};
 #[command(after_help = "\
 Examples:
   cargo xtask bench flow      cost of counting a packet, beside two reference designs
+  cargo xtask bench store     the agent's history, beside plain SQLite rows
   cargo xtask bench           lists the benchmarks")]
 pub(crate) struct Arguments {
     /// Name of the benchmark and its own arguments

@@ -30,7 +30,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("aya-build", &["weir-datapath", "weir-ebpf", "weir-bench"]),
     ("kube", &["weir-agent", "weir-bench", "weir-integration"]),
     ("axum", &["weir-agent"]),
-    ("rusqlite", &["weir-agent"]),
+    ("rusqlite", &["weir-agent", "weir-bench"]),
     ("aya", &["weir-datapath", "weir-integration", "weir-bench"]),
 ];
 

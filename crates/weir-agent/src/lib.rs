@@ -19,5 +19,6 @@ pub mod reload;
 pub mod server;
 pub mod signals;
 pub mod sinks;
+pub mod store;
 pub mod units;
 pub mod view;

@@ -1,0 +1,244 @@
+//! Answers from sums.
+
+use std::{collections::HashMap, time::Duration};
+
+use weir_flow::{Role, field::Value};
+
+use super::{EmbeddedStore, LOOKS, lock, read::wall};
+use crate::store::{
+    Coverage, Cut, Edge, EdgeKey, EdgeQuery, Edges, Level, Origin, Range, Series, SeriesQuery, StoreError,
+    Traffic,
+    answer::{edges_of, series_of},
+    database::{self, Applied},
+    log,
+    rollup::{Pending, SumKey},
+};
+
+/// Lengths of intervals that are easy to read.
+const STEPS: [u64; 14] =
+    [10, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400];
+
+/// Intervals that a course has where nobody says how many, and at most.
+const FEW: u32 = 120;
+const MOST: u32 = 2_000;
+
+/// Length of the intervals of a course.
+pub(super) fn step(query: &SeriesQuery) -> Duration {
+    let length = Duration::from_nanos(query.range.until.0.saturating_sub(query.range.since.0));
+    let least = length / MOST;
+    query.step.map_or_else(
+        || {
+            let few = length / FEW;
+            let step = STEPS.into_iter().map(Duration::from_secs).find(|step| *step >= few);
+            step.unwrap_or_else(|| Duration::from_hours(24 * (few.as_secs() / 86_400 + 1)))
+        },
+        |step| {
+            step.max(Duration::from_secs(1))
+                .max(Duration::from_secs(least.as_secs() + u64::from(least.subsec_nanos() > 0)))
+        },
+    )
+}
+
+/// The coarsest level of which a step is a whole number of intervals.
+pub(super) fn level_of(step: Duration) -> Option<Level> {
+    let divides = |level: &Level| {
+        step.subsec_nanos() == 0 && step.as_secs().is_multiple_of(level.seconds().cast_unsigned())
+    };
+    Level::ALL.into_iter().rev().find(divides)
+}
+
+impl EmbeddedStore {
+    pub(super) fn summed_edges(&self, query: &EdgeQuery) -> Result<Edges, StoreError> {
+        let minutes = query.range.until.0.saturating_sub(query.range.since.0) / 60_000_000_000;
+        let level = match minutes {
+            0..10 => Level::TenSeconds,
+            10..1_440 => Level::Minute,
+            _ => Level::Hour,
+        };
+        let mut sums: HashMap<EdgeKey, Traffic> = HashMap::new();
+        let fields = query.filter.fields();
+        let coverage = self.sums(query.range, level, &mut |_, key, traffic| {
+            if !key.again && matches(&key.edge, query, &fields) {
+                match sums.get_mut(&key.edge) {
+                    Some(sum) => *sum += *traffic,
+                    None => {
+                        sums.insert(key.edge.clone(), *traffic);
+                    }
+                }
+            }
+        })?;
+        let edges = sums.into_iter().map(|(key, traffic)| Edge { key, traffic }).collect();
+        Ok(edges_of(edges, Vec::new(), query.limits.rows, coverage))
+    }
+
+    pub(super) fn summed_series(
+        &self,
+        query: &SeriesQuery,
+        step: Duration,
+        level: Level,
+    ) -> Result<Series, StoreError> {
+        let seconds = i64::try_from(step.as_secs()).unwrap_or(i64::MAX);
+        let (since, until) = level.around(query.range);
+        let (since, until) = (since.div_euclid(seconds) * seconds, -(-until).div_euclid(seconds) * seconds);
+        let range = Range { since: wall(since * 1_000), until: wall(until * 1_000) };
+        let mut points: HashMap<((Role, Vec<Value<'static>>), i64), Traffic> = HashMap::new();
+        let coverage = self.sums(range, level, &mut |start, key, traffic| {
+            let accepted = query.filter.select(1, &mut |field, test| {
+                vec![key.edge.value(field.name).is_some_and(|value| test.accepts(&value))]
+            });
+            if key.again || accepted != [true] {
+                return;
+            }
+            let value =
+                |name| key.edge.value(name).map_or(Value::Absent, |value| crate::store::batch::owned(&value));
+            let values = query.group_by.iter().map(|field| value(field.name)).collect();
+            let interval = (start - since) / seconds;
+            *points.entry(((key.edge.role, values), interval)).or_default() += *traffic;
+        })?;
+        let intervals = usize::try_from((until - since) / seconds).unwrap_or_default();
+        let points = points.into_iter().map(|((line, interval), traffic)| {
+            (line, usize::try_from(interval).unwrap_or_default(), traffic)
+        });
+        Ok(series_of(points, intervals, step, query, Coverage { range, ..coverage }))
+    }
+
+    /// Hands out the sums of the intervals that touch a span of time, those of the database and those that are pending.
+    /// Where the level does not go back far enough, a coarser one that does is taken.
+    fn sums(
+        &self,
+        range: Range,
+        wanted: Level,
+        each: &mut dyn FnMut(i64, &SumKey, &Traffic),
+    ) -> Result<Coverage, StoreError> {
+        let mut reader = self.reader()?;
+        let (level, oldest) = match &reader {
+            Some(reader) => reach(reader, range, wanted)?,
+            None => (wanted, None),
+        };
+        let span = level.around(range);
+        let mut oldest_pending = None;
+        let mut add = |start: i64, key: &SumKey, traffic: &Traffic| {
+            oldest_pending = Some(oldest_pending.map_or(start, |oldest: i64| oldest.min(start)));
+            if (span.0..span.1).contains(&level.interval_of(start)) {
+                each(start, key, traffic);
+            }
+        };
+        match &self.writer {
+            Some(writer) => {
+                // The lock keeps sums from moving to the database between the two looks.
+                let writer = lock(writer);
+                if let Some(reader) = &mut reader {
+                    reader.sums(level, span, &mut add)?;
+                }
+                writer.pending().iter().for_each(|(start, key, traffic)| add(start, key, traffic));
+            }
+            None => self.sums_of_files(reader.as_mut(), level, span, &mut add)?,
+        }
+        if let Some(reader) = reader {
+            let mut readers = lock(&self.readers);
+            if readers.len() < super::MOST_READERS {
+                readers.push(reader);
+            }
+        }
+        let (since, until) = (wall(span.0 * 1_000), wall(span.1 * 1_000));
+        let begins = oldest.into_iter().chain(oldest_pending).min().map(|start| wall(start * 1_000));
+        let cuts = begins.filter(|begins| *begins > range.since).map(Cut::Before).into_iter().collect();
+        Ok(Coverage { range: Range { since, until }, origin: Origin::Rollup(level), cuts })
+    }
+
+    /// The same of a store that somebody else may be writing.
+    fn sums_of_files(
+        &self,
+        reader: Option<&mut database::Reader>,
+        level: Level,
+        span: (i64, i64),
+        add: &mut dyn FnMut(i64, &SumKey, &Traffic),
+    ) -> Result<(), StoreError> {
+        let Some(reader) = reader else {
+            return Ok(());
+        };
+        for look in 0..LOOKS {
+            let mut sums: Vec<(i64, SumKey, Traffic)> = Vec::new();
+            let applied = reader.sums(level, span, &mut |start, key, traffic| {
+                sums.push((start, key.clone(), *traffic));
+            })?;
+            let Some(pending) = self.pending_of_files(applied, look + 1 == LOOKS)? else { continue };
+            for (start, key, traffic) in &sums {
+                add(*start, key, traffic);
+            }
+            pending.iter().for_each(|(start, key, traffic)| add(start, key, traffic));
+            break;
+        }
+        Ok(())
+    }
+
+    /// The sums of what is in logs and not in the database. `None` where a log went away meanwhile, unless this is the
+    /// last look.
+    fn pending_of_files(&self, applied: Applied, is_last_look: bool) -> Result<Option<Pending>, StoreError> {
+        let mut pending = Pending::default();
+        for number in self.directory.list()?.logs {
+            if number < applied.log {
+                continue;
+            }
+            let path = self.directory.log(number);
+            let contents = match log::read(&path) {
+                Ok(contents) => contents.unwrap_or_default(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if is_last_look {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+                Err(error) => return Err(StoreError::Read { file: path, error }),
+            };
+            let known = if number == applied.log { applied.frames } else { 0 };
+            let known = usize::try_from(known).unwrap_or(usize::MAX);
+            for batch in contents.batches.iter().skip(known).filter(|batch| batch.rows > 0) {
+                pending.add(batch);
+            }
+        }
+        Ok(Some(pending))
+    }
+
+    /// Every sum of one level, sightings that do not count included.
+    #[cfg(test)]
+    pub(super) fn every_sum(
+        &self,
+        range: Range,
+        level: Level,
+        each: &mut dyn FnMut(&SumKey, &Traffic),
+    ) -> Result<(), StoreError> {
+        self.sums(range, level, &mut |_, key, traffic| each(key, traffic)).map(|_| ())
+    }
+
+    fn reader(&self) -> Result<Option<database::Reader>, StoreError> {
+        if let Some(reader) = lock(&self.readers).pop() {
+            return Ok(Some(reader));
+        }
+        database::Reader::open(&self.directory.database())
+    }
+}
+
+/// The level to read, and where its sums begin.
+fn reach(reader: &database::Reader, range: Range, wanted: Level) -> Result<(Level, Option<i64>), StoreError> {
+    let mut chosen = (wanted, reader.oldest(wanted)?);
+    for level in Level::ALL.into_iter().filter(|level| *level > wanted) {
+        let (since, _) = chosen.0.around(range);
+        if chosen.1.is_some_and(|oldest| oldest <= since) {
+            break;
+        }
+        let oldest = reader.oldest(level)?;
+        let finer = chosen.1.map_or(i64::MAX, |oldest| level.interval_of(oldest));
+        if oldest.is_some_and(|oldest| oldest < finer) {
+            chosen = (level, oldest);
+        }
+    }
+    Ok(chosen)
+}
+
+fn matches(edge: &EdgeKey, query: &EdgeQuery, fields: &[&weir_flow::field::Field]) -> bool {
+    fields.is_empty()
+        || query.filter.select(1, &mut |field, test| {
+            vec![edge.value(field.name).is_some_and(|value| test.accepts(&value))]
+        }) == [true]
+}

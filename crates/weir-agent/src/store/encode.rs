@@ -1,0 +1,233 @@
+//! Records into columns.
+//!
+//! Within one batch, which has one time, rows are put in the order of their destinations and sources, because equal
+//! neighbours take less room.
+
+use std::{borrow::Cow, sync::Arc};
+
+use arrow_array::{
+    ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, StringArray, TimestampMillisecondArray,
+    TimestampNanosecondArray, UInt16Array, UInt64Array,
+};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use weir_flow::{
+    Direction, Record, Role, Tick, Tuple, Wall,
+    field::{Field, Value},
+};
+
+use super::{
+    batch::Batch,
+    schema::{COLUMNS, Column, Source, Storage},
+};
+
+/// Records that are read column by column before the next ones, so that they stay in the cache.
+const BLOCK: usize = 512;
+
+/// Puts the records of one tick into columns, in batches of at most `most` rows.
+pub(super) fn batches(records: &[Record], tick: &Tick, most: usize) -> impl Iterator<Item = Batch> {
+    let again = seen_again(records);
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    order.sort_unstable_by_key(|index| {
+        let [source_high, source_low, destination_high, destination_low, details] =
+            records[*index].tuple.words();
+        (
+            destination_high,
+            destination_low,
+            records[*index].destination.port,
+            source_high,
+            source_low,
+            details,
+        )
+    });
+    let recorded_ms = i64::try_from(tick.wall.0 / 1_000_000).unwrap_or(i64::MAX);
+    let parts = records.len().div_ceil(most);
+    (0..parts).map(move |part| {
+        let order = &order[part * most..records.len().min((part + 1) * most)];
+        let mut makers: Vec<Maker<'_>> =
+            COLUMNS.iter().map(|column| Maker::new(column, order.len())).collect();
+        for block in order.chunks(BLOCK) {
+            for maker in &mut makers {
+                for index in block {
+                    maker.take(&records[*index], recorded_ms, again[*index]);
+                }
+            }
+        }
+        Batch { rows: order.len(), columns: makers.into_iter().map(Maker::finish).collect() }
+    })
+}
+
+/// For each record whether the same flow is also among `records` at another interface of the same role, and counts
+/// there. It counts where the forward direction comes into the node, else at the interface with the lowest number.
+fn seen_again(records: &[Record]) -> Vec<bool> {
+    let mut counting: HashMap<(Tuple, Role), usize, FixedState> =
+        HashMap::with_capacity_and_hasher(records.len(), FixedState::default());
+    let mut again = vec![false; records.len()];
+    let rank = |index: usize| {
+        let point = &records[index].point;
+        (point.direction != Direction::Ingress, &point.netns, point.ifindex, &point.interface)
+    };
+    for (index, record) in records.iter().enumerate() {
+        let key = (record.tuple.min(record.tuple.reversed()), record.point.role);
+        let is_same_place = |other: usize| {
+            let (here, there) = (&record.point, &records[other].point);
+            here.ifindex == there.ifindex && here.interface == there.interface && here.netns == there.netns
+        };
+        match counting.get_mut(&key) {
+            None => {
+                counting.insert(key, index);
+            }
+            // A flow may be over and begin anew within one tick.
+            Some(other) if is_same_place(*other) => {}
+            Some(other) if rank(index) < rank(*other) => {
+                again[*other] = true;
+                *other = index;
+            }
+            Some(_) => again[index] = true,
+        }
+    }
+    again
+}
+
+/// Makes one column.
+struct Maker<'r> {
+    column: &'static Column,
+    values: Values<'r>,
+    /// Whether there is any value.
+    is_used: bool,
+}
+
+enum Values<'r> {
+    Texts {
+        codes: Vec<Option<i32>>,
+        known: HashMap<Value<'r>, i32, FixedState>,
+        texts: Vec<String>,
+        last: Option<(Value<'r>, i32)>,
+    },
+    Ports(Vec<Option<u16>>),
+    Numbers(Vec<Option<u64>>),
+    Signed(Vec<Option<i64>>),
+    Truths(Vec<Option<bool>>),
+}
+
+impl<'r> Maker<'r> {
+    fn new(column: &'static Column, rows: usize) -> Self {
+        let values = match column.storage {
+            Storage::Dictionary => Values::Texts {
+                codes: Vec::with_capacity(rows),
+                known: HashMap::with_hasher(FixedState::default()),
+                texts: Vec::new(),
+                last: None,
+            },
+            Storage::Port => Values::Ports(Vec::with_capacity(rows)),
+            Storage::Number => Values::Numbers(Vec::with_capacity(rows)),
+            Storage::Signed | Storage::Moment | Storage::Tick | Storage::Length => {
+                Values::Signed(Vec::with_capacity(rows))
+            }
+            Storage::Truth => Values::Truths(Vec::with_capacity(rows)),
+        };
+        Self { column, values, is_used: false }
+    }
+
+    fn take(&mut self, record: &'r Record, recorded_ms: i64, again: bool) {
+        let integer = |field: &Field| match field.value(record) {
+            Value::Integer(number) => number,
+            _ => 0,
+        };
+        let difference = |left, right| integer(left).wrapping_sub(integer(right)).cast_signed();
+        let value = match self.column.source {
+            Source::Field(field) => field.value(record),
+            Source::Before { total, interval } => return self.push_signed(difference(total, interval)),
+            Source::Joined { packets, skbs } => return self.push_signed(difference(packets, skbs)),
+            Source::Recorded => return self.push_signed(recorded_ms),
+            Source::Again => Value::Boolean(again),
+        };
+        self.is_used |= !value.is_absent();
+        match &mut self.values {
+            Values::Texts { codes, known, texts, last } => {
+                codes.push(code(value, known, texts, last));
+            }
+            Values::Ports(ports) => ports.push(match value {
+                Value::Integer(number) => u16::try_from(number).ok(),
+                _ => None,
+            }),
+            Values::Numbers(numbers) => numbers.push(match value {
+                Value::Integer(number) => Some(number),
+                _ => None,
+            }),
+            Values::Signed(numbers) => numbers.push(match value {
+                Value::Timestamp(Wall(nanoseconds)) => Some(nanoseconds.cast_signed()),
+                Value::Duration(length) => {
+                    Some(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX).cast_signed())
+                }
+                _ => None,
+            }),
+            Values::Truths(truths) => truths.push(match value {
+                Value::Boolean(truth) => Some(truth),
+                _ => None,
+            }),
+        }
+    }
+
+    fn push_signed(&mut self, number: i64) {
+        self.is_used = true;
+        if let Values::Signed(numbers) = &mut self.values {
+            numbers.push(Some(number));
+        }
+    }
+
+    fn finish(self) -> Option<ArrayRef> {
+        if !self.is_used {
+            return None;
+        }
+        Some(match (self.values, self.column.storage) {
+            (Values::Texts { codes, texts, .. }, _) => texts_array(codes, texts),
+            (Values::Ports(ports), _) => Arc::new(UInt16Array::from(ports)),
+            (Values::Numbers(numbers), _) => Arc::new(UInt64Array::from(numbers)),
+            (Values::Signed(numbers), storage) => signed_array(numbers, storage),
+            (Values::Truths(truths), _) => Arc::new(BooleanArray::from(truths)),
+        })
+    }
+}
+
+/// A column of texts of their numbers and the different ones.
+pub(super) fn texts_array(codes: Vec<Option<i32>>, texts: Vec<String>) -> ArrayRef {
+    let different = Arc::new(StringArray::from(texts));
+    let array = DictionaryArray::try_new(Int32Array::from(codes), different);
+    Arc::new(array.expect("codes were given out as texts were added"))
+}
+
+/// A column of numbers with sign, in the type of its storage.
+pub(super) fn signed_array(numbers: Vec<Option<i64>>, storage: Storage) -> ArrayRef {
+    match storage {
+        Storage::Moment => Arc::new(TimestampNanosecondArray::from(numbers).with_timezone("UTC")),
+        Storage::Tick => Arc::new(TimestampMillisecondArray::from(numbers).with_timezone("UTC")),
+        _ => Arc::new(Int64Array::from(numbers)),
+    }
+}
+
+fn code<'r>(
+    value: Value<'r>,
+    known: &mut HashMap<Value<'r>, i32, FixedState>,
+    texts: &mut Vec<String>,
+    last: &mut Option<(Value<'r>, i32)>,
+) -> Option<i32> {
+    if value.is_absent() {
+        return None;
+    }
+    if let Some((last, code)) = last
+        && *last == value
+    {
+        return Some(*code);
+    }
+    let next = i32::try_from(known.len()).expect("a batch has fewer than 2^31 rows");
+    let code = *known.entry(value.clone()).or_insert_with(|| {
+        texts.push(match &value {
+            Value::Text(Cow::Borrowed(text)) => (*text).to_owned(),
+            other => other.to_string(),
+        });
+        next
+    });
+    *last = Some((value, code));
+    Some(code)
+}

@@ -1,0 +1,170 @@
+//! Sums of edges by intervals of time: what they are made of, and those that are not in the database yet.
+
+use std::collections::{BTreeMap, HashMap};
+
+use weir_flow::{Role, field::Field};
+
+use super::{
+    answer::Traffic,
+    batch::Batch,
+    entity::{EdgeKey, Entity},
+    query::Range,
+    tally::{Part, Side, Tally},
+};
+
+/// Most different edges in one interval. What exceeds it is summed up as one edge between others, per role.
+pub(super) const MOST_EDGES: usize = 20_000;
+
+/// How long the intervals of sums are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Ten seconds.
+    TenSeconds,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+}
+
+impl Level {
+    /// Every level, the finest first.
+    pub const ALL: [Self; 3] = [Self::TenSeconds, Self::Minute, Self::Hour];
+
+    /// Seconds of an interval.
+    pub const fn seconds(self) -> i64 {
+        match self {
+            Self::TenSeconds => 10,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+        }
+    }
+
+    /// Name of its table.
+    pub(super) const fn table(self) -> &'static str {
+        match self {
+            Self::TenSeconds => "edge_10s",
+            Self::Minute => "edge_1m",
+            Self::Hour => "edge_1h",
+        }
+    }
+
+    /// Beginning of the interval that a moment is in, seconds since 1970.
+    pub(super) const fn interval_of(self, seconds: i64) -> i64 {
+        seconds.div_euclid(self.seconds()) * self.seconds()
+    }
+
+    /// The intervals that touch a span of time: beginning of the first, end of the last, seconds since 1970.
+    pub(super) fn around(self, range: Range) -> (i64, i64) {
+        let (since_ms, until_ms) = range.ms();
+        let until = self.interval_of(until_ms.saturating_add(999).div_euclid(1_000) + self.seconds() - 1);
+        (self.interval_of(since_ms.div_euclid(1_000)), until)
+    }
+}
+
+/// What is summed: an edge, and whether the flows count elsewhere in the same role.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SumKey {
+    pub(super) edge: EdgeKey,
+    pub(super) again: bool,
+}
+
+/// Sums that are not in the database yet.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// By beginning of the ten seconds, seconds since 1970.
+    intervals: BTreeMap<i64, HashMap<SumKey, Traffic>>,
+}
+
+impl Pending {
+    /// Adds the rows of a batch.
+    pub(super) fn add(&mut self, batch: &Batch) {
+        let mut tally =
+            edge_tally(Some(Part::Interval { since_ms: 0, step_ms: 1_000 * Level::TenSeconds.seconds() }));
+        tally.add(batch, &vec![true; batch.rows], 0);
+        for group in 0..tally.len() {
+            let number = tally.parts(group).find_map(|(part, words)| match part {
+                Part::Interval { .. } => Some(i64::from(words[0])),
+                _ => None,
+            });
+            let interval = number.unwrap_or_default() * Level::TenSeconds.seconds();
+            self.insert(interval, sum_key(&tally, group), traffic(&tally, group));
+        }
+        // What the tally had no room for is an edge between others.
+        for (role, sums) in tally.others() {
+            let interval = Level::TenSeconds.interval_of(batch.recorded_ms(0).div_euclid(1_000));
+            let traffic =
+                Traffic { records: sums.flows, opened: 0, forward: sums.forward, reverse: sums.reverse };
+            self.insert(interval, SumKey { edge: others(*role), again: false }, traffic);
+        }
+    }
+
+    fn insert(&mut self, interval: i64, key: SumKey, traffic: Traffic) {
+        let sums = self.intervals.entry(interval).or_default();
+        let key = if sums.len() < MOST_EDGES || sums.contains_key(&key) {
+            key
+        } else {
+            SumKey { edge: others(key.edge.role), again: key.again }
+        };
+        *sums.entry(key).or_default() += traffic;
+    }
+
+    /// Everything, by beginning of the ten seconds.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &SumKey, &Traffic)> {
+        self.intervals
+            .iter()
+            .flat_map(|(interval, sums)| sums.iter().map(|(key, traffic)| (*interval, key, traffic)))
+    }
+
+    /// Forgets everything: it is in the database.
+    pub(super) fn clear(&mut self) {
+        self.intervals.clear();
+    }
+}
+
+/// A tally of edges, with one more part.
+pub(super) fn edge_tally(more: Option<Part>) -> Tally {
+    let field = |name| Field::by_name(name).expect("the table of fields has it");
+    let mut parts = vec![
+        Part::End(Side::Source),
+        Part::End(Side::Destination),
+        Part::Field(field("network.transport")),
+        Part::Field(field("destination.port")),
+        Part::Again,
+    ];
+    parts.extend(more);
+    Tally::by(parts)
+}
+
+/// What a group of an edge tally is about.
+pub(super) fn sum_key(tally: &Tally, group: usize) -> SumKey {
+    let names = tally.names();
+    let mut ends = tally.parts(group).filter_map(|(part, words)| part.entity(words, names));
+    let mut end = || ends.next().unwrap_or(Entity::Others);
+    let (source, destination) = (end(), end());
+    let mut values = tally.values(group).into_iter();
+    let mut number = || match values.next() {
+        Some(weir_flow::field::Value::Protocol(number)) => Some(u16::from(number)),
+        Some(weir_flow::field::Value::Integer(number)) => u16::try_from(number).ok(),
+        _ => None,
+    };
+    let transport = number().and_then(|number| u8::try_from(number).ok()).unwrap_or_default();
+    let port = number();
+    let again = tally.parts(group).any(|(part, words)| matches!(part, Part::Again) && words[0] == 1);
+    SumKey { edge: EdgeKey { source, destination, transport, port, role: tally.role(group) }, again }
+}
+
+/// The sum of a group.
+pub(super) fn traffic(tally: &Tally, group: usize) -> Traffic {
+    let total = tally.total(group);
+    Traffic {
+        records: total.sums.flows,
+        opened: total.opened,
+        forward: total.sums.forward,
+        reverse: total.sums.reverse,
+    }
+}
+
+/// The edge of what there was no room for.
+pub(super) fn others(role: Role) -> EdgeKey {
+    EdgeKey { source: Entity::Others, destination: Entity::Others, transport: 0, port: None, role }
+}

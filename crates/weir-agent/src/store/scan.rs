@@ -1,0 +1,175 @@
+//! Reads raw flows: the newest first, only the columns that are needed, only files and row groups of the time.
+
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weir_flow::{Record, Wall, filter::Filter};
+
+use super::{
+    answer::Cut,
+    batch::Batch,
+    directory::{Directory, SegmentName},
+    query::Range,
+    schema::{self, COLUMNS, RECORDED},
+    segment::{Reader, Unreadable},
+};
+
+/// All raw flows at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// In the order of their numbers.
+    pub(super) segments: Arc<Vec<SegmentName>>,
+    /// Rows that are in no segment yet, in the order in which they came.
+    pub(super) open: Vec<Arc<Batch>>,
+}
+
+/// What to read.
+pub(super) struct Scan<'a> {
+    pub(super) directory: &'a Directory,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) range: Range,
+    pub(super) filter: &'a Filter,
+    /// Columns that are needed of the rows that match.
+    pub(super) columns: Vec<usize>,
+    /// Longest time that reading may take.
+    pub(super) time: Duration,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    /// Where the numbers of sources lead.
+    sources: Vec<Source>,
+    pub(super) cuts: Vec<Cut>,
+    /// Beginning of what was read, where that is later than was asked for.
+    pub(super) since: Option<Wall>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Open(Arc<Batch>),
+    Group { segment: SegmentName, group: usize },
+}
+
+/// Takes matching rows: the batch, which of its rows match, and the number of the source.
+pub(super) type Take<'t> = &'t mut dyn FnMut(&Batch, &[bool], u32) -> ControlFlow<()>;
+
+impl Scan<'_> {
+    /// Reads everything that matches.
+    pub(super) fn run(&self, take: Take<'_>) -> Scanned {
+        let started = Instant::now();
+        let mut scanned = Scanned::default();
+        let (since_ms, until_ms) = self.range.ms();
+        let first_of = |batch: &Batch| if batch.rows == 0 { i64::MAX } else { batch.recorded_ms(0) };
+        for batch in self.snapshot.open.iter().rev() {
+            if first_of(batch) < until_ms && self.whole(batch, take, &mut scanned).is_break() {
+                return self.stopped(first_of(batch), Cut::Memory, scanned);
+            }
+        }
+        for segment in self.snapshot.segments.iter().rev() {
+            if segment.last_ms < since_ms || segment.first_ms >= until_ms {
+                continue;
+            }
+            if started.elapsed() > self.time {
+                return self.stopped(segment.last_ms, Cut::Time(self.time), scanned);
+            }
+            match self.segment(segment, take, &mut scanned) {
+                Ok(ControlFlow::Continue(())) | Err(Unreadable::Gone) => {}
+                Ok(ControlFlow::Break(())) => return self.stopped(segment.first_ms, Cut::Memory, scanned),
+                Err(Unreadable::Io(_) | Unreadable::Damaged(_)) => {
+                    scanned.cuts.push(Cut::Damaged(segment.to_string()));
+                }
+            }
+        }
+        scanned
+    }
+
+    /// An answer that ends early covers what is newer.
+    fn stopped(&self, at_ms: i64, cut: Cut, mut scanned: Scanned) -> Scanned {
+        let at = Wall(u64::try_from(at_ms).unwrap_or_default().saturating_mul(1_000_000));
+        scanned.since = Some(at.max(self.range.since));
+        scanned.cuts.push(cut);
+        scanned
+    }
+
+    fn whole(&self, batch: &Arc<Batch>, take: Take<'_>, scanned: &mut Scanned) -> ControlFlow<()> {
+        let selected = self.select(batch);
+        if !selected.contains(&true) {
+            return ControlFlow::Continue(());
+        }
+        scanned.sources.push(Source::Open(Arc::clone(batch)));
+        take(batch, &selected, scanned.last_source())
+    }
+
+    fn segment(
+        &self,
+        segment: &SegmentName,
+        take: Take<'_>,
+        scanned: &mut Scanned,
+    ) -> Result<ControlFlow<()>, Unreadable> {
+        let reader = Reader::open(&self.directory.segment(segment))?;
+        let (since_ms, until_ms) = self.range.ms();
+        for group in (0..reader.groups()).rev() {
+            let (first_ms, last_ms) = reader.times_ms(group);
+            if last_ms < since_ms || first_ms >= until_ms {
+                continue;
+            }
+            let mut deciding = vec![schema::position(RECORDED).expect("it is a column of the schema")];
+            for field in self.filter.fields() {
+                schema::require(field, &mut deciding);
+            }
+            if reader
+                .read_group(
+                    group,
+                    &deciding,
+                    &self.columns,
+                    &|batch| self.select(batch),
+                    &mut |batch, selected| {
+                        scanned.sources.push(Source::Group { segment: segment.clone(), group });
+                        take(batch, selected, scanned.last_source())
+                    },
+                )?
+                .is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Rows of the time that match.
+    fn select(&self, batch: &Batch) -> Vec<bool> {
+        let (since_ms, until_ms) = self.range.ms();
+        let mut selected = batch.select(self.filter);
+        for (row, selected) in selected.iter_mut().enumerate() {
+            *selected &= (since_ms..until_ms).contains(&batch.recorded_ms(row));
+        }
+        selected
+    }
+}
+
+impl Scanned {
+    fn last_source(&self) -> u32 {
+        u32::try_from(self.sources.len().saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The records in some rows of a source, in the order of `rows`. Those of a file that is gone by now are missing.
+    pub(super) fn records(&self, directory: &Directory, source: u32, rows: &[u32]) -> Vec<Option<Record>> {
+        let record = |batch: &Batch, row: u32| {
+            usize::try_from(row).ok().filter(|row| *row < batch.rows).map(|row| batch.record(row))
+        };
+        match &self.sources[source as usize] {
+            Source::Open(batch) => rows.iter().map(|row| record(batch, *row)).collect(),
+            Source::Group { segment, group } => {
+                let all: Vec<usize> = (0..COLUMNS.len()).collect();
+                let batch =
+                    Reader::open(&directory.segment(segment)).and_then(|reader| reader.columns(*group, &all));
+                let Ok(batch) = batch else { return vec![None; rows.len()] };
+                rows.iter().map(|row| record(&batch, *row)).collect()
+            }
+        }
+    }
+}
