@@ -129,10 +129,9 @@ fn measure(arguments: &Arguments, place: &Path) -> anyhow::Result<Outcome> {
     }
     let mut plain = plain.context("there was a turn")?;
     store.flush()?;
-    let rows = arguments.flows as f64;
-    outcome.bytes_per_row = size(&weir, "parquet")? as f64 / rows;
+    outcome.bytes_per_row = per_row(size(&weir, "parquet")?, arguments.flows);
     outcome.rollup_bytes = size(&weir, "sqlite")? + size(&weir, "sqlite-wal")?;
-    outcome.plain_bytes_per_row = plain.bytes()? as f64 / rows;
+    outcome.plain_bytes_per_row = per_row(plain.bytes()?, arguments.flows);
     ask(arguments.rounds, &store, &mut plain, &mut outcome)?;
     Ok(outcome)
 }
@@ -170,7 +169,7 @@ fn ask(rounds: usize, store: &EmbeddedStore, plain: &mut Plain, outcome: &mut Ou
         let question =
             SeriesQuery { range: whole, step: None, filter: Filter::default(), group_by: Vec::new(), limits };
         outcome.series_ms.push(timed(&mut || Ok(store.series(&question)?.lines.len()))?.0);
-        let mut flows = |filter: &str, group_by: &[&'static Field]| {
+        let flows = |filter: &str, group_by: &[&'static Field]| {
             let filter = Filter::parse(filter)?;
             let limits = Limits { rows: 100, ..limits };
             let answer =
@@ -199,6 +198,11 @@ fn size(directory: &Path, extension: &str) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "some gigabytes, some millions")]
+fn per_row(bytes: u64, rows: usize) -> f64 {
+    bytes as f64 / rows as f64
+}
+
 /// Begins the peak of memory anew (since 4.0, 695f055936938).
 fn forget_peak() {
     // Where that is refused the peak is one of the whole run, which is only larger.
@@ -225,7 +229,7 @@ impl Outcome {
     }
 
     fn table(&self) -> String {
-        let rows = self.flows as f64;
+        let million = per_row(self.flows as u64, 1_000_000);
         let mut text = format!(
             "\n{} flows over one hour; the questions are about the last 15 minutes{:<12}{:>12}{:>12}{:>14}\n",
             self.flows, "", "weir", "SQLite", "weir/SQLite"
@@ -237,14 +241,14 @@ impl Outcome {
             }
             text.push('\n');
         };
-        let thousand = |seconds: f64| rows / seconds / 1e3;
+        let thousand = |seconds: f64| million * 1e3 / seconds;
         line(
             "append, 1000 rows a second",
             thousand(self.append_seconds),
             Some(thousand(self.plain_append_seconds)),
         );
         line("bytes per row", self.bytes_per_row, Some(self.plain_bytes_per_row));
-        line("sums and names, bytes per row", self.rollup_bytes as f64 / rows, None);
+        line("sums and names, bytes per row", per_row(self.rollup_bytes, self.flows), None);
         let plain = Some(median(&self.plain_ms));
         line("service map from sums, ms", median(&self.rollup_ms), plain);
         line("service map from raw flows, ms", median(&self.raw_ms), plain);

@@ -13,6 +13,7 @@ pub(super) const BEGIN_NS: u64 = 1_767_225_600_000_000_000;
 
 const WORKLOADS: u64 = 200;
 const PODS: u64 = 10;
+const PODS_OF_ONE: usize = 10;
 const EDGES: u64 = 1_000;
 
 /// Resolution of the kernel's times.
@@ -22,7 +23,7 @@ const JIFFY_NS: u64 = 4_000_000;
 pub(super) struct Flows {
     random: u64,
     pods: Vec<(Arc<Workload>, [u8; 4])>,
-    edges: Vec<(u64, u64, u16)>,
+    edges: Vec<(usize, usize, u16)>,
     points: Vec<Arc<Point>>,
     cookie: u64,
 }
@@ -41,13 +42,15 @@ impl Flows {
             let (owner_kind, owner_name): (Arc<str>, Arc<str>) =
                 ("Deployment".into(), format!("workload-{workload}").into());
             for pod in 0..PODS {
-                let [low, high] = [(pod * 7 + 7) as u8, workload as u8];
+                let byte = |number: u64| u8::try_from(number).expect("it is small");
+                let (low, high) = (byte(pod * 7 + 7), byte(workload));
+                let name = format!("workload-{workload}-{:05x}", flows.next() & 0xf_ffff);
                 let uid = format!("{:08x}-0000-4000-8000-{:012x}", flows.next(), workload * PODS + pod);
                 flows.pods.push((
                     Arc::new(Workload {
                         kind: WorkloadKind::Pod,
                         namespace: Some(Arc::clone(&namespace)),
-                        name: format!("workload-{workload}-{:05x}", flows.next() & 0xf_ffff).into(),
+                        name: name.into(),
                         uid: uid.into(),
                         owner_kind: Arc::clone(&owner_kind),
                         owner_name: Arc::clone(&owner_name),
@@ -59,7 +62,7 @@ impl Flows {
             }
         }
         for _ in 0..EDGES {
-            let edge = (flows.below(WORKLOADS), flows.below(WORKLOADS), 8_000 + flows.below(12) as u16);
+            let edge = (flows.below(WORKLOADS), flows.below(WORKLOADS), 8_000 + flows.below::<u16>(12));
             flows.edges.push(edge);
         }
         for number in 0..40 {
@@ -68,7 +71,7 @@ impl Flows {
                 netns: None,
                 ifindex: number,
                 interface: format!("veth{number:08x}").into(),
-                direction: Direction::ALL[number as usize % 2],
+                direction: if number % 2 == 0 { Direction::Ingress } else { Direction::Egress },
                 role: Role::PodEdge,
             }));
         }
@@ -83,13 +86,13 @@ impl Flows {
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+    fn below<N: TryFrom<u64, Error: std::fmt::Debug>>(&mut self, limit: u64) -> N {
+        N::try_from(self.next() % limit).expect("the limit fits the type")
     }
 
     /// A number of which small ones are likelier: most are a few, some are thousands of times as many.
     fn skewed(&mut self, most_bits: u64) -> u64 {
-        let bits = self.below(most_bits + 1).min(self.below(most_bits + 1));
+        let bits: u64 = self.below::<u64>(most_bits + 1).min(self.below(most_bits + 1));
         self.next() & ((1 << bits) - 1)
     }
 
@@ -103,11 +106,11 @@ impl Flows {
 
     fn record(&mut self, tick: &Tick) -> Record {
         // A tenth of the edges has half of the flows.
-        let edge = self.below(EDGES).min(self.below(EDGES)).min(self.below(EDGES));
-        let (source, destination, port) = self.edges[edge as usize];
-        let source = (source * PODS + self.below(PODS)) as usize;
-        let destination = (destination * PODS + self.below(PODS)) as usize;
-        let source_port = 32_768 + self.below(28_000) as u16;
+        let edge: usize = self.below::<usize>(EDGES).min(self.below(EDGES)).min(self.below(EDGES));
+        let (source, destination, port) = self.edges[edge];
+        let source = source * PODS_OF_ONE + self.below::<usize>(PODS);
+        let destination = destination * PODS_OF_ONE + self.below::<usize>(PODS);
+        let source_port = 32_768 + self.below::<u16>(28_000);
         let (from, to) = (self.pods[source].1, self.pods[destination].1);
         let details = Details::new(false, protocol::TCP).with_ports(source_port, port);
         let tuple = Tuple::new(ipv4_words(from), ipv4_words(to), details);
@@ -125,20 +128,20 @@ impl Flows {
         };
         let forward = traffic(packets, 80 + self.skewed(14), packets);
         let payload = 200 + self.skewed(16) + back.saturating_sub(4) * 1_400;
-        let joined = if back > 16 { self.below(back / 4) } else { 0 };
+        let joined = if back > 16 { self.below::<u64>(back / 4) } else { 0 };
         let reverse = traffic(back, payload, back - joined);
         // Three of ten were there before.
         let (mut total_forward, mut total_reverse) = (forward, reverse);
-        if self.below(10) < 3 {
+        if self.below::<u8>(10) < 3 {
             for total in [&mut total_forward, &mut total_reverse] {
                 total.packets += self.skewed(16);
                 total.bytes += 1_000 * self.skewed(16);
             }
         }
-        let last = tick.monotonic.0 / JIFFY_NS * JIFFY_NS - JIFFY_NS * self.below(250);
+        let last = tick.monotonic.0 / JIFFY_NS * JIFFY_NS - JIFFY_NS * self.below::<u64>(250);
         let first = last - JIFFY_NS * self.skewed(12);
-        self.cookie += self.below(4);
-        let cookie = if self.below(2) == 0 { self.cookie } else { 0 };
+        self.cookie += self.below::<u64>(4);
+        let cookie = if self.below::<u8>(2) == 0 { self.cookie } else { 0 };
         let start = tick.wall_of(Monotonic(first));
         let point = Arc::clone(&self.points[source % self.points.len()]);
         Record {
@@ -153,7 +156,7 @@ impl Flows {
             first: Monotonic(first),
             last: Monotonic(last),
             initiator: Initiator::Proven,
-            end_reason: (self.below(10) < 7).then_some(EndReason::Fin),
+            end_reason: (self.below::<u8>(10) < 7).then_some(EndReason::Fin),
             detail: Detail::Flow,
         }
     }

@@ -44,21 +44,21 @@ impl Plain {
                 .map(|end| end.identity.workload.as_ref().context("every end has a workload"));
             let (source, destination) = (source?, destination?);
             insert.execute(params![
-                tick.wall.0 as i64,
-                record.start.0 as i64,
-                record.end.0 as i64,
+                tick.wall.0.cast_signed(),
+                record.start.0.cast_signed(),
+                record.end.0.cast_signed(),
                 record.source.address.to_string(),
                 record.source.port,
                 record.destination.address.to_string(),
                 record.destination.port,
                 record.tuple.protocol(),
                 record.point.interface,
-                record.delta.forward.bytes as i64,
-                record.delta.forward.packets as i64,
-                record.delta.reverse.bytes as i64,
-                record.delta.reverse.packets as i64,
-                record.total.forward.bytes as i64,
-                record.total.forward.packets as i64,
+                record.delta.forward.bytes.cast_signed(),
+                record.delta.forward.packets.cast_signed(),
+                record.delta.reverse.bytes.cast_signed(),
+                record.delta.reverse.packets.cast_signed(),
+                record.total.forward.bytes.cast_signed(),
+                record.total.forward.packets.cast_signed(),
                 source.namespace,
                 source.owner_name,
                 source.name,
@@ -81,7 +81,7 @@ impl Plain {
                 destination_port, count(*), sum(bytes), sum(packets), sum(reverse_bytes), sum(reverse_packets)
              FROM flow WHERE recorded >= ?1 AND recorded < ?2 GROUP BY 1, 2, 3, 4, 5, 6",
         )?;
-        let mut rows = select.query([range.since.0 as i64, range.until.0 as i64])?;
+        let mut rows = select.query([range.since.0.cast_signed(), range.until.0.cast_signed()])?;
         let mut edges = 0;
         while rows.next()?.is_some() {
             edges += 1;
