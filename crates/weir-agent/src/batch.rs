@@ -12,8 +12,9 @@ use std::{
 
 use weir_flow::{Count, PointId, Record, Tick, filter::Filter};
 
-/// Most records of one batch; a tick with more yields several.
-pub const MOST_RECORDS: usize = 4096;
+/// Most records of one batch. A tick with more yields several, so that its memory has a bound; what looks at all sightings
+/// of a connection in one tick then misses those in another batch.
+pub const MOST_RECORDS: usize = 32_768;
 
 /// Records, and the packets and bytes in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,45 +45,39 @@ pub struct Batch {
     places: Box<[[PointId; 2]]>,
 }
 
-/// Collects the records of one tick and cuts them into batches.
-#[derive(Debug)]
-pub struct Batches {
-    tick: Tick,
-    length: Duration,
-    records: Vec<Record>,
+/// Records that leave the flow table, with the points at which their forward and their reverse direction were counted.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The records.
+    pub records: Vec<Record>,
     places: Vec<[PointId; 2]>,
-    tallies: Tallies,
 }
 
-impl Batches {
-    /// Begins a tick.
-    pub fn new(tick: Tick, length: Duration) -> Self {
-        Self { tick, length, records: Vec::new(), places: Vec::new(), tallies: Tallies::new() }
-    }
-
-    /// Adds a record that was counted at these points (of its forward and its reverse direction); gives back a batch
-    /// whenever one is full.
-    pub fn add(&mut self, record: Record, place: [PointId; 2]) -> Option<Arc<Batch>> {
-        add_to(&mut self.tallies, place, &record);
-        self.places.push(place);
+impl Collected {
+    /// Adds a record; says whether there are now as many as a batch may have.
+    pub fn add(&mut self, record: Record, places: [PointId; 2]) -> bool {
         self.records.push(record);
-        (self.records.len() >= MOST_RECORDS).then(|| self.cut(false))
+        self.places.push(places);
+        self.records.len() >= MOST_RECORDS
     }
 
-    /// Ends the tick; the last batch may be empty.
-    pub fn finish(mut self) -> Arc<Batch> {
-        self.cut(true)
+    /// What all of them count.
+    pub fn tallies(&self) -> Tallies {
+        tallies(&self.records, &self.places)
     }
 
-    fn cut(&mut self, is_last: bool) -> Arc<Batch> {
-        Arc::new(Batch {
-            tick: self.tick,
-            length: self.length,
-            records: std::mem::take(&mut self.records).into_boxed_slice(),
-            tallies: std::mem::take(&mut self.tallies),
-            is_last,
-            places: std::mem::take(&mut self.places).into_boxed_slice(),
-        })
+    /// A batch of those that match.
+    pub fn into_batch(mut self, tick: Tick, length: Duration, filter: &Filter, is_last: bool) -> Arc<Batch> {
+        if !filter.is_empty() {
+            let matching: Vec<bool> = self.records.iter().map(|record| filter.matches(record)).collect();
+            let mut keep = matching.iter();
+            self.records.retain(|_| keep.next().copied().unwrap_or_default());
+            let mut keep = matching.iter();
+            self.places.retain(|_| keep.next().copied().unwrap_or_default());
+        }
+        let tallies = self.tallies();
+        let (records, places) = (self.records.into_boxed_slice(), self.places.into_boxed_slice());
+        Arc::new(Batch { tick, length, records, tallies, is_last, places })
     }
 }
 
@@ -90,24 +85,12 @@ impl Batch {
     /// The same interval with only those records that match.
     #[must_use]
     pub fn matching(&self, filter: &Filter) -> Self {
-        let mut chosen = Self {
-            tick: self.tick,
-            length: self.length,
-            records: Box::default(),
-            tallies: Tallies::new(),
-            is_last: self.is_last,
-            places: Box::default(),
-        };
-        let (mut records, mut places) = (Vec::new(), Vec::new());
-        for (record, place) in self.records.iter().zip(&self.places) {
-            if filter.matches(record) {
-                add_to(&mut chosen.tallies, *place, record);
-                records.push(record.clone());
-                places.push(*place);
-            }
-        }
-        (chosen.records, chosen.places) = (records.into_boxed_slice(), places.into_boxed_slice());
-        chosen
+        let both = self.records.iter().zip(&self.places).filter(|(record, _)| filter.matches(record));
+        let (records, places): (Vec<Record>, Vec<[PointId; 2]>) =
+            both.map(|(record, places)| (record.clone(), *places)).unzip();
+        let tallies = tallies(&records, &places);
+        let (records, places) = (records.into_boxed_slice(), places.into_boxed_slice());
+        Self { tick: self.tick, length: self.length, records, tallies, is_last: self.is_last, places }
     }
 }
 
@@ -120,15 +103,19 @@ pub(crate) fn without(whole: &Tallies, part: &Tallies) -> Tallies {
     rest
 }
 
-/// Adds what a record counts at its two points.
-pub(crate) fn add_to(tallies: &mut Tallies, [forward, reverse]: [PointId; 2], record: &Record) {
-    let tally = tallies.entry(forward).or_default();
-    tally.records += 1;
-    tally.count += record.delta.forward.count();
-    let back = record.delta.reverse.count();
-    if back != Count::default() {
-        tallies.entry(reverse).or_default().count += back;
+/// What records count, each at its two points.
+fn tallies(records: &[Record], places: &[[PointId; 2]]) -> Tallies {
+    let mut tallies = Tallies::new();
+    for (record, [forward, reverse]) in records.iter().zip(places) {
+        let tally = tallies.entry(*forward).or_default();
+        tally.records += 1;
+        tally.count += record.delta.forward.count();
+        let back = record.delta.reverse.count();
+        if back != Count::default() {
+            tallies.entry(*reverse).or_default().count += back;
+        }
     }
+    tallies
 }
 
 impl AddAssign for Tally {

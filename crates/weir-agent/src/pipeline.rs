@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The kernel is read on a thread of its own ([`Live`]). This one takes the records of each interval out of the flow
-//! table and offers them to every outlet, which never makes it wait. What becomes of each record is on the account of
+//! table, all at once, and offers them to every outlet, which never makes it wait. What becomes of each record is on the account of
 //! its outlet; what the pipeline itself hands on or keeps away is on the account called `passage`.
 
 use std::{
@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use weir_flow::{Record, Tick, filter::Filter};
 
 use crate::{
-    batch::{Batch, Batches, Tallies, add_to},
+    batch::{Collected, without},
     journal,
     ledger::Account,
     live::{Live, LiveError, Message, Progress, Shared, State, Witness},
@@ -99,42 +99,54 @@ impl Pipeline {
     /// Hands on everything since the last tick.
     fn tick(&self, tick: Tick, ending: Ending) {
         let heartbeat = self.heartbeat();
-        let length = heartbeat
-            .last
-            .map_or_else(|| self.started.elapsed(), |(last, _)| tick.monotonic - last.monotonic);
-        let filter = self.filter.load();
+        let last = heartbeat.last.map(|(last, _)| tick.monotonic - last.monotonic);
+        let length = last.unwrap_or_else(|| self.started.elapsed());
+        // Held throughout: whoever looks takes it first, and so finds every record either told and offered, or neither.
         let outlets = self.outlets();
-        let (mut told, mut filtered) = (Tallies::new(), Tallies::new());
-        let mut batches = Batches::new(tick, length);
+        let mut collected = Collected::default();
+        let hand_on = |collected: &mut Collected, is_last| {
+            self.hand_on(std::mem::take(collected), &outlets, (tick, length), is_last);
+        };
 
         let mut state = self.counted.lock();
         let State { table, books, .. } = &mut *state;
         let mut receive = |record: Record| {
             let places = books.places_of(&record);
-            add_to(&mut told, places, &record);
-            if !filter.matches(&record) {
-                add_to(&mut filtered, places, &record);
-            } else if let Some(batch) = batches.add(record, places) {
-                fan_out(&outlets, &batch);
+            if collected.add(record, places) {
+                hand_on(&mut collected, false);
             }
         };
         match ending {
             Ending::No => table.tick_each(tick, &mut receive),
             Ending::Yes => table.finish_each(tick, &mut receive),
         };
-        fan_out(&outlets, &batches.finish());
-        // Before the lock is gone, so that whoever looks finds nothing told that no account knows.
-        self.passage.offered(&told);
-        self.passage.filtered(&filtered);
-        let gone = if heartbeat.ticks % COMPACT == 0 { books.compact() } else { Vec::new() };
+        let gone = if heartbeat.ticks.is_multiple_of(COMPACT) { books.compact() } else { Vec::new() };
         drop(state);
 
+        hand_on(&mut collected, true);
         for account in outlets.iter().map(Outlet::account).chain([&self.passage]) {
             account.close(&gone);
         }
         let is_over = matches!(ending, Ending::Yes);
         *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) =
             Heartbeat { ticks: heartbeat.ticks + 1, last: Some((tick, Instant::now())), is_over };
+    }
+
+    /// Completes records and offers them to all. Nobody waits here.
+    fn hand_on(
+        &self,
+        collected: Collected,
+        outlets: &[Outlet],
+        (tick, length): (Tick, Duration),
+        is_last: bool,
+    ) {
+        let told = collected.tallies();
+        let batch = collected.into_batch(tick, length, &self.filter.load(), is_last);
+        self.passage.offered(&told);
+        self.passage.filtered(&without(&told, &batch.tallies));
+        for outlet in outlets {
+            outlet.offer(&batch);
+        }
     }
 
     /// When the last interval ended.
@@ -165,11 +177,4 @@ impl Pipeline {
 enum Ending {
     No,
     Yes,
-}
-
-/// Offers a batch to all. Nobody waits here.
-fn fan_out(outlets: &[Outlet], batch: &Arc<Batch>) {
-    for outlet in outlets {
-        outlet.offer(batch);
-    }
 }

@@ -4,11 +4,13 @@
 //! end. Where something is missing the functions panic: a test has no better answer. Nothing here sends outside of
 //! the namespaces it made.
 
+pub mod agent;
 pub mod blast;
 pub mod capturing;
 pub mod checks;
 pub mod counting;
 pub mod frames;
+pub mod http;
 mod namespace;
 mod permission;
 pub mod tcpdump;

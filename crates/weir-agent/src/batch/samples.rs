@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use weir_flow::{
     Direction, FlowTable, Monotonic, Observation, Point, PointId, Role, SocketOwner, TableConfig, Tick,
-    Traffic, Tuple, Wall,
+    Traffic, Tuple, Wall, filter::Filter,
 };
 use weir_packet::{Details, ipv4_words};
 
-use super::{Batch, Batches};
+use super::{Batch, Collected};
 
 /// A batch of as many flows, each of one packet of 60 bytes from 10.0.0.1 to a port of its own at 10.0.0.2, seen at
 /// point 0 in second `second`.
@@ -33,7 +33,7 @@ pub(crate) fn batch(flows: u16, second: u64) -> Arc<Batch> {
             owner: SocketOwner::default(),
         });
     }
-    let mut batches = Batches::new(tick, Duration::from_secs(1));
-    table.tick_each(tick, &mut |record| drop(batches.add(record, [PointId(0), PointId(1)])));
-    batches.finish()
+    let mut collected = Collected::default();
+    table.tick_each(tick, &mut |record| assert!(!collected.add(record, [PointId(0), PointId(1)])));
+    collected.into_batch(tick, Duration::from_secs(1), &Filter::default(), true)
 }

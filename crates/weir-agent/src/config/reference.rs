@@ -48,6 +48,7 @@ fn rows(root: &Value, schema: &Value, prefix: &str, reloads: bool, page: &mut St
 }
 
 fn elements(root: &Value, items: &Value, path: &str, reloads: bool, page: &mut String) {
+    rows(root, resolve(root, items), path, reloads, page);
     for variant in items.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
         let variant = resolve(root, variant);
         let tag = variant.pointer("/properties/type/const").and_then(Value::as_str).unwrap_or_default();
@@ -98,9 +99,12 @@ fn resolve<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
 }
 
 fn kind(schema: &Value) -> String {
-    if let Some(words) = schema.get("enum").and_then(Value::as_array) {
-        let words: Vec<String> =
-            words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+    let list = |key: &str| schema.get(key).and_then(Value::as_array).into_iter().flatten();
+    // Words with a description each are a choice of constants.
+    let constants = list("oneOf").filter_map(|variant| variant.get("const"));
+    let words: Vec<String> =
+        list("enum").chain(constants).filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+    if !words.is_empty() {
         return words.join(", ");
     }
     let name = match schema.get("type") {

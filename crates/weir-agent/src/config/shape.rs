@@ -128,7 +128,18 @@ impl<'a> Walk<'a> {
             fits
         });
         self.kept.push((at.as_str().to_owned(), kept));
-        true
+        let bound = |name: &str| schema.get(name).and_then(Value::as_u64);
+        let text = match (bound("minItems"), bound("maxItems")) {
+            (Some(least), Some(most)) if least == most && index as u64 != most => {
+                format!("must have {most} elements, not {index}")
+            }
+            (Some(least), _) if (index as u64) < least => format!("must have {least} elements or more"),
+            (_, Some(most)) if index as u64 > most => format!("must have {most} elements or fewer"),
+            // What was cut out has its own problem, and a list of another length would be one more.
+            (least, most) => return least.max(most).is_none() || list.len() == index,
+        };
+        self.problems.add(at, text);
+        false
     }
 
     fn fits_object(&mut self, value: &mut Value, schema: &'a Value, at: &At) -> bool {
@@ -166,32 +177,52 @@ impl<'a> Walk<'a> {
         }
         let shapes: Vec<&Value> =
             variants.iter().filter(|schema| !is_null(schema)).map(|schema| self.resolve(schema)).collect();
-        let tag = |schema: &'a Value| schema.pointer("/properties/type/const").and_then(Value::as_str);
-        let tags: Vec<&str> = shapes.iter().copied().filter_map(tag).collect();
+        let words: Vec<Value> = shapes.iter().copied().flat_map(words).cloned().collect();
+        if !words.is_empty() {
+            return self.is_allowed(value, &words, at);
+        }
         match shapes.as_slice() {
-            [only] if tags.is_empty() => self.fits(value, only, at),
-            _ => self.fits_tagged(value, &shapes, &tags, at),
+            [only] if tag(only).is_none() => self.fits(value, only, at),
+            _ => self.fits_tagged(value, &shapes, at),
         }
     }
 
-    fn fits_tagged(&mut self, value: &mut Value, shapes: &[&'a Value], tags: &[&str], at: &At) -> bool {
+    fn fits_tagged(&mut self, value: &mut Value, shapes: &[&'a Value], at: &At) -> bool {
         if !value.is_object() {
             return self.is(false, value, "keys and values", at);
         }
-        let Some(wanted) = value.get("type") else {
-            self.problems.add(at, format!("needs `type`: one of {}", tags.join(", ")));
+        let tags: Vec<(&str, &str)> = shapes.iter().copied().filter_map(tag).collect();
+        let Some((key, _)) = tags.first() else { return true };
+        let words: Vec<&str> = tags.iter().map(|(_, word)| *word).collect();
+        let Some(wanted) = value.get(key) else {
+            self.problems.add(at, format!("needs `{key}`: one of {}", words.join(", ")));
             return false;
         };
-        let place = wanted.as_str().and_then(|wanted| tags.iter().position(|tag| *tag == wanted));
+        let place = wanted.as_str().and_then(|wanted| words.iter().position(|word| *word == wanted));
         if let Some(place) = place {
             return self.fits(value, shapes[place], at);
         }
         let text = match wanted.as_str() {
-            Some(word) => unknown("value", word, tags),
-            None => format!("must be one of {}", tags.join(", ")),
+            Some(word) => unknown("value", word, &words),
+            None => format!("must be one of {}", words.join(", ")),
         };
-        self.problems.add(&at.key("type"), text);
+        self.problems.add(&at.key(key), text);
         false
+    }
+}
+
+/// The key by which objects of several shapes are told apart, and its value in this one.
+fn tag(schema: &Value) -> Option<(&str, &str)> {
+    let properties = schema.get("properties")?.as_object()?;
+    properties.iter().find_map(|(name, property)| Some((name.as_str(), property.get("const")?.as_str()?)))
+}
+
+/// The words that a schema allows, if it allows nothing else.
+fn words(schema: &Value) -> &[Value] {
+    match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
+        (Some(only), _) => std::slice::from_ref(only),
+        (None, Some(several)) => several,
+        (None, None) => &[],
     }
 }
 

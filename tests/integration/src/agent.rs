@@ -1,0 +1,155 @@
+//! A running `weir agent` in a namespace.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    Namespace,
+    http::{self, Answer},
+};
+
+/// Where agents of tests listen, each in a namespace of its own.
+pub const ADDRESS: &str = "127.0.0.1:4780";
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running agent. It is killed when this is dropped.
+pub struct Agent {
+    child: Child,
+    namespace: Namespace,
+    messages: Arc<Mutex<Vec<String>>>,
+}
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("WEIR_BIN") {
+        return path.into();
+    }
+    let tests = std::env::current_exe().expect("a test is a file");
+    let path = tests.ancestors().nth(2).expect("it lies in target/debug/deps").join("weir");
+    assert!(path.exists(), "build weir first: cargo build -p weir");
+    path
+}
+
+/// A command that will run an agent in the namespace with this configuration, reading flows every 200 ms.
+pub fn command(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Command {
+    let mut command = namespace.command(binary());
+    command.arg("agent").arg("-c").arg(file.unwrap_or(Path::new("/dev/null")));
+    command.args(["--set", "interval=200ms"]).args(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+impl Agent {
+    /// Starts one and waits until it counts.
+    pub fn start(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Self {
+        let agent = Self::spawn(namespace, file, arguments);
+        http::get_until(namespace, agent.address(), "/readyz", |answer| answer.status == 200);
+        agent
+    }
+
+    /// Starts one and waits for nothing.
+    pub fn spawn(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Self {
+        let mut child = command(namespace, file, arguments).spawn().expect("weir starts");
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&messages));
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                heard.lock().expect("nobody panics here").push(line);
+            }
+        });
+        Self { child, namespace: namespace.clone(), messages }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        ADDRESS.parse().expect("it is an address")
+    }
+
+    /// `GET path`.
+    pub fn get(&self, path: &str) -> Answer {
+        http::get(&self.namespace, self.address(), path, &[])
+    }
+
+    /// The status.
+    pub fn status(&self) -> Value {
+        self.get("/api/v1/status").json()
+    }
+
+    /// Asks for the status until it is as wanted.
+    pub fn status_until(&self, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let is_wanted = |answer: &Answer| answer.status == 200 && is_wanted(&answer.json());
+        http::get_until(&self.namespace, self.address(), "/api/v1/status", is_wanted).json()
+    }
+
+    /// What it said so far, on standard error.
+    pub fn messages(&self) -> String {
+        self.messages.lock().expect("nobody panics here").join("\n")
+    }
+
+    /// Waits until it said something.
+    pub fn until_says(&self, text: &str) {
+        let start = Instant::now();
+        while !self.messages().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "it did not say `{text}`: {}", self.messages());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
+        kill(pid, signal).expect("it runs");
+    }
+
+    /// Waits until it has ended by itself; gives back how, and what it said.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end: {}", self.messages());
+            thread::sleep(Duration::from_millis(10));
+        };
+        // The thread that listens holds the other reference until the pipe is at its end.
+        while Arc::strong_count(&self.messages) > 1 {
+            assert!(start.elapsed() < PATIENCE, "somebody holds its standard error");
+            thread::sleep(Duration::from_millis(1));
+        }
+        (status, self.messages())
+    }
+
+    /// Ends it as SIGTERM does; gives back what it said.
+    pub fn end(self) -> String {
+        self.signal(Signal::SIGTERM);
+        let (status, messages) = self.wait();
+        assert!(status.success(), "{messages}");
+        messages
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
