@@ -14,9 +14,11 @@ use weir_datapath::{
     interface::{self, NetlinkError},
     netns::{Netns, NetnsError},
 };
+use weir_flow::filter::Filter;
 
 use crate::{
     config::{Config, ConfigError, SecretError, Sources},
+    history::HistoryWriter,
     journal,
     ledger::{self, Loss},
     live::{Live, LiveError, Pattern, Plan, Schedule, Witness},
@@ -25,6 +27,7 @@ use crate::{
     reload::{self, Reload},
     server::{Answers, ServeError, Server, Tokens},
     sinks,
+    store::{EmbeddedStore, StoreError},
     view::{VIEW_QUEUE, View, Viewer},
 };
 
@@ -52,6 +55,9 @@ pub enum AgentError {
     /// Interfaces cannot be listed.
     #[error(transparent)]
     Interfaces(#[from] NetlinkError),
+    /// The store cannot be opened.
+    #[error("cannot open the store: set store.path to another directory, or store.enabled to false")]
+    Store(#[from] StoreError),
     /// Counting cannot start or go on.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -69,15 +75,14 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     }
     let tokens = Arc::new(Tokens::open(config.server.token.clone())?);
     let mut server = Server::bind(&config.server)?;
+    let store = config.store.as_ref().map(|settings| EmbeddedStore::open(&settings.path, settings.config));
+    let store = store.transpose()?.map(Arc::new);
 
     let (plan, options) = plan(&config)?;
     let schedule = Schedule { interval: config.counting.interval, end: None };
     let live = Live::start(plan, options, schedule)?;
     let view = View::new(config.live.clone());
-    let mut outlets = vec![start_view(&view).map_err(AgentError::Thread)?];
-    for sink in &config.sinks {
-        outlets.push(sinks::start(sink).map_err(AgentError::Thread)?);
-    }
+    let outlets = outlets(&config, &view, store.as_ref()).map_err(AgentError::Thread)?;
     let pipeline = Arc::new(Pipeline::new(&live, config.filter.clone(), outlets));
 
     let answers = Answers::new(Arc::clone(&pipeline), view, server.is_ending());
@@ -97,13 +102,18 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     Ok(summary(&pipeline, &outcome?))
 }
 
-fn start_view(view: &Arc<View>) -> io::Result<Outlet> {
-    Outlet::start(
-        "live".into(),
-        VIEW_QUEUE,
-        weir_flow::filter::Filter::default(),
-        Viewer::new(Arc::clone(view)),
-    )
+/// The ways to all consumers: live view, store, sinks.
+fn outlets(config: &Config, view: &Arc<View>, store: Option<&Arc<EmbeddedStore>>) -> io::Result<Vec<Outlet>> {
+    let viewer = Viewer::new(Arc::clone(view));
+    let mut outlets = vec![Outlet::start("live".into(), VIEW_QUEUE, Filter::default(), viewer)?];
+    if let Some((store, settings)) = store.zip(config.store.as_ref()) {
+        let writer = HistoryWriter::new(Arc::clone(store));
+        outlets.push(Outlet::start("store".into(), settings.queue, Filter::default(), writer)?);
+    }
+    for sink in &config.sinks {
+        outlets.push(sinks::start(sink)?);
+    }
+    Ok(outlets)
 }
 
 /// What the machine has to say about what is to be counted.

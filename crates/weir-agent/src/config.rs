@@ -10,6 +10,7 @@ mod problems;
 pub mod reference;
 mod secret;
 mod shape;
+mod store;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -34,6 +35,7 @@ pub use self::{
     },
     problems::{At, Problem, Problems},
     secret::{Secret, SecretDocument, SecretError, SecretSource},
+    store::{StoreDocument, StoreSettings},
     text::{LengthText, SizeText},
 };
 use crate::{journal::Level, live::Pattern, server::ServerConfig, sinks::SinkConfig};
@@ -51,6 +53,8 @@ pub struct Config {
     pub stop_deadline: Duration,
     /// The view of what happens now.
     pub live: LiveConfig,
+    /// History on this machine, if it is wanted.
+    pub store: Option<StoreSettings>,
     /// The HTTP interface.
     pub server: ServerConfig,
     /// Where flows go besides.

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod batch;
 pub mod causes;
 pub mod config;
+pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod live;

@@ -15,6 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     Namespace,
@@ -31,6 +32,8 @@ pub struct Agent {
     child: Child,
     namespace: Namespace,
     messages: Arc<Mutex<Vec<String>>>,
+    /// Where its store is.
+    _directory: TempDir,
 }
 
 /// The binary under test.
@@ -63,7 +66,10 @@ impl Agent {
 
     /// Starts one and waits for nothing.
     pub fn spawn(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Self {
-        let mut child = command(namespace, file, arguments).spawn().expect("weir starts");
+        let directory = tempfile::tempdir().expect("there is room");
+        let mut command = command(namespace, file, arguments);
+        command.arg("--set").arg(format!("store.path={}", directory.path().display()));
+        let mut child = command.spawn().expect("weir starts");
         let messages = Arc::new(Mutex::new(Vec::new()));
         let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&messages));
         thread::spawn(move || {
@@ -71,7 +77,7 @@ impl Agent {
                 heard.lock().expect("nobody panics here").push(line);
             }
         });
-        Self { child, namespace: namespace.clone(), messages }
+        Self { child, namespace: namespace.clone(), messages, _directory: directory }
     }
 
     /// Where it listens.

@@ -170,7 +170,7 @@ fn sinks_that_nobody_reads_slow_neither_the_drain_nor_other_sinks() {
             "interfaces: [left0]\nstop_deadline: 1s\nsinks:\n\
              - {{type: json, name: fifo, file: {}, queue: 20}}\n\
              - {{type: json, name: deaf, tcp: '{peer}', queue: 20}}\n\
-             - {{type: json, name: lines, file: {}}}\n",
+             - {{type: json, name: lines, queue: 1000000, file: {}}}\n",
             fifo.display(),
             lines.display()
         ),

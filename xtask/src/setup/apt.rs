@@ -13,8 +13,18 @@ pub(super) const BUILD: &[&str] = &["g++", "llvm-22-dev", "libpolly-22-dev", "zl
 pub(super) const DIST: &[&str] = &["musl-tools"];
 
 /// Namespaces, traffic, and the tools that our counts are compared with.
-pub(super) const TEST: &[&str] =
-    &["bpftool", "ethtool", "iperf3", "iproute2", "kmod", "procps", "tcpdump", "tmux", "tshark"];
+pub(super) const TEST: &[&str] = &[
+    "bpftool",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "kmod",
+    "procps",
+    "prometheus",
+    "tcpdump",
+    "tmux",
+    "tshark",
+];
 
 /// To fetch, unpack and boot other kernels. `file` and `python3-venv` are for virtme-ng, `bsdutils` has `script`.
 pub(super) const VM: &[&str] = &[

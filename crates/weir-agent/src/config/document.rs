@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LengthText, SecretDocument, SizeText};
+use super::{LengthText, SecretDocument, SizeText, StoreDocument};
 use crate::sinks;
 
 /// Settings of the agent. Every one has a default; an empty file works.
@@ -38,6 +38,8 @@ pub struct Document {
     pub stop_deadline: LengthText,
     /// The view of what happens now, which clients follow.
     pub live: LiveDocument,
+    /// History on this machine.
+    pub store: StoreDocument,
     /// The HTTP interface.
     pub server: ServerDocument,
     /// Where flows go besides.
@@ -159,6 +161,7 @@ impl Default for Document {
             log: LevelDocument::Info,
             stop_deadline: "5s".into(),
             live: LiveDocument::default(),
+            store: StoreDocument::default(),
             server: ServerDocument::default(),
             sinks: Vec::new(),
         }

@@ -17,6 +17,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let counting = counting(&document, problems);
     let filter = filter(&document.filter, &top.key("filter"), problems);
     let live = live(&document.live, &top.key("live"), problems);
+    let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
     let sinks = sinks::validate(document.sinks, &top.key("sinks"), problems);
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
@@ -27,7 +28,16 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         LevelDocument::Info => Level::Info,
         LevelDocument::Debug => Level::Debug,
     };
-    Some(Config { counting: counting?, filter: filter?, log, stop_deadline, live, server: server?, sinks })
+    Some(Config {
+        counting: counting?,
+        filter: filter?,
+        log,
+        stop_deadline,
+        live,
+        store,
+        server: server?,
+        sinks,
+    })
 }
 
 fn counting(document: &Document, problems: &mut Problems) -> Option<CountingConfig> {
