@@ -9,8 +9,10 @@ pub mod agent;
 pub mod batch;
 pub mod causes;
 pub mod config;
+pub mod enrich;
 pub mod history;
 pub mod journal;
+pub mod kubernetes;
 pub mod ledger;
 pub mod live;
 pub mod outlet;
@@ -23,3 +25,4 @@ pub mod sinks;
 pub mod store;
 pub mod units;
 pub mod view;
+

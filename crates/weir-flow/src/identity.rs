@@ -30,7 +30,7 @@ pub struct Workload {
     /// Its name.
     pub name: Arc<str>,
     /// Identifier given by the API server; never given twice. Empty where it was not asked for.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Kind of what it belongs to in the end: `Deployment`, `StatefulSet`, `CronJob`, …; its own kind if to nothing.
     pub owner_kind: Arc<str>,
     /// Name of what it belongs to in the end; its own name if to nothing.
