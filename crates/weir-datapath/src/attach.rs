@@ -246,18 +246,18 @@ pub(crate) struct TcAttacher {
     tcx: bool,
 }
 
-/// Names of these programs.
-pub(crate) const TC_PROGRAMS: [&str; 4] =
-    ["weir_ingress_l2", "weir_egress_l2", "weir_ingress_l3", "weir_egress_l3"];
+/// Names of those for devices with Ethernet headers, which every machine has. The others are loaded with the first device
+/// that needs them.
+pub(crate) const FIRST_PROGRAMS: [&str; 2] = ["weir_ingress_l2", "weir_egress_l2"];
 
 /// The one for a direction and a kind of device, and where it is attached.
 pub(crate) fn tc_program(direction: Direction, link: Link) -> (&'static str, TcAttachType) {
-    let [ingress_l2, egress_l2, ingress_l3, egress_l3] = TC_PROGRAMS;
+    let [ingress_l2, egress_l2] = FIRST_PROGRAMS;
     match (direction, link) {
         (Direction::Ingress, Link::Ethernet) => (ingress_l2, TcAttachType::Ingress),
-        (Direction::Ingress, Link::Ip) => (ingress_l3, TcAttachType::Ingress),
+        (Direction::Ingress, Link::Ip) => ("weir_ingress_l3", TcAttachType::Ingress),
         (Direction::Egress, Link::Ethernet) => (egress_l2, TcAttachType::Egress),
-        (Direction::Egress, Link::Ip) => (egress_l3, TcAttachType::Egress),
+        (Direction::Egress, Link::Ip) => ("weir_egress_l3", TcAttachType::Egress),
     }
 }
 
@@ -379,6 +379,9 @@ fn attach_program(
 ) -> Result<SchedClassifierLink, ProgramError> {
     let (name, attach_type) = tc_program(direction, device.link);
     let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
+    if program.fd().is_err() {
+        program.load()?;
+    }
     let link = program.attach_with_options(&device.name, attach_type, options)?;
     program.take_link(link)
 }

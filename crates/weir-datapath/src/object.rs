@@ -1,6 +1,6 @@
 //! The compiled kernel objects, embedded in the binary, and what loading any of them has in common.
 
-use std::io;
+use std::{collections::HashMap, io, thread};
 
 use aya::{
     Ebpf, EbpfError, include_bytes_aligned,
@@ -112,12 +112,26 @@ pub(crate) fn costs(ebpf: &Ebpf) -> Vec<ProgramCost> {
     costs
 }
 
-/// Loads one program of an object.
-pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
-    let loaded = match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => program.load(),
-        Some(Program::SocketFilter(program)) => program.load(),
-        Some(_) | None => Err(ProgramError::UnexpectedProgramType),
+/// Loads programs of an object, side by side: the kernel's verifier takes tens of milliseconds for each.
+pub(crate) fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), LoadError> {
+    let mut programs: HashMap<String, &mut Program> =
+        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    thread::scope(|scope| {
+        let mut loads = Vec::with_capacity(names.len());
+        for &name in names {
+            let missing = LoadError::Program { name, source: ProgramError::UnexpectedProgramType };
+            let program = programs.remove(name).ok_or(missing)?;
+            loads.push(scope.spawn(move || load_program(name, program)));
+        }
+        loads.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
+    })
+}
+
+fn load_program(name: &'static str, program: &mut Program) -> Result<(), LoadError> {
+    let loaded = match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::SocketFilter(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|source| LoadError::Program { name, source })
 }

@@ -103,7 +103,7 @@ impl FlowAttacher {
     }
 
     /// The program that [`FlowAttacher::attach`] puts on a device of this kind, for test runs by the self-check and
-    /// by benchmarks; `None` with [`Hook::Socket`]. What it counts in a test run is drained like everything else.
+    /// by benchmarks; `None` with [`Hook::Socket`], and for devices without Ethernet headers before there is one. What it counts in a test run is drained like everything else.
     pub fn program(&self, direction: Direction, link: Link) -> Option<BorrowedFd<'_>> {
         let Some(Program::SchedClassifier(program)) = self.ebpf.program(tc_program(direction, link).0) else {
             return None;

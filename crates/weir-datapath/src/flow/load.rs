@@ -16,7 +16,7 @@ use super::{
     sizes::Sizes,
 };
 use crate::{
-    attach::{AttachBy, PointTable, TC_PROGRAMS},
+    attach::{AttachBy, FIRST_PROGRAMS, PointTable},
     cpus,
     instance::Instance,
     memlock,
@@ -88,12 +88,10 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
 
     let mut ebpf = load_object(&sizes, options.hook)?;
     let programs: &[&'static str] = match options.hook {
-        Hook::Tc => &TC_PROGRAMS,
+        Hook::Tc => &FIRST_PROGRAMS,
         Hook::Socket => &packet_socket::PROGRAMS,
     };
-    for name in programs {
-        object::load_program(&mut ebpf, name)?;
-    }
+    object::load_programs(&mut ebpf, programs)?;
     let jumps = match options.hook {
         Hook::Tc => None,
         Hook::Socket => Some(JumpTable::fill(&mut ebpf)?),
