@@ -1,6 +1,6 @@
 //! The compiled kernel objects, embedded in the binary, and what loading any of them has in common.
 
-use std::{collections::HashMap, io, thread};
+use std::{io, thread};
 
 use aya::{
     Ebpf, EbpfError, include_bytes_aligned,
@@ -36,6 +36,12 @@ pub enum LoadError {
         /// Why.
         source: ProgramError,
     },
+    /// The object lacks a program: it and the binary are not of one build.
+    #[error("the kernel object lacks a program")]
+    NoProgram,
+    /// Programs are loaded on threads of their own.
+    #[error("cannot start a thread to load a kernel program")]
+    Thread(#[source] io::Error),
     /// The object lacks a map: it and the binary are not of one build.
     #[error("the kernel object has no map {0}")]
     NoMap(&'static str),
@@ -114,14 +120,15 @@ pub(crate) fn costs(ebpf: &Ebpf) -> Vec<ProgramCost> {
 
 /// Loads programs of an object, side by side: the kernel's verifier takes tens of milliseconds for each.
 pub(crate) fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), LoadError> {
-    let mut programs: HashMap<String, &mut Program> =
-        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
     thread::scope(|scope| {
         let mut loads = Vec::with_capacity(names.len());
-        for &name in names {
-            let missing = LoadError::Program { name, source: ProgramError::UnexpectedProgramType };
-            let program = programs.remove(name).ok_or(missing)?;
-            loads.push(scope.spawn(move || load_program(name, program)));
+        for (name, program) in ebpf.programs_mut() {
+            let Some(&name) = names.iter().find(|wanted| **wanted == name) else { continue };
+            let thread = thread::Builder::new().spawn_scoped(scope, move || load_program(name, program));
+            loads.push(thread.map_err(LoadError::Thread)?);
+        }
+        if loads.len() < names.len() {
+            return Err(LoadError::NoProgram);
         }
         loads.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
     })

@@ -13,6 +13,7 @@ mod namespace;
 mod permission;
 pub mod tcpdump;
 pub mod traffic;
+pub mod tun;
 mod veth;
 
 pub use namespace::Namespace;

@@ -16,7 +16,7 @@ use super::{
     sizes::Sizes,
 };
 use crate::{
-    attach::{AttachBy, FIRST_PROGRAMS, PointTable},
+    attach::{AttachBy, PointTable, TC_PROGRAMS},
     cpus,
     instance::Instance,
     memlock,
@@ -88,7 +88,7 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
 
     let mut ebpf = load_object(&sizes, options.hook)?;
     let programs: &[&'static str] = match options.hook {
-        Hook::Tc => &FIRST_PROGRAMS,
+        Hook::Tc => &TC_PROGRAMS,
         Hook::Socket => &packet_socket::PROGRAMS,
     };
     object::load_programs(&mut ebpf, programs)?;

@@ -8,7 +8,7 @@ use weir_flow::filter::Pushdown;
 
 use super::{attach::PacketAttacher, points::Points, reader::PacketReader};
 use crate::{
-    attach::{AttachBy, FIRST_PROGRAMS, PointTable, TcAttacher},
+    attach::{AttachBy, PointTable, TC_PROGRAMS, TcAttacher},
     conditions,
     grace::Grace,
     instance::Instance,
@@ -75,7 +75,7 @@ pub fn load(options: &PacketOptions) -> Result<(PacketAttacher, PacketReader), L
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("LEDGER", ROWS)
         .load(object::PACKETS)?;
-    object::load_programs(&mut ebpf, &FIRST_PROGRAMS)?;
+    object::load_programs(&mut ebpf, &TC_PROGRAMS)?;
     let map = |name| move |source| LoadError::Map { name, source };
     let mut filter: aya::maps::Array<_, [u64; conditions::FILTER_WORDS]> =
         take(&mut ebpf, "FILTER")?.try_into().map_err(map("FILTER"))?;

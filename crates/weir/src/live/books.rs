@@ -1,18 +1,22 @@
 //! [`Books`]: what was counted at which observation point, and whether it adds up.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use weir_datapath::{
     flow::Drained,
     witness::{self, Class, Counted},
 };
-use weir_flow::{Count, Direction, Ledger, Point, PointId};
+use weir_flow::{Count, Direction, Ledger, Point, PointId, Role};
 
 /// Ledgers since the start.
 #[derive(Default)]
 pub(crate) struct Books {
     points: HashMap<PointId, Entry>,
     total: Ledger,
+    roles: BTreeMap<Role, Ledger>,
     drains: u64,
     unbalanced: u64,
 }
@@ -65,6 +69,7 @@ impl Books {
         for (point, ledger) in drained.ledgers.iter().chain(&drained.unlisted) {
             self.unbalanced += u64::from(!ledger.is_balanced());
             self.total += *ledger;
+            *self.roles.entry(point.role).or_default() += *ledger;
             let entry = self.points.entry(point.id).or_insert_with(|| {
                 changes.new.push(Arc::clone(point));
                 Entry { ledger: Ledger::default(), drain: 0, is_open: true }
@@ -89,6 +94,11 @@ impl Books {
     /// Everything that was counted anywhere.
     pub(crate) fn total(&self) -> &Ledger {
         &self.total
+    }
+
+    /// The same by role. A packet that passes interfaces of several roles is counted for each of them.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = (Role, &Ledger)> {
+        self.roles.iter().filter(|(_, ledger)| ledger.seen.packets > 0).map(|(role, ledger)| (*role, ledger))
     }
 
     /// How often the ledger of a point did not balance in a drain: zero, or there is a bug.
