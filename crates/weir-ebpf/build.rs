@@ -11,8 +11,8 @@ const UNALIGNED: &[&str] = &["x86_64", "aarch64"];
 /// never allows, and which these do not do.
 const READ_BY_WORDS: &[&str] = &["flow"];
 
-/// Those that are compared with them.
-const BENCHES: &[&str] = &["bench_hash", "bench_lru"];
+/// Those that are compared with them, and the one that writes the packets for them.
+const BENCHES: &[&str] = &["bench_hash", "bench_lru", "bench_patch"];
 
 fn main() -> aya_build::Result<()> {
     aya_build::emit_bpf_target_arch_cfg()?;

@@ -15,9 +15,6 @@ pub const KEY_WORDS: usize = 6;
 /// Words in a flow value.
 pub const VALUE_WORDS: usize = 8;
 
-/// Bit of key word 4 that is set for egress. The other bits of words 0 to 4 are a `weir_packet::Tuple`.
-pub const EGRESS_BIT: u64 = 1 << 63;
-
 /// Where in key word 5 the row of the ledger begins.
 pub const ROW_SHIFT: u32 = 32;
 
@@ -26,9 +23,10 @@ pub const CPU_SHIFT: u32 = 48;
 
 /// Key of a flow at one observation point, on one CPU.
 ///
-/// Words 0 and 1 are the source address, 2 and 3 the destination, 4 ports, protocol, family, VLAN and direction
-/// (`weir_packet::Tuple`, plus [`EGRESS_BIT`]), 5 the interface index (low 32 bits), the row of the ledger ([`ROW_SHIFT`],
-/// that of [`PointEntry::row`], 16 bits) and the CPU ([`CPU_SHIFT`], 16 bits). Word 5 is never zero in a used entry, because no interface has index 0.
+/// Words 0 and 1 are the source address, 2 and 3 the destination, 4 ports, protocol, family and VLAN
+/// (`weir_packet::Tuple`), 5 the interface index (low 32 bits), the row of the ledger ([`ROW_SHIFT`], 16 bits: that of
+/// [`PointEntry::row`] for ingress, the next one for egress) and the CPU ([`CPU_SHIFT`], 16 bits). Word 5 is never zero
+/// in a used entry, because no interface has index 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FlowKey {
@@ -44,7 +42,8 @@ pub struct FlowValue {
     pub skb_bytes: u64,
     /// Bytes on the wire: Σ `skb->len` + stripped VLAN tags + the headers that segmentation repeats.
     pub bytes: u64,
-    /// Frames on the wire. At [`FlowValue::SATURATED`] the entry takes no more; further packets count as overflow.
+    /// Frames on the wire. At [`FlowValue::SATURATED`] the entry takes no more: further packets count as overflow, or, in
+    /// entries of flows that the filter rejects, which begin there, as filtered.
     pub packets: u32,
     /// Socket buffers, that is packets as the kernel handed them over.
     pub skbs: u32,
@@ -114,7 +113,7 @@ pub struct Count {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct LedgerRow {
-    /// Every packet, counted before anything else happens to it.
+    /// Every packet, whatever becomes of it.
     pub seen: Count,
     /// Socket buffers, for comparison with the counters of the interface.
     pub skbs: u64,
@@ -161,7 +160,7 @@ pub const ROLE_LOOPBACK: u8 = 4;
 /// A bridge.
 pub const ROLE_BRIDGE: u8 = 5;
 
-/// Packets that leave here after having come in at an interface with [`POINT_COUNTED`] are duplicates.
+/// Packets that leave here after having come in at an interface of the same role with [`POINT_COUNTED`] are duplicates.
 pub const POINT_DEDUPLICATE: u8 = 1;
 /// What comes in here is counted, here or at the interface behind it (a bridge, whose ports are counted).
 pub const POINT_COUNTED: u8 = 2;

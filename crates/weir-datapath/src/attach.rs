@@ -111,7 +111,9 @@ pub enum AttachError {
     #[error("{0} is attached already")]
     Twice(Arc<str>),
     /// The ledger has no row left.
-    #[error("cannot count {0}: too many interfaces at once, restart weir to make room for more")]
+    #[error(
+        "cannot count {0}: too many interfaces at once; it is tried again when others are gone, and restarting weir makes room for more"
+    )]
     NoRow(Arc<str>),
     /// Another interface shares the bits that the kernel's table is indexed by.
     #[error("cannot count {name}: its index {index} ends in the same 16 bits as that of interface {other}")]
@@ -164,6 +166,12 @@ pub enum AttachError {
 }
 
 impl AttachError {
+    /// Whether it may work when interfaces that are gone have been read to the end.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::NoRow(_) | Self::SameIndexBits { .. })
+    }
+
     /// What the kernel's refusal to attach to `device` means.
     pub(crate) fn refused(device: &Device, source: ProgramError) -> Self {
         let name = Arc::clone(&device.name);
@@ -246,7 +254,8 @@ pub(crate) struct TcAttacher {
     tcx: bool,
 }
 
-/// Names of these programs.
+/// Names of these programs. All are loaded before anything is attached: afterwards some of the maps whose descriptors
+/// the instructions carry are closed.
 pub(crate) const TC_PROGRAMS: [&str; 4] =
     ["weir_ingress_l2", "weir_egress_l2", "weir_ingress_l3", "weir_egress_l3"];
 
@@ -320,6 +329,8 @@ impl TcAttacher {
             Err(error) if errno(&error) == Some(libc::EEXIST) => Qdisc::Found,
             Err(source) => return Err(AttachError::Qdisc { name: Arc::clone(&device.name), source }),
         };
+        // If the name has moved on meanwhile, an empty qdisc stays with somebody; taking it off could hit another one.
+        device.check_name()?;
         let handle = TcHandle::from(self.instance.filter_handle(qdisc));
         let added_qdisc = (qdisc == Qdisc::Added).then_some(device.index);
         let mut hold = Hold { links: Vec::new(), added_qdisc };

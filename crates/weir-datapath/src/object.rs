@@ -1,6 +1,6 @@
 //! The compiled kernel objects, embedded in the binary, and what loading any of them has in common.
 
-use std::io;
+use std::{io, thread};
 
 use aya::{
     Ebpf, EbpfError, include_bytes_aligned,
@@ -36,6 +36,12 @@ pub enum LoadError {
         /// Why.
         source: ProgramError,
     },
+    /// The object lacks a program: it and the binary are not of one build.
+    #[error("the kernel object lacks a program")]
+    NoProgram,
+    /// Programs are loaded on threads of their own.
+    #[error("cannot start a thread to load a kernel program")]
+    Thread(#[source] io::Error),
     /// The object lacks a map: it and the binary are not of one build.
     #[error("the kernel object has no map {0}")]
     NoMap(&'static str),
@@ -112,12 +118,27 @@ pub(crate) fn costs(ebpf: &Ebpf) -> Vec<ProgramCost> {
     costs
 }
 
-/// Loads one program of an object.
-pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
-    let loaded = match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => program.load(),
-        Some(Program::SocketFilter(program)) => program.load(),
-        Some(_) | None => Err(ProgramError::UnexpectedProgramType),
+/// Loads programs of an object, side by side: the kernel's verifier takes tens of milliseconds for each.
+pub(crate) fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), LoadError> {
+    thread::scope(|scope| {
+        let mut loads = Vec::with_capacity(names.len());
+        for (name, program) in ebpf.programs_mut() {
+            let Some(&name) = names.iter().find(|wanted| **wanted == name) else { continue };
+            let thread = thread::Builder::new().spawn_scoped(scope, move || load_program(name, program));
+            loads.push(thread.map_err(LoadError::Thread)?);
+        }
+        if loads.len() < names.len() {
+            return Err(LoadError::NoProgram);
+        }
+        loads.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
+    })
+}
+
+fn load_program(name: &'static str, program: &mut Program) -> Result<(), LoadError> {
+    let loaded = match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::SocketFilter(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|source| LoadError::Program { name, source })
 }

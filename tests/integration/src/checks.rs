@@ -3,8 +3,7 @@
 //! Each check makes namespaces of its own and panics where something does not hold.
 
 use std::{
-    net::IpAddr,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -15,14 +14,15 @@ use weir_datapath::{
     packets::PacketOptions,
 };
 use weir_flow::{Count, Direction, Ledger, filter::Filter};
-use weir_packet::{Details, Parsed, Tuple, ipv4_words, ipv6_words, protocol};
+use weir_packet::{Details, Link, Parsed, Tuple, ipv4_words, ipv6_words, protocol};
 
 use crate::{
-    Veth, blast,
+    Namespace, Veth, blast,
     capturing::Capturing,
     counting::{Counting, Seen, link_counters},
     frames::{self, FrameSender},
     traffic::{UdpFlow, tcp_talk},
+    tun::{self, Tun},
 };
 
 const ETHERNET: u64 = 14;
@@ -46,6 +46,33 @@ pub fn ways() -> [(&'static str, FlowOptions); 3] {
         ("clsact", FlowOptions { attach_by: AttachBy::Clsact, ..FlowOptions::default() }),
         ("packet sockets", FlowOptions { hook: Hook::Socket, ..FlowOptions::default() }),
     ]
+}
+
+/// On a device without Ethernet headers bytes count from the IP header on, in both directions.
+pub fn a_device_without_ethernet_headers_is_counted_exactly(options: &FlowOptions) {
+    let (ours, theirs) = (Ipv4Addr::new(10, 99, 9, 1), Ipv4Addr::new(10, 99, 9, 2));
+    let namespace = Namespace::new();
+    let mut tun = Tun::new(&namespace, ours);
+    let mut counting = Counting::load(&namespace, options);
+    let points = counting.attach(tun::NAME, tun.index, Link::Ip);
+    let [ingress, egress] = points[..] else { panic!("two points, not {points:?}") };
+
+    let socket = namespace.run(|| UdpSocket::bind((ours, 4000))).expect("the address is ours");
+    for _ in 0..5 {
+        socket.send_to(&[0; 100], (theirs, 5000)).expect("there is a route");
+    }
+    let frame = frames::udp((theirs, 5000), (ours, 4000), 60);
+    for _ in 0..7 {
+        tun.receive(&frame[14..]);
+    }
+    let seen = counting.drain_all();
+    for (point, from, to, packets, payload) in
+        [(egress, (ours, 4000), (theirs, 5000), 5, 100), (ingress, (theirs, 5000), (ours, 4000), 7, 60)]
+    {
+        let count = seen.flow(point, frames::udp_tuple(from, to));
+        assert_eq!(count, Count { packets, bytes: packets * (20 + UDP + payload) });
+        assert_eq!(seen.ledger(point).seen, count, "nothing else passed");
+    }
 }
 
 /// Datagrams of both families and both directions are counted to the byte, each for its flow.

@@ -15,6 +15,7 @@ mod namespace;
 mod permission;
 pub mod tcpdump;
 pub mod traffic;
+pub mod tun;
 mod veth;
 
 pub use namespace::Namespace;

@@ -108,17 +108,16 @@ fn a_bridge_can_be_marked_as_counted_at_its_ports() {
     let route = Route::new();
     let (mut counting, egress) = route.counting();
     let edge = &route.edge.right;
-    let device = Device {
-        index: edge.index,
-        name: edge.name.as_str().into(),
-        link: Link::Ethernet,
-        role: Role::Bridge,
-    };
+    let device =
+        |role| Device { index: edge.index, name: edge.name.as_str().into(), link: Link::Ethernet, role };
     let flow = route.through();
     let mut before = Ledger::default();
-    counting.attacher.mark_counted(&device).expect("it is not attached");
+    counting.attacher.mark_counted(&device(Role::Other)).expect("it is not attached");
     flow.send(10, PAYLOAD);
     assert_eq!(news(&mut counting, egress, &mut before), (0, 10));
+    counting.attacher.mark_counted(&device(Role::PodEdge)).expect("it is not attached");
+    flow.send(15, PAYLOAD);
+    assert_eq!(news(&mut counting, egress, &mut before), (15, 0), "each role counts for itself");
     counting.attacher.unmark_counted(edge.index);
     flow.send(20, PAYLOAD);
     assert_eq!(news(&mut counting, egress, &mut before), (20, 0));

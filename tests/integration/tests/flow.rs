@@ -13,6 +13,16 @@ fn udp_is_counted_exactly_whatever_the_hook() {
 }
 
 #[test]
+fn devices_without_ethernet_headers_are_counted_exactly_whatever_the_hook() {
+    if require_root() {
+        for (way, options) in checks::ways() {
+            println!("by {way}");
+            checks::a_device_without_ethernet_headers_is_counted_exactly(&options);
+        }
+    }
+}
+
+#[test]
 fn super_packets_count_as_the_frames_that_they_are_on_the_wire() {
     if require_root() {
         checks::super_packets_count_as_the_frames_that_they_are_on_the_wire(1_000_000);

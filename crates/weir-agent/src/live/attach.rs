@@ -17,7 +17,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use weir_datapath::{
     flow::{AttachError, Attached, Device, FlowAttacher},
-    interface::{Interface, Interfaces, LinkEvent, LinkStats, Watcher},
+    interface::{Interface, Interfaces, Kind, LinkEvent, LinkStats, Watcher},
     netns::Netns,
     packets::PacketAttacher,
     witness::{self, Class, Counted},
@@ -235,6 +235,8 @@ struct Held {
     wanted: Wanted,
     points: Vec<Arc<Point>>,
     classes: [Class; 2],
+    /// What passed before, as it counted itself: since Weir started, or since it appeared or was let go after that.
+    unseen: LinkStats,
     /// What it had counted itself just before and just after, if it could be asked.
     start: Option<(LinkStats, LinkStats)>,
 }
@@ -252,6 +254,10 @@ struct Thread<P> {
     pending: VecDeque<Interface>,
     /// Bridges whose packets count at their ports.
     bridges: HashSet<u32>,
+    /// Interfaces that were refused for want of room.
+    waiting: HashSet<u32>,
+    /// What interfaces had counted when nobody was looking for the first time, or again.
+    unseen_since: HashMap<u32, LinkStats>,
 }
 
 impl<P: Programs> Thread<P> {
@@ -260,8 +266,10 @@ impl<P: Programs> Thread<P> {
             Some(netns) => netns.clone(),
             None => Netns::current()?,
         };
+        let watcher = Watcher::open(&netns)?;
         Ok(Self {
-            watcher: Watcher::open(&netns)?,
+            unseen_since: watcher.interfaces().map(|it| (it.index, it.stats)).collect(),
+            watcher,
             interfaces: Interfaces::open(&netns)?,
             plan,
             programs,
@@ -271,6 +279,7 @@ impl<P: Programs> Thread<P> {
             refused: HashMap::new(),
             pending: VecDeque::new(),
             bridges: HashSet::new(),
+            waiting: HashSet::new(),
         })
     }
 
@@ -282,7 +291,10 @@ impl<P: Programs> Thread<P> {
         loop {
             while let Some(order) = inbox.next() {
                 match order {
-                    Order::Forget(freed) => self.programs.forget(&freed),
+                    Order::Forget(freed) => {
+                        self.programs.forget(&freed);
+                        self.try_again();
+                    }
                     Order::Stop => {
                         self.take_off();
                         return Ok(());
@@ -308,6 +320,8 @@ impl<P: Programs> Thread<P> {
                     | LinkEvent::Changed(interface) => self.pending.push_back(interface),
                 }
             }
+            // A bridge with a new port is not counted as a whole until that port is.
+            self.mark_bridges();
         }
     }
 
@@ -348,6 +362,9 @@ impl<P: Programs> Thread<P> {
             // Its end is the next event.
             Err(AttachError::Gone(_)) => {}
             Err(error) => {
+                if error.is_passing() {
+                    self.waiting.insert(interface.index);
+                }
                 let text = with_causes(&error);
                 if self.refused.insert(interface.index, text.clone()).as_ref() != Some(&text) {
                     self.messages.note(text);
@@ -356,29 +373,47 @@ impl<P: Programs> Thread<P> {
         }
     }
 
-    /// Marks the bridges all of whose ports are counted where packets come in: what such a bridge hands on has been
-    /// counted.
+    /// Gives interfaces another chance that were refused for want of room.
+    fn try_again(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.pending.extend(self.watcher.interfaces().filter(|it| waiting.contains(&it.index)).cloned());
+    }
+
+    /// Marks the bridges all of whose ports are counted where packets come in, and have one role: what such a bridge hands
+    /// on was counted for that role. What other bridges hand on counts where it leaves, rather than nowhere.
     fn mark_bridges(&mut self) {
-        let counts_ingress = |port: &Interface| {
-            self.held.get(&port.index).is_some_and(|held| held.wanted.directions.contains(Direction::Ingress))
-        };
-        let is_counted = |bridge: &&Interface| {
-            let mut ports =
-                self.watcher.interfaces().filter(|port| port.master == Some(bridge.index)).peekable();
-            self.plan.may_count_at_ports(bridge) && ports.peek().is_some() && ports.all(counts_ingress)
-        };
-        let counted: Vec<Device> = self.watcher.interfaces().filter(is_counted).map(device).collect();
-        self.bridges.retain(|index| {
-            let stays = counted.iter().any(|bridge| bridge.index == *index);
-            if !stays {
-                self.programs.unmark_counted(*index);
+        let bridges = self.watcher.interfaces().filter(|it| self.plan.may_count_at_ports(it));
+        let counted: Vec<Device> = bridges
+            .filter_map(|bridge| {
+                let mut ports = self.watcher.interfaces().filter(|port| port.master == Some(bridge.index));
+                let role = self.role_of_port(ports.next()?)?;
+                let is_counted = ports.all(|port| self.role_of_port(port) == Some(role));
+                is_counted.then(|| Device { role, ..device(bridge) })
+            })
+            .collect();
+        let bridges: Vec<u32> = self.bridges.iter().copied().collect();
+        for index in bridges {
+            if !counted.iter().any(|bridge| bridge.index == index) {
+                self.unmark_bridge(index);
             }
-            stays
-        });
+        }
         for bridge in counted {
             if !self.bridges.contains(&bridge.index) && self.programs.mark_counted(&bridge) {
                 self.bridges.insert(bridge.index);
             }
+        }
+    }
+
+    /// The role for which what comes in at a port counts; for a VLAN that of the card below it. `None` if it does not.
+    fn role_of_port(&self, port: &Interface) -> Option<Role> {
+        let below = if port.kind == Kind::Vlan { port.link_index } else { None };
+        let held = self.held.get(&port.index).or_else(|| self.held.get(&below?))?;
+        held.wanted.directions.contains(Direction::Ingress).then_some(held.role)
+    }
+
+    fn unmark_bridge(&mut self, index: u32) {
+        if self.bridges.remove(&index) {
+            self.programs.unmark_counted(index);
         }
     }
 
@@ -387,7 +422,9 @@ impl<P: Programs> Thread<P> {
         let attached = self.programs.attach(&device(interface), wanted)?;
         let after = self.stats(interface.index);
         let offloads = self.interfaces.offloads(&interface.name);
+        let unseen = self.unseen_since.remove(&interface.index).unwrap_or_default();
         let held = Held {
+            unseen: before.map_or_else(LinkStats::default, |before| before - unseen),
             name: Arc::clone(&interface.name),
             role: interface.role,
             wanted,
@@ -402,6 +439,8 @@ impl<P: Programs> Thread<P> {
     fn gone(&mut self, index: u32, name: &Arc<str>) {
         self.pending.retain(|interface| interface.index != index);
         self.refused.remove(&index);
+        self.waiting.remove(&index);
+        self.unseen_since.remove(&index);
         if self.held.remove(&index).is_some() {
             self.programs.detach(index);
             self.tell_gone(name);
@@ -419,14 +458,20 @@ impl<P: Programs> Thread<P> {
     /// Stops counting an interface that is still there, and lets it witness what was counted.
     fn detach(&mut self, index: u32) {
         let Some(held) = self.held.remove(&index) else { return };
+        // Nothing is to be taken for counted that no longer is.
+        self.mark_bridges();
         let before = self.stats(index);
         self.programs.detach(index);
         let after = self.stats(index);
+        self.unseen_since.extend(after.map(|after| (index, after)));
         self.testify(held, before.zip(after));
     }
 
     /// Stops counting everywhere. All are asked at once: two lists take less time than two questions to each of hundreds.
     fn take_off(&mut self) {
+        for index in std::mem::take(&mut self.bridges) {
+            self.programs.unmark_counted(index);
+        }
         let before = self.all_stats();
         self.programs.detach_all();
         let after = self.all_stats();
@@ -443,8 +488,8 @@ impl<P: Programs> Thread<P> {
         for point in held.points {
             let class = held.classes[usize::from(point.direction == Direction::Egress)];
             let before = match point.direction {
-                Direction::Ingress => start.0.rx,
-                Direction::Egress => start.0.tx,
+                Direction::Ingress => held.unseen.rx,
+                Direction::Egress => held.unseen.tx,
             };
             let before = Count { packets: before.packets, bytes: before.bytes };
             self.messages.send(Message::Witness(Witness { point, class, counted, before }));

@@ -21,6 +21,7 @@ pub struct Books {
     /// Points that are gone, summed up by role and direction.
     closed: BTreeMap<(Role, Direction), Ledger>,
     total: Ledger,
+    roles: BTreeMap<Role, Ledger>,
     drains: u64,
     unbalanced: u64,
 }
@@ -76,6 +77,7 @@ impl Books {
         for (point, ledger) in drained.ledgers.iter().chain(&drained.unlisted) {
             self.unbalanced += u64::from(!ledger.is_balanced());
             self.total += *ledger;
+            *self.roles.entry(point.role).or_default() += *ledger;
             let entry = self.points.entry(point.id).or_insert_with(|| {
                 changes.new.push(Arc::clone(point));
                 let (point, ledger) = (Arc::clone(point), Ledger::default());
@@ -162,6 +164,11 @@ impl Books {
     /// Everything that was counted anywhere.
     pub fn total(&self) -> &Ledger {
         &self.total
+    }
+
+    /// The same by role. A packet that passes interfaces of several roles is counted for each of them.
+    pub fn roles(&self) -> impl Iterator<Item = (Role, &Ledger)> {
+        self.roles.iter().filter(|(_, ledger)| ledger.seen.packets > 0).map(|(role, ledger)| (*role, ledger))
     }
 
     /// How often the ledger of a point did not balance in a drain: zero, or there is a bug.

@@ -20,13 +20,13 @@ pub struct Plan {
 pub struct Wanted {
     /// Which directions.
     pub directions: Directions,
-    /// Whether packets that came in at another interface that is counted are duplicates when they leave.
+    /// Whether packets that came in at another interface of its role that is counted are duplicates when they leave.
     pub deduplicate: bool,
 }
 
 impl Plan {
     /// Whether and how this interface is counted. Interfaces that the user names are counted as they see things
-    /// themselves; otherwise each packet once.
+    /// themselves; otherwise each packet once for each role.
     pub fn wanted(&self, interface: &Interface) -> Option<Wanted> {
         let is_default = self.patterns.is_empty();
         let candidates = if is_default {

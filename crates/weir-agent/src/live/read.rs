@@ -95,10 +95,19 @@ impl Reading {
             }
             next_drain = next_drain.min(next_interval);
         }
-        // Both generations may hold something.
-        self.drain();
-        let last = self.drain();
-        self.messages.send(Message::Ended(last.map_or_else(Tick::default, |(tick, _)| tick)));
+        let last = self.drain_the_rest();
+        self.messages.send(Message::Ended(last));
+    }
+
+    /// Reads what is left: both generations may hold something. Gives up after as many failures as ever.
+    fn drain_the_rest(&mut self) -> Tick {
+        let (mut left, mut last) = (2, Tick::default());
+        while left > 0 && self.failures <= PATIENCE {
+            if let Some((tick, _)) = self.drain() {
+                (left, last) = (left - 1, tick);
+            }
+        }
+        last
     }
 
     /// Reads once. `None` if that failed, which is told; what was counted is then read the next time.

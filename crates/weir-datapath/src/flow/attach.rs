@@ -3,7 +3,7 @@
 //! By TC (see [`crate::attach`]) or by packet sockets; either way an interface gets a row of the ledger first.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
@@ -19,7 +19,6 @@ use weir_flow::{Direction, Point};
 use weir_packet::Link;
 
 use super::{
-    drain::FlowReader,
     load::{FlowOptions, Hook},
     packet_socket::{JumpTable, PacketSocket},
     points::{Pair, Points, Refusal, role_code},
@@ -58,6 +57,8 @@ pub struct FlowAttacher {
     promiscuous: bool,
     netns: Option<Arc<str>>,
     holdings: HashMap<u32, Holding>,
+    /// Interfaces that are not counted but marked as counted elsewhere.
+    marked: HashSet<u32>,
 }
 
 impl FlowAttacher {
@@ -79,6 +80,7 @@ impl FlowAttacher {
             promiscuous: options.promiscuous,
             netns: options.netns.clone(),
             holdings: HashMap::new(),
+            marked: HashSet::new(),
         }
     }
 
@@ -111,15 +113,18 @@ impl FlowAttacher {
         program.fd().ok().map(AsFd::as_fd)
     }
 
-    /// Starts counting an interface. Takes a grace period or two (10 to 50 ms).
+    /// Starts counting an interface. Takes a grace period or two (10 to 50 ms). Refusals by [`AttachError::is_passing`]
+    /// may be over after the next drains.
     ///
-    /// `deduplicate`: packets that leave here after having come in at another counted interface count as duplicate.
+    /// `deduplicate`: packets that leave here after having come in at another counted interface of the same role count as
+    /// duplicate.
     pub fn attach(
         &mut self,
         device: &Device,
         directions: Directions,
         deduplicate: bool,
     ) -> Result<Attached, AttachError> {
+        self.check_low_bits(device)?;
         let (row, pair) = self
             .points
             .list(device.index, &device.name, device.role, self.netns.as_ref())
@@ -142,6 +147,7 @@ impl FlowAttacher {
             // Only now: what the programs have not counted yet is nobody's duplicate. If the kernel refuses, packets
             // count twice, at points of different roles, rather than not at all.
             holding.entry.flags |= POINT_COUNTED;
+            self.marked.remove(&device.index);
             drop(self.table.list(&holding.name, holding.entry));
         }
         self.holdings.insert(device.index, holding);
@@ -149,24 +155,36 @@ impl FlowAttacher {
     }
 
     /// Tells the programs about an interface that is not counted itself but whose packets are, such as a bridge whose
-    /// ports are: what leaves another interface after coming in there is a duplicate.
+    /// ports are: what leaves an interface of the same role after coming in there is a duplicate. The role is that of
+    /// those that count.
     pub fn mark_counted(&mut self, device: &Device) -> Result<(), AttachError> {
-        if let Some(other) = self.table.holder(device.index).filter(|other| *other != device.index) {
-            let name = Arc::clone(&device.name);
-            return Err(AttachError::SameIndexBits { name, index: device.index, other });
-        }
+        self.check_low_bits(device)?;
         if self.is_attached(device.index) {
             return Err(AttachError::Twice(Arc::clone(&device.name)));
         }
         let entry =
             PointEntry { ifindex: device.index, row: 0, role: role_code(device.role), flags: POINT_COUNTED };
-        self.table.list(&device.name, entry)
+        self.table.list(&device.name, entry)?;
+        self.marked.insert(device.index);
+        Ok(())
     }
 
     /// Takes that back.
     pub fn unmark_counted(&mut self, index: u32) {
-        if !self.is_attached(index) {
+        if self.marked.remove(&index) {
             self.table.erase(index);
+        }
+    }
+
+    /// Fails if the place of an interface in the kernel's table is another one's, be that one counted, marked or not yet
+    /// read to the end.
+    fn check_low_bits(&self, device: &Device) -> Result<(), AttachError> {
+        match self.table.holder(device.index) {
+            Some(other) if other != device.index => {
+                let name = Arc::clone(&device.name);
+                Err(AttachError::SameIndexBits { name, index: device.index, other })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -197,8 +215,8 @@ impl FlowAttacher {
     /// is left to read.
     pub fn forget_drained(&mut self, freed: &[u32]) {
         for index in freed {
-            // It may have come back meanwhile.
-            if !self.is_attached(*index) {
+            // It may have come back meanwhile, or its number.
+            if !self.is_attached(*index) && !self.marked.contains(index) {
                 self.table.erase(*index);
             }
         }
@@ -234,14 +252,6 @@ impl FlowAttacher {
             socket.promiscuous().map_err(failed)?;
         }
         Ok((Programs::Socket { _socket: socket }, Mechanism::Socket))
-    }
-}
-
-impl FlowReader {
-    /// Ends the rest of interfaces that were detached long enough ago; hand the result to
-    /// [`FlowAttacher::forget_drained`] on its thread.
-    pub fn finish_drain(&self) -> Vec<u32> {
-        self.freed()
     }
 }
 

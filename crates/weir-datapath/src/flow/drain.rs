@@ -11,10 +11,10 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use weir_common::flow::{
-    EGRESS_BIT, FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, ROW_SHIFT, Slot, VALUE_WORDS, VERDICT_KEEP,
+    FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, ROW_SHIFT, Slot, VALUE_WORDS, VERDICT_KEEP,
 };
 use weir_flow::{
-    Count, Direction, Ledger, Monotonic, Observation, Point, PointId, SocketOwner, Tick, Traffic, Tuple,
+    Count, Ledger, Monotonic, Observation, Point, PointId, SocketOwner, Tick, Traffic, Tuple,
     filter::Pushdown,
 };
 
@@ -125,8 +125,16 @@ pub struct FlowReader {
     live: u32,
     /// Since when the overflow map is nearly empty.
     idle_since: Option<Monotonic>,
-    /// A generation whose overflow map could not be read to the end.
-    unfinished: Option<Reading>,
+    /// A generation that ended and could not be read to the end.
+    unfinished: Option<Unfinished>,
+}
+
+/// How far a drain came that failed.
+enum Unfinished {
+    /// The other generation is live since then, but programs may still write this one.
+    Flipped { generation: u32, at: Monotonic },
+    /// Only the overflow map was not read to the end.
+    Read(Box<Reading>),
 }
 
 /// A generation that is being read.
@@ -209,11 +217,16 @@ impl FlowReader {
     pub fn drain(&mut self, mut sink: impl FnMut(&Observation)) -> Result<Drained, DrainError> {
         let start = now::monotonic();
         let mut reading = match self.unfinished.take() {
-            Some(reading) => reading,
-            None => self.begin(&mut sink)?,
+            Some(Unfinished::Read(reading)) => *reading,
+            Some(Unfinished::Flipped { generation, at }) => self.begin(generation, at, &mut sink)?,
+            None => {
+                let generation = self.live;
+                self.flip()?;
+                self.begin(generation, now::monotonic(), &mut sink)?
+            }
         };
         if let Err(error) = self.drain_overflow(&mut reading, &mut sink) {
-            self.unfinished = Some(reading);
+            self.unfinished = Some(Unfinished::Read(Box::new(reading)));
             return Err(error);
         }
         let Reading { generation, tick, ledgers, slots_used, overflow_used, waited } = reading;
@@ -231,13 +244,17 @@ impl FlowReader {
         Ok(Drained { tick, ledgers: listed, unlisted, table })
     }
 
-    /// Ends the live generation and reads everything of it but its overflow map.
-    fn begin(&mut self, sink: &mut impl FnMut(&Observation)) -> Result<Reading, DrainError> {
-        let generation = self.live;
-        self.flip()?;
-        let flipped = now::monotonic();
+    /// Waits until nobody writes a generation that is no longer live, and reads everything of it but its overflow map.
+    fn begin(
+        &mut self,
+        generation: u32,
+        flipped: Monotonic,
+        sink: &mut impl FnMut(&Observation),
+    ) -> Result<Reading, DrainError> {
+        self.unfinished = Some(Unfinished::Flipped { generation, at: flipped });
         self.wait()?;
         self.clock.refresh()?;
+        self.unfinished = None;
         let tick = now::tick();
         let mut ledgers = Ledgers::read(&self.ledger, &self.sizes, generation, &self.points.view());
         let slots_used = self.drain_slots(generation, &mut ledgers, sink);
@@ -342,8 +359,9 @@ impl FlowReader {
         }
     }
 
-    /// Tells the registry that a drain is over, so that rows of interfaces that are gone come free.
-    pub(super) fn freed(&self) -> Vec<u32> {
+    /// To be called after each drain that worked: ends the rest of interfaces that were detached long enough ago. Hand the
+    /// result to [`FlowAttacher::forget_drained`](super::FlowAttacher::forget_drained) on its thread.
+    pub fn finish_drain(&self) -> Vec<u32> {
         self.points.drained()
     }
 }
@@ -369,10 +387,8 @@ fn observe(
         return;
     }
     let [a, b, c, d, details, place] = *key;
-    let direction = if details & EGRESS_BIT == 0 { Direction::Ingress } else { Direction::Egress };
     #[expect(clippy::cast_possible_truncation, reason = "a row has 16 bits")]
-    let row = (place >> ROW_SHIFT) as u16;
-    let point = ledgers.add_flow(row, direction, value);
+    let point = ledgers.add_flow((place >> ROW_SHIFT) as u16, value);
     sink(&Observation {
         tuple: Tuple::from_words([a, b, c, d, details]),
         point,
@@ -427,9 +443,10 @@ impl Ledgers {
     }
 
     /// Adds a flow to the ledger of its point, and says which that is.
-    fn add_flow(&mut self, row: u16, direction: Direction, value: &FlowValue) -> PointId {
-        let offset = usize::from(direction == Direction::Egress);
-        let (point, ledger) = match self.places.get(&row) {
+    fn add_flow(&mut self, row: u16, value: &FlowValue) -> PointId {
+        // Rows come in pairs, ingress first.
+        let offset = usize::from(row & 1);
+        let (point, ledger) = match self.places.get(&(row & !1)) {
             Some(place) => &mut self.listed[place + offset],
             None => &mut self.unlisted[offset],
         };

@@ -91,9 +91,7 @@ pub fn load(options: &FlowOptions) -> Result<(FlowAttacher, FlowReader), LoadErr
         Hook::Tc => &TC_PROGRAMS,
         Hook::Socket => &packet_socket::PROGRAMS,
     };
-    for name in programs {
-        object::load_program(&mut ebpf, name)?;
-    }
+    object::load_programs(&mut ebpf, programs)?;
     let jumps = match options.hook {
         Hook::Tc => None,
         Hook::Socket => Some(JumpTable::fill(&mut ebpf)?),

@@ -75,9 +75,7 @@ pub fn load(options: &PacketOptions) -> Result<(PacketAttacher, PacketReader), L
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("LEDGER", ROWS)
         .load(object::PACKETS)?;
-    for name in TC_PROGRAMS {
-        object::load_program(&mut ebpf, name)?;
-    }
+    object::load_programs(&mut ebpf, &TC_PROGRAMS)?;
     let map = |name| move |source| LoadError::Map { name, source };
     let mut filter: aya::maps::Array<_, [u64; conditions::FILTER_WORDS]> =
         take(&mut ebpf, "FILTER")?.try_into().map_err(map("FILTER"))?;

@@ -6,8 +6,8 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_smp_processor_id};
 use weir_common::flow::{
-    CPU_SHIFT, Count, EGRESS_BIT, GENERATIONS, KEY_WORDS, LedgerRow, POINT_COUNTED, POINT_DEDUPLICATE,
-    POINT_SKIP_EGRESS, POINT_SKIP_INGRESS, PointEntry, ROW_SHIFT,
+    CPU_SHIFT, Count, GENERATIONS, KEY_WORDS, LedgerRow, POINT_COUNTED, POINT_DEDUPLICATE, POINT_SKIP_EGRESS,
+    POINT_SKIP_INGRESS, PointEntry, ROW_SHIFT,
 };
 use weir_ebpf::{
     headers::{self, PARSED_IP, PARSED_MALFORMED, PARSED_NON_IP, ParsedHeaders},
@@ -45,8 +45,6 @@ pub(crate) enum Direction {
 pub(crate) struct Place {
     /// Word 5 of the key: interface, row and CPU.
     word: u64,
-    /// Bit of key word 4 for the direction.
-    egress: u64,
     /// Index of this CPU and generation.
     pub(crate) shard: u32,
     /// The generation that was live when the packet came: a packet belongs to one generation as a whole.
@@ -90,11 +88,15 @@ fn point(ifindex: u32) -> PointEntry {
     }
 }
 
-/// Whether a packet that leaves came in at an interface where it was counted.
+/// Whether a packet that leaves at `point` was counted where it came in, at an interface of the same role.
 #[inline(always)]
-fn came_in_counted(skb: Skb) -> bool {
+fn is_duplicate(skb: Skb, leaving: PointEntry) -> bool {
     let ingress = skb.ingress_ifindex();
-    ingress != 0 && point(ingress).flags & POINT_COUNTED != 0
+    if leaving.flags & POINT_DEDUPLICATE == 0 || ingress == 0 {
+        return false;
+    }
+    let entered = point(ingress);
+    entered.flags & POINT_COUNTED != 0 && entered.role == leaving.role
 }
 
 impl Place {
@@ -106,13 +108,13 @@ impl Place {
         let point = point(ifindex);
         let shard = cpu * GENERATIONS + generation;
         let is_egress = direction == Direction::Egress;
+        let row = u32::from(point.row) + u32::from(is_egress);
         Self {
-            word: u64::from(ifindex) | u64::from(point.row) << ROW_SHIFT | u64::from(cpu) << CPU_SHIFT,
-            egress: if is_egress { EGRESS_BIT } else { 0 },
+            word: u64::from(ifindex) | u64::from(row) << ROW_SHIFT | u64::from(cpu) << CPU_SHIFT,
             shard,
             generation,
-            row: shard * ROWS.load() + u32::from(point.row) + u32::from(is_egress),
-            is_duplicate: is_egress && point.flags & POINT_DEDUPLICATE != 0 && came_in_counted(skb),
+            row: shard * ROWS.load() + row,
+            is_duplicate: is_egress && is_duplicate(skb, point),
         }
     }
 
@@ -128,7 +130,7 @@ impl Place {
     #[inline(always)]
     fn key(&self, tuple: &Tuple) -> [u64; KEY_WORDS] {
         let [source_high, source_low, destination_high, destination_low, details] = tuple.words();
-        [source_high, source_low, destination_high, destination_low, details | self.egress, self.word]
+        [source_high, source_low, destination_high, destination_low, details, self.word]
     }
 }
 

@@ -134,11 +134,12 @@ pub(crate) fn first_packet(
     value.fin_rst = 0;
     packet.describe(value);
     count(value, packet.frames);
-    value.cookie = 0;
-    value.cgroup = 0;
     // Socket filters see a copy of the packet that belongs to no socket, and may not ask for its cgroup. The verifier
     // knows the constant, so what it forbids there is gone before it looks.
-    if TC_HOOK.load() != 0 {
+    if TC_HOOK.load() == 0 {
+        value.cookie = 0;
+        value.cgroup = 0;
+    } else {
         // SAFETY: the context is that of this program.
         value.cookie = unsafe { bpf_get_socket_cookie(skb.as_ptr().cast()) };
         // SAFETY: as above.

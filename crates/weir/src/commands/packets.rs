@@ -82,6 +82,8 @@ impl Capturing {
         let mut failure = None;
         let mut is_over = false;
         loop {
+            // Whoever lets go has told us before why.
+            let is_let_go = matches!(self.let_go.try_recv(), Err(TryRecvError::Disconnected));
             while let Some(message) = self.attachment.poll() {
                 match message {
                     Message::Note(text) => writeln!(io::stderr(), "weir: {text}")?,
@@ -90,14 +92,14 @@ impl Capturing {
                     Message::Witness(_) | Message::Interval(_) | Message::Ended(_) => {}
                 }
             }
+            if is_let_go {
+                break;
+            }
             self.read(WAIT)?;
             let has_enough = self.left == Some(0) || self.end.is_some_and(|end| Instant::now() >= end);
             if has_enough && !is_over {
                 is_over = true;
                 self.attachment.stop();
-            }
-            if matches!(self.let_go.try_recv(), Err(TryRecvError::Disconnected)) {
-                break;
             }
         }
         if let Some(error) = failure {

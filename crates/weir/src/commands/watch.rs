@@ -239,6 +239,14 @@ impl Watch {
         let mut ledger = Ledger { flows: self.shown, ..*counted };
         ledger.filtered += self.filtered;
         let mut text = ledger::summary(&ledger);
+        let roles: Vec<_> = state.books.roles().collect();
+        if roles.len() > 1 {
+            // Numbers of different roles are not to be added, so each is said by itself.
+            for (role, Ledger { seen, .. }) in roles {
+                let (packets, bytes) = (Grouped(seen.packets), Grouped(seen.bytes));
+                writeln!(text, "{role}: {packets} packets, {bytes} bytes").expect("a string takes any text");
+            }
+        }
         let before = self.witnesses.iter().fold(Count::default(), |sum, witness| sum + witness.before);
         if before.packets > 0 {
             let (packets, bytes) = (Grouped(before.packets), Grouped(before.bytes));

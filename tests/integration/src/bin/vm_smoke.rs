@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_datapath::packets::PacketOptions;
+use weir_datapath::{flow::FlowOptions, packets::PacketOptions};
 use weir_integration::checks;
 
 #[derive(Default)]
@@ -61,6 +61,9 @@ fn main() -> ExitCode {
             checks::udp_is_counted_exactly(&options);
         });
     }
+    report.check("a device without Ethernet headers is counted exactly", || {
+        checks::a_device_without_ethernet_headers_is_counted_exactly(&FlowOptions::default());
+    });
     report.check("super-packets count as the frames that they are on the wire", || {
         checks::super_packets_count_as_the_frames_that_they_are_on_the_wire(300_000);
     });
