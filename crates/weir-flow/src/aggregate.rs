@@ -16,6 +16,7 @@ use crate::{
 };
 use build::Builder;
 use entry::{Entry, Stage, seconds};
+pub(crate) use entry::{FIN, RST, SYN};
 use fold::Folds;
 use interfaces::Interfaces;
 use key::Key;
@@ -43,6 +44,8 @@ pub struct TableConfig {
     pub active: Duration,
     /// Which flows yield a record at a tick.
     pub emit: Emit,
+    /// Whether packets may be missing where they leave, because they were counted where they came in.
+    pub is_deduplicated: bool,
 }
 
 /// Which flows yield a record at a tick.
@@ -106,7 +109,7 @@ pub struct Flow<'a> {
 }
 
 impl Default for TableConfig {
-    /// 24 MiB (about 70,000 flows); TCP idle 60 s, others 15 s; active 60 s.
+    /// 24 MiB (about 70,000 flows); TCP idle 60 s, others 15 s; active 60 s; each packet counted once.
     fn default() -> Self {
         Self {
             memory_bytes: 24 << 20,
@@ -114,6 +117,7 @@ impl Default for TableConfig {
             other_idle: Duration::from_secs(15),
             active: Duration::from_mins(1),
             emit: Emit::EveryTick,
+            is_deduplicated: true,
         }
     }
 }
@@ -229,6 +233,7 @@ impl FlowTable {
             processes: self.processes.as_deref(),
             started,
             tick,
+            is_deduplicated: self.config.is_deduplicated,
         };
         self.store.iter().map(move |entry| Flow { builder, entry })
     }
@@ -282,6 +287,7 @@ impl FlowTable {
             processes: self.processes.as_deref(),
             started,
             tick,
+            is_deduplicated: self.config.is_deduplicated,
         };
         let mut table = Count::default();
         for position in self.store.positions() {

@@ -118,7 +118,7 @@ impl Evidence {
 }
 
 /// Whether packets are only ever sent to this address.
-fn is_group(address: IpAddr) -> bool {
+pub(crate) fn is_group(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_multicast() || address == Ipv4Addr::BROADCAST,
         IpAddr::V6(address) => Ipv6Addr::is_multicast(&address),

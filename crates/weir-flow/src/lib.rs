@@ -15,7 +15,9 @@ pub mod identity;
 pub mod initiator;
 pub mod ledger;
 pub mod observation;
+pub mod outcome;
 pub mod point;
+pub mod quality;
 pub mod rebuild;
 pub mod record;
 pub mod time;
@@ -26,7 +28,9 @@ pub use identity::{Container, Identity, Unknown, Workload, WorkloadConfidence, W
 pub use initiator::Listener;
 pub use ledger::{Count, Ledger, LedgerBook};
 pub use observation::{Observation, SocketOwner, Traffic};
+pub use outcome::{Outcome, TcpFailure};
 pub use point::{Direction, Point, PointId, Role};
+pub use quality::Quality;
 pub use rebuild::record_of;
 pub use record::{
     Counters, Detail, End, EndReason, Endpoint, Initiator, Process, ProcessConfidence, ProcessLookup, Record,

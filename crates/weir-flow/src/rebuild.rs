@@ -16,8 +16,8 @@ use std::{
 use weir_packet::{Details, Tuple, answering_type, ipv4_words, ipv6_words, protocol};
 
 use crate::{
-    Counters, Detail, Direction, EndReason, Endpoint, Initiator, Monotonic, Point, PointId, Process,
-    ProcessConfidence, Record, Role, SocketOwner, Traffic, Wall,
+    Counters, Detail, Direction, EndReason, Endpoint, Initiator, Monotonic, Outcome, Point, PointId, Process,
+    ProcessConfidence, Quality, Record, Role, SocketOwner, TcpFailure, Traffic, Wall,
     field::{TcpFlags, Value, enumerated},
 };
 
@@ -59,6 +59,8 @@ pub fn record_of<'v>(value: &dyn Fn(&str) -> Value<'v>) -> Record {
         initiator: fields.one_of(&Initiator::ALL, "flow.initiator.confidence", enumerated::initiator),
         end_reason: fields.some_of(&EndReason::ALL, "flow.end_reason", enumerated::end_reason),
         detail,
+        outcome: fields.outcome(),
+        quality: fields.quality(),
     }
 }
 
@@ -109,6 +111,32 @@ impl<'v> Fields<'_, 'v> {
     /// The variant whose name the field has, or the first.
     fn one_of<T: Copy>(&self, all: &[T], name: &str, name_of: fn(T) -> &'static str) -> T {
         self.some_of(all, name, name_of).unwrap_or(all[0])
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_unanswered = match self.get("flow.unanswered") {
+            Value::Boolean(truth) => Some(truth),
+            _ => None,
+        };
+        let tcp_failure = self.some_of(&TcpFailure::ALL, "flow.tcp.failure", TcpFailure::as_str);
+        Outcome { tcp_failure, is_unanswered }
+    }
+
+    fn quality(&self) -> Quality {
+        let duration = |name| match self.get(name) {
+            Value::Duration(duration) => Some(duration),
+            _ => None,
+        };
+        let count = |name| match self.get(name) {
+            Value::Integer(number) => u32::try_from(number).ok(),
+            _ => None,
+        };
+        Quality {
+            rtt: duration("flow.tcp.rtt"),
+            minimum_rtt: duration("flow.tcp.minimum_rtt"),
+            retransmits: count("flow.tcp.retransmits"),
+            reverse_retransmits: count("flow.reverse.tcp.retransmits"),
+        }
     }
 
     fn tuple(&self) -> Tuple {

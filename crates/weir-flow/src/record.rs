@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use weir_packet::Tuple;
 
-use crate::{Count, Direction, Identity, Monotonic, Point, Role, SocketOwner, Traffic, Wall};
+use crate::{
+    Count, Direction, Identity, Monotonic, Outcome, Point, Quality, Role, SocketOwner, Traffic, Wall,
+};
 
 /// A flow at one interface, both directions, as of one tick.
 ///
@@ -41,6 +43,10 @@ pub struct Record {
     pub end_reason: Option<EndReason>,
     /// What this record stands for.
     pub detail: Detail,
+    /// What became of the flow.
+    pub outcome: Outcome,
+    /// What the sockets at its ends know of the way between them, where they were asked.
+    pub quality: Quality,
 }
 
 impl Record {

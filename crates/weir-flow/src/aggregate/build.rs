@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{entry::Entry, interfaces::Interfaces, key::Way};
 use crate::{
-    Counters, Detail, End, EndReason, Endpoint, Identity, Initiator, Monotonic, ProcessLookup, Record, Tick,
-    Traffic,
+    Counters, Detail, Direction, End, EndReason, Endpoint, Identity, Initiator, Monotonic, ProcessLookup,
+    Quality, Record, Tick, Traffic,
     initiator::{Evidence, Listeners},
+    outcome::{Answers, Outcome},
 };
 
 /// What it takes to make a record of an entry.
@@ -19,6 +20,8 @@ pub(super) struct Builder<'a> {
     pub(super) started: Option<Monotonic>,
     /// Now.
     pub(super) tick: Tick,
+    /// Whether packets may be missing where they leave, because they were counted where they came in.
+    pub(super) is_deduplicated: bool,
 }
 
 impl Builder<'_> {
@@ -62,13 +65,16 @@ impl Builder<'_> {
             Endpoint { address: tuple.source(), port, owner, process, identity: Identity::default() }
         };
         let start = if entry.is_dated { entry.start } else { self.tick.wall_of(entry.first) };
+        let tuple = entry.key.tuple_of(forward);
+        let total = counters(forward, |way| entry.ways[way.index()].total());
+        let answers = self.answers(entry, forward);
         Record {
-            tuple: entry.key.tuple_of(forward),
+            tuple,
             source: endpoint(forward),
             destination: endpoint(forward.opposite()),
             point: Arc::clone(point_of(forward)),
             delta: counters(forward, |way| entry.ways[way.index()].delta()),
-            total: counters(forward, |way| entry.ways[way.index()].total()),
+            total,
             start,
             end: start + (entry.last() - entry.first),
             first: entry.first,
@@ -76,7 +82,23 @@ impl Builder<'_> {
             initiator,
             end_reason,
             detail: Detail::Flow,
+            outcome: Outcome::of(&tuple, &total, end_reason, answers),
+            quality: Quality::default(),
         }
+    }
+
+    /// Whether packets that answer the flow count at its interface.
+    fn answers(&self, entry: &Entry, forward: Way) -> Answers {
+        let (key, interfaces) = (&entry.key, self.interfaces);
+        let [sent, answered] = [forward, forward.opposite()].map(|way| key.direction(way));
+        if !interfaces.is_counted(key.interface(), answered) {
+            return Answers::Uncertain;
+        }
+        // Where packets that came in elsewhere leave, they are not counted again.
+        let is_hidden = self.is_deduplicated
+            && (sent, answered) == (Direction::Ingress, Direction::Egress)
+            && interfaces.have_other_way_in(key.interface());
+        if is_hidden { Answers::Uncertain } else { Answers::Counted }
     }
 }
 

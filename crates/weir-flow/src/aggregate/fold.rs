@@ -12,8 +12,8 @@ use super::{
     interfaces::{Interfaces, Location},
 };
 use crate::{
-    Count, Counters, Detail, EndReason, Endpoint, Identity, Initiator, Monotonic, Observation, Point,
-    PointId, Record, SocketOwner, Tick, Traffic, Wall,
+    Count, Counters, Detail, EndReason, Endpoint, Identity, Initiator, Monotonic, Observation, Outcome,
+    Point, PointId, Quality, Record, SocketOwner, Tick, Traffic, Wall,
 };
 
 /// Most rows that tell protocols apart. Past that, rows are by point alone, with [`ANY_PROTOCOL`].
@@ -138,6 +138,8 @@ impl Row {
             initiator: Initiator::LowerPort,
             end_reason,
             detail: Detail::Folded,
+            outcome: Outcome::default(),
+            quality: Quality::default(),
         }
     }
 }

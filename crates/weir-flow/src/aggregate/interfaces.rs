@@ -12,6 +12,8 @@ use crate::{Direction, Point, PointId, Role};
 pub(super) struct Interfaces {
     points: HashMap<PointId, Location, RandomState>,
     pairs: Vec<Option<Pair>>,
+    /// Interfaces at which packets are counted that come in; not loopback.
+    ways_in: Vec<u32>,
 }
 
 /// Where an observation belongs.
@@ -64,6 +66,7 @@ impl Interfaces {
                 pair.points[direction as usize] = Side::Present(point);
             }
         }
+        self.list_ways_in();
     }
 
     /// Forgets a point; what was counted at it stays until [`Interfaces::sweep`].
@@ -73,6 +76,7 @@ impl Interfaces {
             let side = &mut pair.points[direction as usize];
             *side = Side::Removed(Arc::clone(side.point()));
         }
+        self.list_ways_in();
     }
 
     /// Where a point is.
@@ -87,6 +91,21 @@ impl Interfaces {
         pair.expect("an interface stays until its flows have ended").points[direction as usize].point()
     }
 
+    /// Whether one direction of an interface is counted now.
+    pub(super) fn is_counted(&self, interface: u32, direction: Direction) -> bool {
+        let pair = self.pairs[interface as usize].as_ref();
+        pair.is_some_and(|pair| matches!(pair.points[direction as usize], Side::Present(_)))
+    }
+
+    /// Whether packets are counted that come in elsewhere than at this interface.
+    pub(super) fn have_other_way_in(&self, interface: u32) -> bool {
+        match self.ways_in.as_slice() {
+            [] => false,
+            [only] => *only != interface,
+            _ => true,
+        }
+    }
+
     /// Whether no direction of an interface is counted any more.
     pub(super) fn is_gone(&self, interface: u32) -> bool {
         self.pairs[interface as usize].as_ref().is_none_or(Pair::is_gone)
@@ -99,6 +118,15 @@ impl Interfaces {
                 *slot = None;
             }
         }
+    }
+
+    fn list_ways_in(&mut self) {
+        let is_way_in = |pair: &Pair| matches!(&pair.points[Direction::Ingress as usize], Side::Present(point) if point.role != Role::Loopback);
+        let numbers = (0_u32..).zip(&self.pairs);
+        self.ways_in = numbers
+            .filter(|(_, pair)| pair.as_ref().is_some_and(is_way_in))
+            .map(|(number, _)| number)
+            .collect();
     }
 
     /// The interface of which `point` is the direction that is not counted, but the other one is.

@@ -6,7 +6,7 @@ use super::{
     Cardinality::{self, High, Low, Medium},
     Field, Kind, TcpFlags, Value, names,
 };
-use crate::{Detail, Endpoint, Record, Traffic, Unknown, WorkloadConfidence, community_id};
+use crate::{Detail, Endpoint, Record, TcpFailure, Traffic, Unknown, WorkloadConfidence, community_id};
 
 const TCP: u8 = weir_packet::protocol::TCP;
 
@@ -142,6 +142,53 @@ pub const FIELDS: &[Field] = &[
         tcp_flags(record, &record.total.reverse)
     })
     .groupable(Medium),
+    Field::new(
+        "flow.tcp.failure",
+        Kind::Text,
+        "How the connection failed: the SYN was answered by RST, or by nothing at all until the flow was over, or it was \
+         established and then ended by RST. Absent where it did not fail, or where nobody can know.",
+        |record| Value::text(record.outcome.tcp_failure.map(TcpFailure::as_str)),
+    )
+    .values(&["refused", "unanswered", "reset"])
+    .groupable(Low),
+    Field::new(
+        "flow.unanswered",
+        Kind::Boolean,
+        "Whether the source sent and nothing came back until the flow was over. Absent until that is known; where answers \
+         need not pass this interface or may be counted elsewhere; and of multicast, broadcast and addresses that may be.",
+        |record| record.outcome.is_unanswered.map_or(Value::Absent, Value::Boolean),
+    )
+    .groupable(Low),
+    Field::new(
+        "flow.tcp.rtt",
+        Kind::Duration,
+        "Smoothed round-trip time, as the kernel knew it when it was last asked, of the socket of the source; of the \
+         destination where only that is on this machine.",
+        |record| record.quality.rtt.map_or(Value::Absent, Value::Duration),
+    )
+    .unit("seconds"),
+    Field::new(
+        "flow.tcp.minimum_rtt",
+        Kind::Duration,
+        "Smallest round-trip time of the last five minutes, from the same socket.",
+        |record| record.quality.minimum_rtt.map_or(Value::Absent, Value::Duration),
+    )
+    .unit("seconds"),
+    Field::new(
+        "flow.tcp.retransmits",
+        Kind::Integer,
+        "Segments that the socket of the source sent again, SYN included, since the previous record. Absent where the \
+         source is not on this machine or its socket is not known.",
+        |record| Value::integer(record.quality.retransmits),
+    )
+    .counter("segments"),
+    Field::new(
+        "flow.reverse.tcp.retransmits",
+        Kind::Integer,
+        "Like `flow.tcp.retransmits`, by the socket of the destination.",
+        |record| Value::integer(record.quality.reverse_retransmits),
+    )
+    .counter("segments"),
     Field::new("flow.icmp.type", Kind::Integer, "Type of ICMP or ICMPv6.", |record| {
         Value::integer(icmp(record).map(|(kind, _)| kind))
     })

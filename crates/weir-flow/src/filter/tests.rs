@@ -179,7 +179,7 @@ fn canonical_text_is_short_and_full() {
 fn errors_say_where_and_what() {
     check_error("flow.byte>1", 0, "unknown field `flow.byte`", Some("flow.bytes"));
     check_error("proto=tcp and nonsuch=1", 14, "unknown field `nonsuch`", None);
-    check_error("flow.tcp.rtt>10ms", 0, "unknown field `flow.tcp.rtt`", None);
+    check_error("flow.tcp.window>10", 0, "unknown field `flow.tcp.window`", None);
     check_error("nss=shop", 0, "unknown field `nss`", Some("ns"));
     check_error("proto=tpc", 6, "unknown protocol `tpc`: use its IANA keyword or number", Some("tcp"));
     check_error("port=70000", 5, "`70000` is too large: a port is at most 65535", None);

@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use weir_packet::{Details, Tuple, ipv4_words, ipv6_words};
 
 use crate::{
-    Container, Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Point, PointId,
-    Process, ProcessConfidence, Record, Role, SocketOwner, Traffic, Wall, Workload, WorkloadConfidence,
-    WorkloadKind,
+    Container, Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Outcome, Point,
+    PointId, Process, ProcessConfidence, Quality, Record, Role, SocketOwner, Traffic, Wall, Workload,
+    WorkloadConfidence, WorkloadKind,
 };
 
 /// 2024-11-21T23:33:50Z.
@@ -87,6 +87,8 @@ pub(crate) fn record(tuple: Tuple, forward: Traffic, reverse: Traffic) -> Record
         initiator: Initiator::Proven,
         end_reason: None,
         detail: Detail::Flow,
+        outcome: Outcome::default(),
+        quality: Quality::default(),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -26,6 +28,13 @@ fn every_field_of_a_rebuilt_record_has_its_value() {
     record.destination.owner = SocketOwner { cookie: 5, cgroup: 9 };
     record.end_reason = Some(EndReason::Reset);
     record.initiator = Initiator::Listener;
+    record.outcome = Outcome { tcp_failure: Some(TcpFailure::Reset), is_unanswered: Some(false) };
+    record.quality = Quality {
+        rtt: Some(Duration::from_micros(12_345)),
+        minimum_rtt: Some(Duration::from_micros(1)),
+        retransmits: Some(0),
+        reverse_retransmits: Some(u32::MAX),
+    };
     check(&record);
     let netns = Some("shop".into());
     record.point = Arc::new(Point { role: Role::Tunnel, netns, ..(*record.point).clone() });

@@ -89,6 +89,7 @@ impl Replay {
             other_idle: NEVER,
             active: NEVER,
             emit: Emit::EndAndActive,
+            is_deduplicated: false,
         };
         Self {
             table: FlowTable::new(config),

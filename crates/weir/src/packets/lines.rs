@@ -4,8 +4,8 @@ use std::{fmt::Write as _, sync::Arc};
 
 use weir_datapath::packets::Packet;
 use weir_flow::{
-    Counters, Detail, Direction, End, Endpoint, Identity, Initiator, Process, ProcessConfidence,
-    ProcessLookup, Record, SocketOwner, Traffic,
+    Counters, Detail, Direction, End, Endpoint, Identity, Initiator, Outcome, Process, ProcessConfidence,
+    ProcessLookup, Quality, Record, SocketOwner, Traffic,
     field::{Field, TcpFlags, Value},
     format,
 };
@@ -81,6 +81,8 @@ pub(crate) fn record(packet: &Packet<'_>, processes: Option<&dyn ProcessLookup>)
         initiator: Initiator::FirstPacket,
         end_reason: None,
         detail: Detail::Flow,
+        outcome: Outcome::default(),
+        quality: Quality::default(),
     })
 }
 

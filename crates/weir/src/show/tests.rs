@@ -1,8 +1,8 @@
 use clap::Parser as _;
 use insta::assert_snapshot;
 use weir_flow::{
-    Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Point, PointId, SocketOwner,
-    Traffic, Tuple, Wall,
+    Counters, Detail, Direction, Endpoint, Identity, Initiator, Monotonic, Outcome, Point, PointId, Quality,
+    SocketOwner, Traffic, Tuple, Wall,
 };
 use weir_packet::{Details, ipv4_words, protocol};
 
@@ -44,6 +44,8 @@ fn record(role: Role, destination: (u8, u16), (forward, reverse): (u64, u64)) ->
         initiator: Initiator::Proven,
         end_reason: None,
         detail: Detail::Flow,
+        outcome: Outcome::default(),
+        quality: Quality::default(),
     }
 }
 

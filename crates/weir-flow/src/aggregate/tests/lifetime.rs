@@ -306,3 +306,26 @@ fn renaming_an_interface_renames_its_flows() {
     }
     check_with(table, "tick 1", "1: tcp 10.0.0.1:4000 > 10.0.0.2:80 wan1/egress +1+0 =1+0 74B proven");
 }
+
+#[test]
+fn a_missing_answer_is_told_at_the_end_where_it_would_have_been_counted() {
+    let unanswered = |timeline: &str, source: &str| -> Vec<Option<bool>> {
+        let mut table = FlowTable::new(TableConfig::default());
+        let records = play(&mut table, timeline).into_iter().map(|(_, record)| record);
+        let of_source = records.filter(|record| record.source.address.to_string() == source);
+        of_source.map(|record| record.outcome.is_unanswered).collect()
+    };
+    let alone = "0.1 eth1 out 10.0.0.1:4000 > 10.0.0.2:80 tcp S 74
+                 0.1 eth1 in 10.0.0.3:4000 > 10.0.0.1:80 tcp S 74
+                 0.1 lo3 out 127.0.0.1:4000 > 127.0.0.2:80 tcp S 74
+                 tick 1
+                 tick 61";
+    for source in ["10.0.0.1", "10.0.0.3", "127.0.0.1"] {
+        assert_eq!(unanswered(alone, source), [None, Some(true)], "{source}");
+    }
+    // With another way in, the answer to what was received may have come in there. Then it is not counted again where it
+    // leaves.
+    let beside = format!("0.1 eth2 in 10.1.0.1:1 > 10.1.0.2:2 udp - 60\n{alone}");
+    assert_eq!(unanswered(&beside, "10.0.0.1"), [None, Some(true)]);
+    assert_eq!(unanswered(&beside, "10.0.0.3"), [None, None]);
+}
