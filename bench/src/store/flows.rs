@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use weir_flow::{
-    Counters, Detail, Direction, EndReason, Endpoint, Identity, Initiator, Monotonic, Point, PointId, Record,
-    Role, SocketOwner, Tick, Traffic, Tuple, Wall, Workload, WorkloadConfidence, WorkloadKind,
+    Counters, Detail, Direction, EndReason, Endpoint, Identity, Initiator, Monotonic, Outcome, Point,
+    PointId, Quality, Record, Role, SocketOwner, Tick, Traffic, Tuple, Wall, Workload, WorkloadConfidence,
+    WorkloadKind,
 };
 use weir_packet::{Details, ipv4_words, protocol};
 
@@ -158,6 +159,8 @@ impl Flows {
             initiator: Initiator::Proven,
             end_reason: (self.below::<u8>(10) < 7).then_some(EndReason::Fin),
             detail: Detail::Flow,
+            outcome: Outcome::default(),
+            quality: Quality::default(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Flows with every kind of thing that a record can have.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use weir_flow::{
-    Container, Counters, Detail, Direction, EndReason, Endpoint, Identity, Initiator, Monotonic, Point,
-    PointId, Process, ProcessConfidence, Record, Role, SocketOwner, Tick, Traffic, Tuple, Unknown, Wall,
-    Workload, WorkloadConfidence, WorkloadKind,
+    Container, Counters, Detail, Direction, EndReason, Endpoint, Identity, Initiator, Monotonic, Outcome,
+    Point, PointId, Process, ProcessConfidence, Quality, Record, Role, SocketOwner, TcpFailure, Tick,
+    Traffic, Tuple, Unknown, Wall, Workload, WorkloadConfidence, WorkloadKind,
 };
 use weir_packet::{Details, ipv4_words, ipv6_words, protocol};
 
@@ -114,6 +114,26 @@ impl Sample {
             initiator: Initiator::ALL[self.below::<usize>(4)],
             end_reason: reasons[self.below::<usize>(5)],
             detail: Detail::Flow,
+            outcome: self.outcome(),
+            quality: self.quality(),
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let [refused, _, reset] = TcpFailure::ALL.map(Some);
+        let tcp_failure = [None, None, refused, reset][self.below::<usize>(4)];
+        Outcome { tcp_failure, is_unanswered: [None, Some(false), Some(true)][self.below::<usize>(3)] }
+    }
+
+    fn quality(&mut self) -> Quality {
+        if self.below::<u8>(3) == 0 {
+            return Quality::default();
+        }
+        Quality {
+            rtt: Some(Duration::from_micros(100 + self.below::<u64>(50_000))),
+            minimum_rtt: Some(Duration::from_micros(100)),
+            retransmits: Some(self.below(3)),
+            reverse_retransmits: None,
         }
     }
 
