@@ -54,6 +54,8 @@ fn flow(source: (&str, u16), destination: (&str, u16), age: u64) -> Record {
         initiator: Initiator::Proven,
         end_reason: None,
         detail: Detail::Flow,
+        outcome: weir_flow::Outcome::default(),
+        quality: weir_flow::Quality::default(),
     }
 }
 
