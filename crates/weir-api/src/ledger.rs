@@ -34,7 +34,7 @@ pub struct LedgerAnswer {
     pub points: Vec<PointLedger>,
 }
 
-/// The ledger of one point: seen = flows + filtered + duplicate + `non_ip` + malformed + overflow, and flows = told + held.
+/// The ledger of one point: seen = flows + filtered + duplicate + `non_ip` + `parse_error` + overflow, and flows = told + held.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PointLedger {
     /// Name of the interface; absent for the sum of points that are gone.
@@ -58,7 +58,7 @@ pub struct PointLedger {
     /// Neither IPv4 nor IPv6.
     pub non_ip: Count,
     /// IP whose header is cut short or contradicts itself.
-    pub malformed: Count,
+    pub parse_error: Count,
     /// No room in the kernel's table: known in total only.
     pub overflow: Count,
     /// Of `flows`: still in the flow table, not in a record yet.

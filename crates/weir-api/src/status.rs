@@ -53,7 +53,7 @@ pub struct LedgerSummary {
     /// Neither IPv4 nor IPv6.
     pub non_ip: Count,
     /// IP whose header is cut short or contradicts itself.
-    pub malformed: Count,
+    pub parse_error: Count,
     /// No room in the kernel's table: known in total only.
     pub overflow: Count,
 }

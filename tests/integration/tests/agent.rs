@@ -72,7 +72,7 @@ fn assert_adds_up(ledger: &Value) {
     for point in ledger["points"].as_array().expect("there are points") {
         for field in ["packets", "bytes"] {
             let part = |name: &str| number(&point[name], field);
-            let named: u64 = ["flows", "filtered", "duplicate", "non_ip", "malformed", "overflow"]
+            let named: u64 = ["flows", "filtered", "duplicate", "non_ip", "parse_error", "overflow"]
                 .into_iter()
                 .map(part)
                 .sum();

@@ -40,7 +40,7 @@ fn point(place: &Place, snapshot: &Snapshot) -> PointLedger {
         filtered: count(ledger.filtered),
         duplicate: count(ledger.duplicate),
         non_ip: count(ledger.non_ip),
-        malformed: count(ledger.parse_error),
+        parse_error: count(ledger.parse_error),
         overflow: count(ledger.overflow),
         held: count(place.held()),
         told: tally(place.passage.offered),

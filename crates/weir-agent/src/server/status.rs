@@ -65,7 +65,7 @@ pub(super) fn of_snapshot(answers: &Answers, snapshot: &Snapshot) -> Status {
         filtered: count(total.filtered),
         duplicate: count(total.duplicate),
         non_ip: count(total.non_ip),
-        malformed: count(total.parse_error),
+        parse_error: count(total.parse_error),
         overflow: count(total.overflow),
     };
     let consumers = consumers(snapshot);

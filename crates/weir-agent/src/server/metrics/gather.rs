@@ -83,7 +83,7 @@ fn parts(ledger: &Ledger) -> [(&'static str, Count); 7] {
         ("filtered", ledger.filtered),
         ("duplicate", ledger.duplicate),
         ("non_ip", ledger.non_ip),
-        ("malformed", ledger.parse_error),
+        ("parse_error", ledger.parse_error),
         ("overflow", ledger.overflow),
     ]
 }

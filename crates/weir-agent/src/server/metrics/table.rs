@@ -39,7 +39,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD Gauge "weir_build_info" "Always 1; the label version is that of the agent.";
-    LEDGER_PACKETS Counter "weir_ledger_packets_total" "Packets of an observation point by part: seen is every packet that passed, and equals the sum of flows, filtered, duplicate, non_ip, malformed and overflow.";
+    LEDGER_PACKETS Counter "weir_ledger_packets_total" "Packets of an observation point by part: seen is every packet that passed, and equals the sum of flows, filtered, duplicate, non_ip, parse_error and overflow.";
     LEDGER_BYTES Counter "weir_ledger_bytes_total" "Bytes on the wire of an observation point, by the same parts.";
     LEDGER_BALANCED Gauge "weir_ledger_balanced" "1 if every packet and byte is accounted for at every point and up to every consumer.";
     LEDGER_UNBALANCED Counter "weir_ledger_unbalanced_total" "Readings in which the ledger of a point did not add up: 0, or there is a bug.";
