@@ -20,8 +20,10 @@ use crate::{
     config::{Config, ConfigError, SecretError, Sources},
     history::HistoryWriter,
     journal,
+    kubernetes::ConnectError,
     ledger::{self, Loss},
     live::{Live, LiveError, Pattern, Plan, Schedule, Witness},
+    naming::Naming,
     outlet::Outlet,
     pipeline::Pipeline,
     reload::{self, Reload},
@@ -55,6 +57,9 @@ pub enum AgentError {
     /// Interfaces cannot be listed.
     #[error(transparent)]
     Interfaces(#[from] NetlinkError),
+    /// There is no way to the cluster, though one is configured.
+    #[error(transparent)]
+    Kubernetes(#[from] ConnectError),
     /// The store cannot be opened.
     #[error("cannot open the store: set store.path to another directory, or store.enabled to false")]
     Store(#[from] StoreError),
@@ -78,14 +83,16 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let store = config.store.as_ref().map(|settings| EmbeddedStore::open(&settings.path, settings.config));
     let store = store.transpose()?.map(Arc::new);
 
+    let Naming { enrichers, kubernetes, containers: _looking } =
+        Naming::start(&config.kubernetes, server.runtime())?;
     let (plan, options) = plan(&config)?;
     let schedule = Schedule { interval: config.counting.interval, end: None };
     let live = Live::start(plan, options, schedule)?;
     let view = View::new(config.live.clone());
     let outlets = outlets(&config, &view, store.as_ref()).map_err(AgentError::Thread)?;
-    let pipeline = Arc::new(Pipeline::new(&live, config.filter.clone(), outlets));
+    let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
-    let answers = Answers::new(Arc::clone(&pipeline), view, server.is_ending());
+    let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, server.is_ending());
     server.start(answers, &tokens, Router::new()).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
     let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens };

@@ -38,7 +38,9 @@ pub use self::{
     store::{StoreDocument, StoreSettings},
     text::{LengthText, SizeText},
 };
-use crate::{journal::Level, live::Pattern, server::ServerConfig, sinks::SinkConfig};
+use crate::{
+    journal::Level, kubernetes::KubernetesConfig, live::Pattern, server::ServerConfig, sinks::SinkConfig,
+};
 
 /// Settings that make sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub stop_deadline: Duration,
     /// The view of what happens now.
     pub live: LiveConfig,
+    /// Names from a cluster.
+    pub kubernetes: KubernetesConfig,
     /// History on this machine, if it is wanted.
     pub store: Option<StoreSettings>,
     /// The HTTP interface.

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod kubernetes;
 pub mod ledger;
 pub mod live;
+pub mod naming;
 pub mod outlet;
 pub mod pipeline;
 mod process;
@@ -25,4 +26,3 @@ pub mod sinks;
 pub mod store;
 pub mod units;
 pub mod view;
-

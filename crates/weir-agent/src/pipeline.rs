@@ -1,7 +1,7 @@
 //! The pipeline, the only place where its parts are put together:
 //!
 //! ```text
-//! reading thread ─► flow table ─tick─► filter ─► batches ─► fan-out ─► an outlet each: live view, sinks
+//! reading thread ─► flow table ─tick─► enrich ─► filter ─► batch ─► fan-out ─► an outlet each: live view, store, sinks
 //! ```
 //!
 //! The kernel is read on a thread of its own ([`Live`]). This one takes the records of each interval out of the flow
@@ -18,6 +18,7 @@ use weir_flow::{Record, Tick, filter::Filter};
 
 use crate::{
     batch::{Collected, without},
+    enrich::Enrichers,
     journal,
     ledger::Account,
     live::{Live, LiveError, Message, Progress, Shared, State, Witness},
@@ -37,6 +38,8 @@ pub struct Pipeline {
     pub passage: Account,
     /// What is kept; an empty filter keeps everything.
     pub filter: ArcSwap<Filter>,
+    /// Who completes the records of each tick.
+    pub enrichers: Enrichers,
     /// When it began to count.
     pub started: Instant,
     outlets: Mutex<Vec<Outlet>>,
@@ -56,12 +59,13 @@ pub struct Heartbeat {
 
 impl Pipeline {
     /// Joins what counts with those who want to know.
-    pub fn new(live: &Live, filter: Filter, outlets: Vec<Outlet>) -> Self {
+    pub fn new(live: &Live, enrichers: Enrichers, filter: Filter, outlets: Vec<Outlet>) -> Self {
         Self {
             counted: live.shared().clone(),
             progress: live.attachment().progress_handle(),
             passage: Account::default(),
             filter: ArcSwap::from_pointee(filter),
+            enrichers,
             started: Instant::now(),
             outlets: Mutex::new(outlets),
             heartbeat: Mutex::default(),
@@ -135,11 +139,12 @@ impl Pipeline {
     /// Completes records and offers them to all. Nobody waits here.
     fn hand_on(
         &self,
-        collected: Collected,
+        mut collected: Collected,
         outlets: &[Outlet],
         (tick, length): (Tick, Duration),
         is_last: bool,
     ) {
+        self.enrichers.apply(&mut collected.records);
         let told = collected.tallies();
         let batch = collected.into_batch(tick, length, &self.filter.load(), is_last);
         self.passage.offered(&told);

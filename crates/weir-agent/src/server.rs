@@ -31,7 +31,7 @@ pub use self::{
     metrics::reference,
     tokens::Tokens,
 };
-use crate::{pipeline::Pipeline, view::View};
+use crate::{kubernetes::Kubernetes, pipeline::Pipeline, view::View};
 
 /// Clients that may follow the live view at a time.
 const MOST_FOLLOWERS: usize = 64;
@@ -41,6 +41,7 @@ const MOST_FOLLOWERS: usize = 64;
 pub struct Answers {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) view: Arc<View>,
+    pub(crate) kubernetes: Arc<Kubernetes>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) followers: Arc<Semaphore>,
     /// Becomes true when the server ends.
@@ -54,11 +55,13 @@ impl Answers {
     pub fn new(
         pipeline: Arc<Pipeline>,
         view: Arc<View>,
+        kubernetes: Arc<Kubernetes>,
         is_ending: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self {
             pipeline,
             view,
+            kubernetes,
             refusals: Arc::default(),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             is_ending,

@@ -26,6 +26,8 @@ pub struct Status {
     pub table: TableStatus,
     /// The table in the kernel, at the last reading.
     pub kernel_table: KernelTableStatus,
+    /// Names from a cluster.
+    pub kubernetes: KubernetesStatus,
     /// Store, sinks and live view.
     pub consumers: Vec<ConsumerStatus>,
     /// The process.
@@ -91,6 +93,32 @@ pub struct KernelTableStatus {
     pub overflow_used: usize,
     /// Entries that it could hold.
     pub overflow: usize,
+}
+
+/// How well the cluster is known.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KubernetesStatus {
+    /// Why there are no names from a cluster, if there are none.
+    pub off: Option<String>,
+    /// What is listed and watched.
+    pub resources: Vec<ResourceStatus>,
+    /// Pods that are known.
+    pub pods: usize,
+    /// Addresses of pods, nodes and services, those of the last minutes included.
+    pub addresses: usize,
+}
+
+/// How well one kind of objects is known.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ResourceStatus {
+    /// Its name, such as `pods`.
+    pub name: String,
+    /// `syncing`, `current`, `stale` (the API server is not heard of) or `refused` (the role does not grant it).
+    pub state: String,
+    /// When the API server was last heard of about it, RFC 3339.
+    pub heard: Option<String>,
+    /// What was wrong last, if it still is.
+    pub trouble: Option<String>,
 }
 
 /// How a consumer is doing.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LengthText, SecretDocument, SizeText, StoreDocument};
-use crate::sinks;
+use crate::{kubernetes::KubernetesConfig, sinks};
 
 /// Settings of the agent. Every one has a default; an empty file works.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -38,6 +38,8 @@ pub struct Document {
     pub stop_deadline: LengthText,
     /// The view of what happens now, which clients follow.
     pub live: LiveDocument,
+    /// Names of pods, services and nodes from the API server of a Kubernetes cluster.
+    pub kubernetes: KubernetesConfig,
     /// History on this machine.
     pub store: StoreDocument,
     /// The HTTP interface.
@@ -161,6 +163,7 @@ impl Default for Document {
             log: LevelDocument::Info,
             stop_deadline: "5s".into(),
             live: LiveDocument::default(),
+            kubernetes: KubernetesConfig::default(),
             store: StoreDocument::default(),
             server: ServerDocument::default(),
             sinks: Vec::new(),

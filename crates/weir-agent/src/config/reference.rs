@@ -48,13 +48,19 @@ fn rows(root: &Value, schema: &Value, prefix: &str, reloads: bool, page: &mut St
 }
 
 fn elements(root: &Value, items: &Value, path: &str, reloads: bool, page: &mut String) {
-    rows(root, resolve(root, items), path, reloads, page);
+    let items = resolve(root, items);
+    rows(root, items, path, reloads, page);
     for variant in items.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
         let variant = resolve(root, variant);
-        let tag = variant.pointer("/properties/type/const").and_then(Value::as_str).unwrap_or_default();
+        let properties = variant.get("properties").and_then(Value::as_object);
+        let tag = properties
+            .into_iter()
+            .flatten()
+            .find_map(|(name, property)| Some(format!("{name}: {}", property.get("const")?.as_str()?)));
+        // Words alone were told with the list.
+        let Some(tag) = tag else { continue };
         let doc = text(variant, "description");
-        writeln!(page, "| `{path}` with `type: {tag}` | object | | | {doc} |")
-            .expect("a string takes any text");
+        writeln!(page, "| `{path}` with `{tag}` | object | | | {doc} |").expect("a string takes any text");
         rows(root, variant, path, reloads, page);
     }
 }

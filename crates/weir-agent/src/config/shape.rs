@@ -161,7 +161,8 @@ impl<'a> Walk<'a> {
             if !object.contains_key(name) {
                 // If it was cut out, its own problem has been told.
                 is_complete = false;
-                if !self.problems.iter().any(|problem| problem.path == at.key(name).as_str()) {
+                let place = at.key(name);
+                if !self.problems.iter().any(|problem| problem.path.starts_with(place.as_str())) {
                     self.problems.add(at, format!("needs `{name}`"));
                 }
             }

@@ -41,6 +41,32 @@ fn elements_keep_their_number_when_others_are_cut_out() {
 }
 
 #[test]
+fn shapes_that_are_told_apart_by_another_key_are_judged_too() {
+    let association =
+        |source: &str| problems_of(&format!("kubernetes:\n  pod_association: [{{sources: [{source}]}}]\n"));
+    assert_eq!(association("{from: connection}"), "");
+    assert_eq!(association("{from: resource_attribute, name: k8s.pod.uid}"), "");
+    let at = "kubernetes.pod_association[0].sources";
+    assert_eq!(
+        association("{from: conection}"),
+        format!("{at}[0].from: unknown value `conection`, did you mean `connection`?")
+    );
+    assert_eq!(
+        association("{name: container.id}"),
+        format!("{at}[0]: needs `from`: one of connection, resource_attribute")
+    );
+    assert_eq!(
+        association("{from: connection}, {from: connection}"),
+        format!("{at}: must have 1 elements, not 2")
+    );
+    assert_eq!(
+        problems_of("kubernetes: {auth_type: kubeconfig, extract: {metadata: [k8s.node.nam]}}"),
+        "kubernetes.auth_type: unknown value `kubeconfig`, did you mean `kubeConfig`?\n\
+         kubernetes.extract.metadata[0]: unknown value `k8s.node.nam`, did you mean `k8s.node.name`?"
+    );
+}
+
+#[test]
 fn a_secret_in_the_wrong_place_is_not_shown() {
     let problems = problems_of("server:\n  token: hunter2hunter2hunter2\n");
     assert_eq!(problems, "server.token: must be keys and values, not text");

@@ -17,6 +17,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let counting = counting(&document, problems);
     let filter = filter(&document.filter, &top.key("filter"), problems);
     let live = live(&document.live, &top.key("live"), problems);
+    let kubernetes = document.kubernetes;
     let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
     let sinks = sinks::validate(document.sinks, &top.key("sinks"), problems);
@@ -34,6 +35,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         log,
         stop_deadline,
         live,
+        kubernetes,
         store,
         server: server?,
         sinks,

@@ -11,6 +11,8 @@ use weir_flow::{Count, Direction, Ledger, Point, Role, Wall};
 
 use super::Answers;
 use crate::{
+    enrich::Miss,
+    kubernetes::Status,
     ledger::{Page, Pages},
     live::Drains,
     outlet::OutletState,
@@ -29,6 +31,10 @@ pub(super) struct Snapshot {
     pub(super) outlets: Vec<(OutletState, Pages)>,
     pub(super) table: Table,
     pub(super) drains: Drains,
+    /// What is known of the cluster.
+    pub(super) kubernetes: Status,
+    /// What enrichers did not find.
+    pub(super) misses: Vec<Miss>,
     /// Interfaces that are attached, and how many should be.
     pub(super) progress: (usize, usize),
 }
@@ -107,6 +113,8 @@ impl Snapshot {
             outlets,
             table,
             drains,
+            kubernetes: answers.kubernetes.status(),
+            misses: pipeline.enrichers.misses(),
             progress: pipeline.progress.get(),
         }
     }

@@ -8,7 +8,10 @@ use axum::{
 };
 use weir_api::{
     catalog::{self, FieldsAnswer, InterfacesAnswer},
-    status::{ConsumerStatus, InterfaceCount, KernelTableStatus, LedgerSummary, Status, TableStatus},
+    status::{
+        ConsumerStatus, InterfaceCount, KernelTableStatus, KubernetesStatus, LedgerSummary, ResourceStatus,
+        Status, TableStatus,
+    },
 };
 use weir_flow::{
     Wall,
@@ -16,7 +19,11 @@ use weir_flow::{
 };
 
 use super::{Answers, ledger::count, snapshot::Snapshot};
-use crate::{ledger::accounted, process};
+use crate::{
+    kubernetes::{self, ResourceState},
+    ledger::accounted,
+    process,
+};
 
 /// Whether the process answers at all.
 #[utoipa::path(get, path = "/healthz", tag = "state", responses((status = 200, description = "It answers", body = String)))]
@@ -91,6 +98,7 @@ pub(super) fn of_snapshot(answers: &Answers, snapshot: &Snapshot) -> Status {
             overflow_used: kernel.overflow_used,
             overflow: kernel.overflow as usize,
         },
+        kubernetes: cluster(&snapshot.kubernetes),
         consumers,
         process: process::usage(),
     }
@@ -113,6 +121,27 @@ fn consumers(snapshot: &Snapshot) -> Vec<ConsumerStatus> {
     states.collect()
 }
 
+fn cluster(status: &kubernetes::Status) -> KubernetesStatus {
+    let resources = status.resources.iter().map(|(name, it)| ResourceStatus {
+        name: (*name).to_owned(),
+        state: match it.state {
+            ResourceState::Syncing => "syncing",
+            ResourceState::Current => "current",
+            ResourceState::Stale => "stale",
+            ResourceState::Refused => "refused",
+        }
+        .to_owned(),
+        heard: (it.heard_ns > 0).then(|| time(Wall(it.heard_ns))),
+        trouble: it.trouble.clone(),
+    });
+    KubernetesStatus {
+        off: status.off.map(str::to_owned),
+        resources: resources.collect(),
+        pods: status.pods,
+        addresses: status.addresses,
+    }
+}
+
 /// `accounted 100.00 %; 0 records dropped; lines 12 s behind: cannot connect to …`.
 fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerStatus]) -> String {
     let mut parts = vec![
@@ -125,6 +154,15 @@ fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerSta
     let (attached, wanted) = snapshot.progress;
     if attached < wanted {
         parts.push(format!("{} of {wanted} interfaces are not counted", wanted - attached));
+    }
+    let cluster = &snapshot.kubernetes;
+    if cluster.off.is_none() && !cluster.is_current() {
+        let late = cluster
+            .resources
+            .iter()
+            .filter(|(_, it)| !matches!(it.state, ResourceState::Current | ResourceState::Refused));
+        let names: Vec<&str> = late.map(|(name, _)| *name).collect();
+        parts.push(format!("Kubernetes is not up to date about {}", names.join(", ")));
     }
     for consumer in consumers {
         let behind = consumer.behind_seconds;

@@ -9,7 +9,7 @@ use super::{
     table as metric,
     text::Text,
 };
-use crate::{ledger::Loss, process};
+use crate::{kubernetes::ResourceState, ledger::Loss, process};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -20,6 +20,7 @@ pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
     ledger(snapshot, &mut text);
     kernel(snapshot, &mut text);
     table(snapshot, &mut text);
+    names(snapshot, &mut text);
     consumers(snapshot, &mut text);
     let (frames, bytes) = answers.view.size();
     text.single(&metric::LIVE_FRAMES, frames);
@@ -116,6 +117,28 @@ fn table(snapshot: &Snapshot, text: &mut Text) {
     let passage = snapshot.passage.total();
     text.single(&metric::RECORDS, passage.offered.records);
     text.single(&metric::DISMISSED, passage.filtered.records);
+}
+
+fn names(snapshot: &Snapshot, text: &mut Text) {
+    let misses = snapshot
+        .misses
+        .iter()
+        .map(|miss| (vec![("what", miss.what.to_owned()), ("reason", miss.reason.to_owned())], miss.ends));
+    text.family(&metric::MISSES, misses);
+    let cluster = &snapshot.kubernetes;
+    if cluster.off.is_some() {
+        return;
+    }
+    text.single(&metric::KUBERNETES_PODS, cluster.pods);
+    text.single(&metric::KUBERNETES_ADDRESSES, cluster.addresses);
+    let label = |name: &str| vec![("resource", name.to_owned())];
+    let resources = || cluster.resources.iter();
+    let is_current = |state| u8::from(state == ResourceState::Current);
+    text.family(
+        &metric::KUBERNETES_CURRENT,
+        resources().map(|(name, it)| (label(name), is_current(it.state))),
+    );
+    text.family(&metric::KUBERNETES_LISTS, resources().map(|(name, it)| (label(name), it.lists)));
 }
 
 fn consumers(snapshot: &Snapshot, text: &mut Text) {

@@ -59,6 +59,11 @@ metrics! {
     TABLE_BYTES Gauge "weir_flow_table_bytes" "Memory of the flow table.";
     FOLDED_PACKETS Counter "weir_folded_packets_total" "Packets of flows for which there was no room: they are in coarser rows.";
     FOLDED_BYTES Counter "weir_folded_bytes_total" "Bytes of flows for which there was no room.";
+    MISSES Counter "weir_enrichment_misses_total" "Ends of records that got no name: what was looked for (label what), and why there is none (label reason).";
+    KUBERNETES_PODS Gauge "weir_kubernetes_pods" "Pods that are known. Only with a cluster.";
+    KUBERNETES_ADDRESSES Gauge "weir_kubernetes_addresses" "Addresses of pods, nodes and services that are known. Only with a cluster.";
+    KUBERNETES_CURRENT Gauge "weir_kubernetes_resource_current" "1 if the list of a resource is complete and changes are heard of. Only with a cluster.";
+    KUBERNETES_LISTS Counter "weir_kubernetes_lists_total" "How often the whole list of a resource was read. Only with a cluster.";
     TICKS Counter "weir_intervals_total" "Intervals handed on.";
     RECORDS Counter "weir_records_total" "Records that left the flow table.";
     DISMISSED Counter "weir_dismissed_records_total" "Records that the filter of the agent kept away.";
