@@ -11,6 +11,7 @@ mod live;
 mod metrics;
 pub mod openapi;
 mod page;
+pub mod query;
 mod snapshot;
 mod status;
 #[cfg(test)]

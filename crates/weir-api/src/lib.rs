@@ -3,5 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod client;
+pub mod history;
 pub mod ledger;
 pub mod status;
+pub mod value;

@@ -1,0 +1,167 @@
+//! Asks an agent. Blocking; for commands.
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+use ureq::Agent;
+
+use crate::history::{
+    EdgesAnswer, EdgesParameters, FlowsAnswer, FlowsParameters, HintsAnswer, HintsParameters, SeriesAnswer,
+    SeriesParameters,
+};
+
+/// Longest time for an answer.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Most bytes of an answer.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The address of the agent is none.
+    #[error("`{0}` is no address of an agent: use one such as http://127.0.0.1:4780")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("cannot reach the agent at {url}: does it run, and is that its address?")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why not.
+        #[source]
+        error: Box<ureq::Error>,
+    },
+    /// It refuses.
+    #[error("the agent at {url} refuses ({status}): {reason}")]
+    Refused {
+        /// Where.
+        url: String,
+        /// Status of HTTP.
+        status: u16,
+        /// What it says.
+        reason: String,
+    },
+    /// What answers is no agent, or of another version.
+    #[error("what answers at {url} is no agent of a version that this one understands")]
+    Answer {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        #[source]
+        error: serde_json::Error,
+    },
+}
+
+/// A client of one agent.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the agent at `url`, such as `http://127.0.0.1:4780`. Agents beyond loopback want a token.
+    pub fn new(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let url = url.trim_end_matches('/');
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':']) || host.contains('?')) {
+            return Err(ClientError::Address(url.to_owned()));
+        }
+        let config = Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.into(), url: url.to_owned(), token })
+    }
+
+    /// Flows, or groups of them.
+    pub fn flows(&self, parameters: &FlowsParameters) -> Result<FlowsAnswer, ClientError> {
+        self.get("/api/v1/flows", parameters)
+    }
+
+    /// The service map.
+    pub fn edges(&self, parameters: &EdgesParameters) -> Result<EdgesAnswer, ClientError> {
+        self.get("/api/v1/edges", parameters)
+    }
+
+    /// Courses over time.
+    pub fn series(&self, parameters: &SeriesParameters) -> Result<SeriesAnswer, ClientError> {
+        self.get("/api/v1/series", parameters)
+    }
+
+    /// Values of a field.
+    pub fn hints(&self, parameters: &HintsParameters) -> Result<HintsAnswer, ClientError> {
+        self.get("/api/v1/hints", parameters)
+    }
+
+    /// Asks for anything.
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let url = format!("{}{path}", self.url);
+        let unreachable =
+            |error: ureq::Error| ClientError::Unreachable { url: self.url.clone(), error: Box::new(error) };
+        let mut request = self.agent.get(&url).query_pairs(pairs(parameters));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut response = request.call().map_err(unreachable)?;
+        let body =
+            response.body_mut().with_config().limit(MOST_BYTES).read_to_string().map_err(unreachable)?;
+        let status = response.status();
+        if !status.is_success() {
+            let (url, status) = (self.url.clone(), status.as_u16());
+            return Err(ClientError::Refused { url, status, reason: reason(&body) });
+        }
+        serde_json::from_str(&body).map_err(|error| ClientError::Answer { url: self.url.clone(), error })
+    }
+}
+
+/// What the body says, if it says it as agents do.
+fn reason(body: &str) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let error = parsed.as_ref().and_then(|value| value.get("error")?.as_str());
+    error.map_or_else(|| body.chars().take(200).collect(), str::to_owned)
+}
+
+/// The parameters that are given.
+fn pairs(parameters: &impl Serialize) -> Vec<(String, String)> {
+    let Ok(serde_json::Value::Object(parameters)) = serde_json::to_value(parameters) else {
+        return Vec::new();
+    };
+    let text = |value| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    parameters.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_a_scheme_and_a_host() {
+        for url in ["", "127.0.0.1:4780", "http://", "ftp://a", "http:///path", "http://a?b"] {
+            assert!(matches!(Client::new(url, None), Err(ClientError::Address(_))), "{url}");
+        }
+        for url in ["http://127.0.0.1:4780", "https://weir.example/", "http://[::1]:4780"] {
+            assert!(Client::new(url, None).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_is_not_sent() {
+        let parameters =
+            FlowsParameters { limit: Some(5), since: Some("5m".to_owned()), ..FlowsParameters::default() };
+        let mut pairs = pairs(&parameters);
+        pairs.sort();
+        assert_eq!(pairs, [("limit".to_owned(), "5".to_owned()), ("since".to_owned(), "5m".to_owned())]);
+    }
+}
