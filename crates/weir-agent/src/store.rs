@@ -31,6 +31,9 @@ mod tally;
 
 use weir_flow::{Record, Tick};
 
+/// Where the agent keeps its history unless told otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/var/lib/weir";
+
 pub use self::{
     answer::{Coverage, Cut, Edge, Edges, Flows, Hint, Hints, Line, Origin, Rows, Series, Traffic},
     embedded::{EmbeddedStore, StoreConfig},

@@ -16,5 +16,5 @@ pub use self::{
     csv::{csv_header, csv_line, csv_values},
     json::{json_line, json_object, json_text},
     log::{conversation, log_block, log_lines},
-    table::{TableOptions, table},
+    table::{TableOptions, group_table, table},
 };

@@ -10,11 +10,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::Styles};
 use clap_complete::Shell;
 use thiserror::Error;
+use weir_agent::store::DEFAULT_DIRECTORY;
 use weir_agent::{config::Sources, live::Pattern};
+use weir_api::history::Moment;
 use weir_datapath::flow::Directions;
 use weir_flow::field::Field;
 
-use self::values::{FieldName, parse_interval, parse_netns, parse_pattern};
+use self::values::{FieldName, parse_interval, parse_moment, parse_netns, parse_pattern};
 pub(crate) use self::values::{FilterWords, NetnsName};
 use weir_agent::units::{parse_duration, parse_size};
 
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     /// Read a capture file (pcap, pcapng) and show its flows; needs no privilege
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
+    /// Show flows of the past, as an agent remembers them
+    #[command(after_help = FLOWS_EXAMPLES)]
+    Flows(FlowsArgs),
     /// Run the daemon: count all the time, hand flows on, answer over HTTP
     #[command(after_help = AGENT_EXAMPLES)]
     Agent(AgentArgs),
@@ -278,6 +283,56 @@ impl ConfigArgs {
     }
 }
 
+/// `weir flows`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FlowsArgs {
+    /// Show only flows that match, such as `proto=tcp and port=443`; several words are joined
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Begin so long ago, or at this time (RFC 3339)
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_moment)]
+    pub(crate) since: Moment,
+    /// End so long ago, or before this time
+    #[arg(long, value_name = "TIME", default_value = "now", value_parser = parse_moment)]
+    pub(crate) until: Moment,
+    /// Sum up flows that have these fields in common
+    #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_parser = FieldName, hide_possible_values = true)]
+    pub(crate) group_by: Vec<&'static Field>,
+    /// Show the N largest and sum up the others
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) limit: u32,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = HistoryFormat::Table)]
+    pub(crate) output: HistoryFormat,
+    /// Read the files of the agent of this machine; it need not run
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = DEFAULT_DIRECTORY)]
+    pub(crate) store: PathBuf,
+    /// Ask a running agent instead, such as http://127.0.0.1:4780
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "store")]
+    pub(crate) agent: Option<String>,
+    /// With `--agent`: read the agent's token from this file; without it, from the variable WEIR_TOKEN
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "agent")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl FlowsArgs {
+    /// The words of the filter.
+    pub(crate) fn filter(&self) -> FilterWords<'_> {
+        FilterWords(&self.filter)
+    }
+}
+
+/// How flows of the past are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HistoryFormat {
+    /// A table, one line per flow, the largest first
+    Table,
+    /// One JSON object per line
+    Json,
+    /// Comma-separated values with a header line
+    Csv,
+}
+
 /// `weir doctor`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DoctorArgs {
@@ -337,6 +392,7 @@ Examples:
   weir                                   live flows of this machine
   weir -i eth0 'proto=tcp and port=443'  those of one interface and port
   weir replay capture.pcapng -o json     flows of a capture, no privilege needed
+  weir flows --since 1h port=443         flows of the last hour, as the agent remembers them
   weir doctor                            what is possible here, and what is missing
 
 Exit codes: 0 done, 1 failed, 2 used wrongly.";
@@ -392,6 +448,17 @@ Examples:
   weir check -c weir.yaml --set interval=5s
 
 Needs no privilege. Exit code 2 if anything is wrong.";
+
+const FLOWS_EXAMPLES: &str = "\
+Examples:
+  weir flows
+  weir flows --since 1h --group-by source.k8s.owner.name,destination.k8s.owner.name
+  weir flows --since 2h --until 1h 'proc=curl' -o json
+  weir flows --since 2026-01-31T12:00:00Z --until 2026-01-31T12:05:00Z 'dst=10.0.0.0/8' -o csv
+  weir flows --agent http://127.0.0.1:4780 --group-by dport --limit 10
+
+A flow is one line however often it was recorded; its counters are those of the time asked for, and
+rates are averages over it. What an answer leaves out, and why, is said on standard error.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:

@@ -5,6 +5,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod doctor;
+mod flows;
 mod man;
 mod packets;
 mod replay;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Some(Command::Packets(args)) => packets::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Flows(args)) => flows::run(&args),
         Some(Command::Agent(args)) => agent::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),

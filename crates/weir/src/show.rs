@@ -73,6 +73,51 @@ impl Printer {
         Ok(Self { format, group_by, top, limit, kept: Vec::new(), rest: Vec::new(), has_header: false })
     }
 
+    /// A printer for answers about the past, which are ranked and summed already.
+    pub(crate) fn of_answers(format: FlowFormat, group_by: Vec<&'static Field>) -> Self {
+        Self {
+            format,
+            group_by,
+            top: None,
+            limit: None,
+            kept: Vec::new(),
+            rest: Vec::new(),
+            has_header: false,
+        }
+    }
+
+    /// Appends flows that are ranked already, and the sums of the others.
+    pub(crate) fn flows(&self, records: &[Record], others: &[(Role, Sums)], room: &Room, out: &mut String) {
+        if self.format == FlowFormat::Table {
+            let (width, interval) = (room.width, room.length);
+            let options = TableOptions { width, interval, top: None, group_by: &[], rest: others };
+            return format::table(records, &options, out);
+        }
+        for record in records {
+            self.flow(record, &|_| String::new(), out);
+        }
+        self.some_others(others, out);
+    }
+
+    /// Appends groups that are ranked already, and the sums of the others.
+    pub(crate) fn groups(
+        &self,
+        groups: Vec<Group<'static>>,
+        others: &[(Role, Sums)],
+        room: &Room,
+        out: &mut String,
+    ) {
+        if self.format == FlowFormat::Table {
+            let (width, interval, group_by) = (room.width, room.length, self.group_by.as_slice());
+            let options = TableOptions { width, interval, top: None, group_by, rest: others };
+            return format::group_table(groups, &options, out);
+        }
+        for group in &groups {
+            self.sums(named_group(group, &self.group_by), out);
+        }
+        self.some_others(others, out);
+    }
+
     /// The format that it prints.
     pub(crate) fn format(&self) -> FlowFormat {
         self.format
@@ -177,20 +222,30 @@ impl Printer {
         if self.top.is_none() {
             return;
         }
-        let none = [(None, Sums::default())];
-        let some: Vec<_> = others.iter().map(|(role, sums)| (Some(*role), *sums)).collect();
-        for (role, sums) in if some.is_empty() { none.as_slice() } else { &some } {
-            if self.format == FlowFormat::Log {
-                let of_role = role.map(|role| format!(", {role}")).unwrap_or_default();
-                let (flows, both) = (sums.flows, sums.both());
-                let counted = format!("flows={flows} packets={} bytes={}", both.packets, both.bytes);
-                writeln!(out, "(others{of_role}) {counted}").expect("a string takes any text");
-                continue;
-            }
-            let role = role.map_or(Value::Absent, |role| Value::Text(role.as_str().into()));
-            let detail = Value::Text("others".into());
-            self.sums([(ROLE, role), (DETAIL, detail)].into_iter().chain(counters(sums)), out);
+        if others.is_empty() {
+            self.other(None, &Sums::default(), out);
         }
+        self.some_others(others, out);
+    }
+
+    /// The same, without a line where there is nothing.
+    fn some_others(&self, others: &[(Role, Sums)], out: &mut String) {
+        for (role, sums) in others {
+            self.other(Some(*role), sums, out);
+        }
+    }
+
+    fn other(&self, role: Option<Role>, sums: &Sums, out: &mut String) {
+        if self.format == FlowFormat::Log {
+            let of_role = role.map(|role| format!(", {role}")).unwrap_or_default();
+            let (flows, both) = (sums.flows, sums.both());
+            let counted = format!("flows={flows} packets={} bytes={}", both.packets, both.bytes);
+            writeln!(out, "(others{of_role}) {counted}").expect("a string takes any text");
+            return;
+        }
+        let role = role.map_or(Value::Absent, |role| Value::Text(role.as_str().into()));
+        let detail = Value::Text("others".into());
+        self.sums([(ROLE, role), (DETAIL, detail)].into_iter().chain(counters(sums)), out);
     }
 
     fn sums<'r>(&self, named: impl Iterator<Item = (&'static str, Value<'r>)>, out: &mut String) {

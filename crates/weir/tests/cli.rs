@@ -31,8 +31,20 @@ fn complaint(arguments: &[&str], exit_code: i32) -> String {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["", "watch", "packets", "replay", "doctor", "selfcheck", "cleanup", "completions", "man"]
-    {
+    for command in [
+        "",
+        "watch",
+        "packets",
+        "replay",
+        "flows",
+        "agent",
+        "check",
+        "doctor",
+        "selfcheck",
+        "cleanup",
+        "completions",
+        "man",
+    ] {
         let output =
             run(&[command, "--help"].iter().filter(|it| !it.is_empty()).copied().collect::<Vec<_>>());
         let text = String::from_utf8(output.stdout).expect("help is UTF-8");
@@ -64,7 +76,7 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
       wach
       ^
 
-    `wach` is no command either: watch, packets, replay, agent, check, doctor, selfcheck, cleanup, completions, man
+    `wach` is no command either: watch, packets, replay, flows, agent, check, doctor, selfcheck, cleanup, completions, man
     ");
     assert_snapshot!(complaint(&["watch", "--interval", "5"], 2), @"
     weir: invalid value '5' for '--interval <TIME>': a duration needs a unit: 5s, 5ms, 5m or 5h

@@ -65,6 +65,12 @@ pub fn routes(store: Arc<dyn Store>) -> Router {
         .with_state(asked)
 }
 
+/// Serves these routes and nothing else, to whoever can reach the listener: for tests of clients.
+#[cfg(feature = "conformance")]
+pub async fn serve(listener: tokio::net::TcpListener, store: Arc<dyn Store>) -> std::io::Result<()> {
+    axum::serve(listener, routes(store)).await
+}
+
 /// The description of these routes.
 #[derive(OpenApi)]
 #[openapi(

@@ -193,6 +193,13 @@ impl Tally {
         }
     }
 
+    /// Counts each group as one flow instead of its records.
+    pub(super) fn count_once(&mut self) {
+        for total in &mut self.totals {
+            total.sums.flows = 1;
+        }
+    }
+
     /// The words of a group's key.
     pub(super) fn key(&self, group: usize) -> &[u32] {
         &self.keys[group * self.width..(group + 1) * self.width]

@@ -40,14 +40,29 @@ pub fn table<'r>(
     out: &mut String,
 ) {
     let records: Vec<&Record> = records.into_iter().collect();
+    if !options.group_by.is_empty() {
+        return group_table(group(records, options.group_by), options, out);
+    }
     let totals = with_rest(&by_role(&records), options.rest);
-    let columns = if options.group_by.is_empty() {
-        let ranking = rank(records, options.top);
-        flow_columns(&Ranking { others: with_rest(&ranking.others, options.rest), ..ranking }, options)
-    } else {
-        let ranking = rank(group(records, options.group_by), options.top);
-        group_columns(&Ranking { others: with_rest(&ranking.others, options.rest), ..ranking }, options)
-    };
+    let ranking = rank(records, options.top);
+    let ranking = Ranking { others: with_rest(&ranking.others, options.rest), ..ranking };
+    write_table(flow_columns(&ranking, options), totals, options, out);
+}
+
+/// Appends the same of groups that are added up already, by the fields of `options.group_by`.
+pub fn group_table(groups: Vec<Group<'_>>, options: &TableOptions<'_>, out: &mut String) {
+    let totals = with_rest(&by_role(&groups), options.rest);
+    let ranking = rank(groups, options.top);
+    let ranking = Ranking { others: with_rest(&ranking.others, options.rest), ..ranking };
+    write_table(group_columns(&ranking, options), totals, options, out);
+}
+
+fn write_table(
+    columns: Vec<Column>,
+    totals: Vec<(Role, Sums)>,
+    options: &TableOptions<'_>,
+    out: &mut String,
+) {
     write_columns(fitted(columns, options.width), out);
     for (role, sums) in totals {
         let [in_bytes, out_bytes] =

@@ -8,6 +8,7 @@ use clap::{
     error::ErrorKind,
 };
 use weir_agent::live::{NoName, Pattern};
+use weir_api::history::Moment;
 use weir_flow::field::{self, FIELDS, Field, Subject};
 
 use weir_agent::units::parse_duration;
@@ -26,6 +27,11 @@ impl FilterWords<'_> {
 /// Reads an interface pattern.
 pub(super) fn parse_pattern(text: &str) -> Result<Pattern, String> {
     text.parse().map_err(|error: NoName| error.to_string())
+}
+
+/// Reads a moment.
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
+    text.parse()
 }
 
 /// Shortest interval: a reading of the kernel's counters takes 10 to 30 ms.

@@ -104,6 +104,10 @@ impl EmbeddedStore {
         let mut tally = Tally::by(parts);
         let (scanned, mut coverage) =
             self.tally(&mut tally, query.range, &query.filter, query.limits, Sightings::All)?;
+        if query.group_by.is_empty() {
+            // Each group is one flow, however often it was recorded.
+            tally.count_once();
+        }
         let (shown, mut others) = tally.ranked(query.limits.rows);
         if tally.len() > shown.len() {
             coverage.cuts.push(Cut::Rows(query.limits.rows));

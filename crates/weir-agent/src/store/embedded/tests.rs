@@ -4,7 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use weir_flow::{Count, Role, Wall, filter::Filter, group::by_role};
+use weir_flow::{Count, Role, Wall, field::Field, filter::Filter, group::by_role};
 
 use super::*;
 use crate::store::{
@@ -66,7 +66,8 @@ pub(super) type Seen = Vec<(Role, Count, u64)>;
 /// Σ of the raw flows, by role, and Σ of each level of sums with all sightings.
 pub(super) fn sums(store: &EmbeddedStore) -> (Seen, Vec<Seen>) {
     let limits = Limits { rows: 100_000, ..Limits::default() };
-    let query = FlowQuery { range: all(), filter: Filter::default(), group_by: Vec::new(), limits };
+    let group_by = vec![Field::by_name("network.transport").expect("there is such a field")];
+    let query = FlowQuery { range: all(), filter: Filter::default(), group_by, limits };
     let totals = store.flows(&query).expect("an answer").totals;
     let raw = totals.into_iter().map(|(role, sums)| (role, sums.both(), sums.flows)).collect();
     let levels = Level::ALL.map(|level| {
