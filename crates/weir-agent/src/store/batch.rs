@@ -22,7 +22,7 @@ use weir_flow::{
     record_of,
 };
 
-use super::schema::{Access, COLUMNS, Storage, access};
+use super::schema::{Access, COLUMNS, RECORDED, Storage, access, position};
 
 /// Rows in columns.
 #[derive(Clone, Debug)]
@@ -100,9 +100,15 @@ impl Batch {
         self.numbers::<T>(column).filter(|array| array.is_valid(row)).map(|array| array.value(row))
     }
 
-    /// Milliseconds since 1970 at which a row was recorded.
-    pub(super) fn recorded_ms(&self, row: usize) -> i64 {
-        self.number::<TimestampMillisecondType>(0, row).unwrap_or_default()
+    /// Milliseconds since 1970 at which each row was recorded.
+    pub(super) fn times_ms(&self) -> &[i64] {
+        let recorded = position(RECORDED).and_then(|column| self.numbers::<TimestampMillisecondType>(column));
+        recorded.map_or(&[], |times| times.values())
+    }
+
+    /// The same of the first row; zero where there is none.
+    pub(super) fn first_ms(&self) -> i64 {
+        self.times_ms().first().copied().unwrap_or_default()
     }
 
     /// The value of a field in a row.

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use foldhash::fast::FixedState;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 use weir_flow::{Count, Role};
 
@@ -59,7 +60,20 @@ pub(super) struct Writer {
 pub(super) struct Reader {
     file: PathBuf,
     connection: Connection,
-    known: HashMap<i64, SumKey>,
+    known: HashMap<i64, SumKey, FixedState>,
+}
+
+/// A sum, as it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Sum<'s> {
+    /// Beginning of the interval, seconds since 1970.
+    pub(super) start: i64,
+    /// Number of the edge, where the sum comes from the database: the same for the same key.
+    pub(super) number: Option<i64>,
+    /// What was summed.
+    pub(super) key: &'s SumKey,
+    /// The sum.
+    pub(super) traffic: &'s Traffic,
 }
 
 /// Turns what `SQLite` says into our error.
@@ -173,7 +187,7 @@ fn flush(
     applied: Applied,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for (start, key, traffic) in pending.iter() {
+    for Sum { start, key, traffic, .. } in pending.iter() {
         let edge = edge_number(&transaction, known, key)?;
         for level in Level::ALL {
             let start = level.interval_of(start);
@@ -293,7 +307,7 @@ impl Reader {
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).of(file)?;
         match found {
             0 => Ok(None),
-            FORMAT => Ok(Some(Self { file: file.to_owned(), connection, known: HashMap::new() })),
+            FORMAT => Ok(Some(Self { file: file.to_owned(), connection, known: HashMap::default() })),
             found => Err(StoreError::NewerFormat { file: file.to_owned(), found, known: FORMAT }),
         }
     }
@@ -304,7 +318,7 @@ impl Reader {
         &mut self,
         level: Level,
         (since, until): (i64, i64),
-        each: &mut dyn FnMut(i64, &SumKey, &Traffic),
+        each: &mut dyn FnMut(Sum<'_>),
     ) -> Result<Applied, StoreError> {
         let Self { file, connection, known } = self;
         sums(connection, known, level, (since, until), each).of(file)
@@ -319,10 +333,10 @@ impl Reader {
 
 fn sums(
     connection: &mut Connection,
-    known: &mut HashMap<i64, SumKey>,
+    known: &mut HashMap<i64, SumKey, FixedState>,
     level: Level,
     (since, until): (i64, i64),
-    each: &mut dyn FnMut(i64, &SumKey, &Traffic),
+    each: &mut dyn FnMut(Sum<'_>),
 ) -> rusqlite::Result<Applied> {
     if known.len() > MOST_KNOWN {
         known.clear();
@@ -345,7 +359,7 @@ fn sums(
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(key_of(&transaction, edge)?),
         };
-        each(row.get(0)?, key, &traffic);
+        each(Sum { start: row.get(0)?, number: Some(edge), key, traffic: &traffic });
     }
     Ok(applied)
 }

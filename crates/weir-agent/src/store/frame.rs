@@ -7,8 +7,11 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, UInt16Array, UInt64Array,
-    types::{Int64Type, TimestampMillisecondType, TimestampNanosecondType, UInt16Type, UInt64Type},
+    Array as _, ArrayRef, BooleanArray, PrimitiveArray, UInt16Array, UInt64Array,
+    types::{
+        ArrowPrimitiveType, Int64Type, TimestampMillisecondType, TimestampNanosecondType, UInt16Type,
+        UInt64Type,
+    },
 };
 
 use super::{
@@ -23,7 +26,7 @@ const NUMBERS: u8 = 2;
 
 /// Appends the batch, its columns in the order of the schema.
 pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
-    number(batch.rows as u128, out);
+    number(batch.rows as u64, out);
     for (position, column) in COLUMNS.iter().enumerate() {
         if batch.columns[position].is_none() {
             out.push(NOTHING);
@@ -32,9 +35,7 @@ pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
             encode_texts(batch, position, out);
         } else {
             out.push(NUMBERS);
-            for row in 0..batch.rows {
-                number(bits(batch, position, row).map_or(0, |bits| u128::from(bits) + 1), out);
-            }
+            encode_numbers(batch, position, column.storage, out).expect("a column is of its storage");
         }
     }
 }
@@ -65,14 +66,14 @@ pub(super) fn decode(mut bytes: &[u8], columns: &[Option<(usize, Storage)>]) -> 
 
 fn encode_texts(batch: &Batch, position: usize, out: &mut Vec<u8>) {
     let texts = batch.texts(position).expect("a column of texts is one");
-    number(texts.different.len() as u128, out);
+    number(texts.different.len() as u64, out);
     for text in texts.different {
         let text = text.unwrap_or_default();
-        number(text.len() as u128, out);
+        number(text.len() as u64, out);
         out.extend_from_slice(text.as_bytes());
     }
     for row in 0..batch.rows {
-        number(texts.code(row).map_or(0, |code| code as u128 + 1), out);
+        optional(texts.code(row).map(|code| code as u64), out);
     }
 }
 
@@ -123,45 +124,47 @@ fn decode_numbers(bytes: &mut &[u8], rows: usize, storage: Storage) -> Option<Ar
     })
 }
 
-/// The bits of a number; of those with sign, the sign is the lowest bit so that small negative ones stay small.
-fn bits(batch: &Batch, position: usize, row: usize) -> Option<u64> {
+/// Appends a column of numbers. Of those with sign, the sign is the lowest bit, so that small negative ones stay small.
+fn encode_numbers(batch: &Batch, position: usize, storage: Storage, out: &mut Vec<u8>) -> Option<()> {
     let fold = |number: i64| ((number << 1) ^ (number >> 63)).cast_unsigned();
-    match COLUMNS[position].storage {
-        Storage::Port => {
-            let array = batch.numbers::<UInt16Type>(position)?;
-            array.is_valid(row).then(|| array.value(row).into())
-        }
-        Storage::Number => {
-            let array = batch.numbers::<UInt64Type>(position)?;
-            array.is_valid(row).then(|| array.value(row))
-        }
+    match storage {
+        Storage::Port => all(batch.numbers::<UInt16Type>(position)?, u64::from, out),
+        Storage::Number => all(batch.numbers::<UInt64Type>(position)?, |number| number, out),
+        Storage::Moment => all(batch.numbers::<TimestampNanosecondType>(position)?, fold, out),
+        Storage::Tick => all(batch.numbers::<TimestampMillisecondType>(position)?, fold, out),
+        Storage::Signed | Storage::Length => all(batch.numbers::<Int64Type>(position)?, fold, out),
         Storage::Truth => {
-            let array = batch.truths(position)?;
-            array.is_valid(row).then(|| array.value(row).into())
+            let truths = batch.truths(position)?;
+            truths.iter().for_each(|truth| optional(truth.map(u64::from), out));
         }
-        Storage::Moment => {
-            let array = batch.numbers::<TimestampNanosecondType>(position)?;
-            array.is_valid(row).then(|| fold(array.value(row)))
-        }
-        Storage::Tick => {
-            let array = batch.numbers::<TimestampMillisecondType>(position)?;
-            array.is_valid(row).then(|| fold(array.value(row)))
-        }
-        Storage::Signed | Storage::Length => {
-            let array = batch.numbers::<Int64Type>(position)?;
-            array.is_valid(row).then(|| fold(array.value(row)))
-        }
-        Storage::Dictionary => None,
+        Storage::Dictionary => return None,
+    }
+    Some(())
+}
+
+fn all<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, bits: impl Fn(T::Native) -> u64, out: &mut Vec<u8>) {
+    array.iter().for_each(|number| optional(number.map(&bits), out));
+}
+
+/// Appends one more than a number, or zero.
+fn optional(value: Option<u64>, out: &mut Vec<u8>) {
+    match value.map(|value| value.checked_add(1)) {
+        None => out.push(0),
+        Some(Some(more)) => number(more, out),
+        // 2^64 in ten times seven bits.
+        Some(None) => out.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02]),
     }
 }
 
 /// Appends a number, seven bits a byte.
-fn number(mut number: u128, out: &mut Vec<u8>) {
+fn number(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        let [low, ..] = number.to_le_bytes();
+        out.push(low | 0x80);
         number >>= 7;
     }
-    out.push((number & 0x7f) as u8);
+    let [low, ..] = number.to_le_bytes();
+    out.push(low);
 }
 
 fn read_number(bytes: &mut &[u8]) -> Option<u128> {
@@ -178,5 +181,42 @@ fn read_number(bytes: &mut &[u8]) -> Option<u128> {
             return Some(number);
         }
         shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_flow::{Tick, field::FIELDS};
+
+    use super::*;
+    use crate::store::{conformance::Sample, encode::batches};
+
+    #[test]
+    fn a_batch_reads_back_with_every_value() {
+        let columns: Vec<_> =
+            COLUMNS.iter().enumerate().map(|(position, column)| Some((position, column.storage))).collect();
+        for (tick, mut records) in Sample::default().ticks(20) {
+            if let Some(record) = records.first_mut() {
+                record.source.owner.cookie = u64::MAX;
+                record.delta.forward.packets = u64::MAX;
+                record.delta.forward.skbs = 0;
+            }
+            for batch in batches(&records, &tick, 5) {
+                let mut bytes = Vec::new();
+                encode(&batch, &mut bytes);
+                let read = decode(&bytes, &columns).expect("it reads back");
+                assert_eq!(read.rows, batch.rows);
+                for row in 0..batch.rows {
+                    for field in FIELDS {
+                        assert_eq!(read.value(field, row), batch.value(field, row), "{}", field.name);
+                    }
+                }
+                // Cut anywhere it makes no sense, and nothing worse.
+                for length in (0..bytes.len()).step_by(7) {
+                    assert!(decode(&bytes[..length], &columns).is_none());
+                }
+            }
+        }
+        assert!(batches(&[], &Tick::default(), 5).next().is_none());
     }
 }

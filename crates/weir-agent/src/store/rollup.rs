@@ -7,6 +7,7 @@ use weir_flow::{Role, field::Field};
 use super::{
     answer::Traffic,
     batch::Batch,
+    database::Sum,
     entity::{EdgeKey, Entity},
     query::Range,
     tally::{Part, Side, Tally},
@@ -91,7 +92,7 @@ impl Pending {
         }
         // What the tally had no room for is an edge between others.
         for (role, sums) in tally.others() {
-            let interval = Level::TenSeconds.interval_of(batch.recorded_ms(0).div_euclid(1_000));
+            let interval = Level::TenSeconds.interval_of(batch.first_ms().div_euclid(1_000));
             let traffic =
                 Traffic { records: sums.flows, opened: 0, forward: sums.forward, reverse: sums.reverse };
             self.insert(interval, SumKey { edge: others(*role), again: false }, traffic);
@@ -109,10 +110,13 @@ impl Pending {
     }
 
     /// Everything, by beginning of the ten seconds.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &SumKey, &Traffic)> {
-        self.intervals
-            .iter()
-            .flat_map(|(interval, sums)| sums.iter().map(|(key, traffic)| (*interval, key, traffic)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = Sum<'_>> {
+        let of_interval = |(start, sums): (&i64, _)| {
+            let start = *start;
+            let sums: &HashMap<SumKey, Traffic> = sums;
+            sums.iter().map(move |(key, traffic)| Sum { start, number: None, key, traffic })
+        };
+        self.intervals.iter().flat_map(of_interval)
     }
 
     /// Forgets everything: it is in the database.

@@ -63,7 +63,7 @@ impl Scan<'_> {
         let started = Instant::now();
         let mut scanned = Scanned::default();
         let (since_ms, until_ms) = self.range.ms();
-        let first_of = |batch: &Batch| if batch.rows == 0 { i64::MAX } else { batch.recorded_ms(0) };
+        let first_of = |batch: &Batch| if batch.rows == 0 { i64::MAX } else { batch.first_ms() };
         for batch in self.snapshot.open.iter().rev() {
             if first_of(batch) < until_ms && self.whole(batch, take, &mut scanned).is_break() {
                 return self.stopped(first_of(batch), Cut::Memory, scanned);
@@ -144,8 +144,8 @@ impl Scan<'_> {
     fn select(&self, batch: &Batch) -> Vec<bool> {
         let (since_ms, until_ms) = self.range.ms();
         let mut selected = batch.select(self.filter);
-        for (row, selected) in selected.iter_mut().enumerate() {
-            *selected &= (since_ms..until_ms).contains(&batch.recorded_ms(row));
+        for (selected, recorded_ms) in selected.iter_mut().zip(batch.times_ms()) {
+            *selected &= (since_ms..until_ms).contains(recorded_ms);
         }
         selected
     }

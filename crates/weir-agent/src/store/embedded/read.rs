@@ -243,7 +243,7 @@ impl EmbeddedStore {
 /// Says so where the question goes back further than the store.
 fn not_kept(snapshot: &Snapshot, range: Range) -> Option<Cut> {
     let segments = snapshot.segments.first().map(|name| name.first_ms);
-    let open = snapshot.open.iter().find(|batch| batch.rows > 0).map(|batch| batch.recorded_ms(0));
+    let open = snapshot.open.iter().find(|batch| batch.rows > 0).map(|batch| batch.first_ms());
     let oldest = wall(segments.into_iter().chain(open).min()?);
     (oldest > range.since).then_some(Cut::Before(oldest))
 }

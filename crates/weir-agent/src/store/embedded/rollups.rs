@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use foldhash::fast::FixedState;
 use weir_flow::{Role, field::Value};
 
 use super::{EmbeddedStore, LOOKS, lock, read::wall};
@@ -9,7 +10,7 @@ use crate::store::{
     Coverage, Cut, Edge, EdgeKey, EdgeQuery, Edges, Level, Origin, Range, Series, SeriesQuery, StoreError,
     Traffic,
     answer::{edges_of, series_of},
-    database::{self, Applied},
+    database::{self, Applied, Sum},
     log,
     rollup::{Pending, SumKey},
 };
@@ -55,18 +56,27 @@ impl EmbeddedStore {
             10..1_440 => Level::Minute,
             _ => Level::Hour,
         };
+        // By number first: that is one look-up per row without a text in it. `None` is what does not match.
+        let mut numbered: HashMap<i64, Option<Edge>, FixedState> = HashMap::default();
         let mut sums: HashMap<EdgeKey, Traffic> = HashMap::new();
         let fields = query.filter.fields();
-        let coverage = self.sums(query.range, level, &mut |_, key, traffic| {
-            if !key.again && matches(&key.edge, query, &fields) {
-                match sums.get_mut(&key.edge) {
-                    Some(sum) => *sum += *traffic,
-                    None => {
-                        sums.insert(key.edge.clone(), *traffic);
+        let wanted = |key: &SumKey| !key.again && matches(&key.edge, query, &fields);
+        let coverage =
+            self.sums(query.range, level, &mut |Sum { number, key, traffic, .. }| match number {
+                Some(number) => {
+                    let edge = numbered.entry(number).or_insert_with(|| {
+                        wanted(key).then(|| Edge { key: key.edge.clone(), traffic: Traffic::default() })
+                    });
+                    if let Some(edge) = edge {
+                        edge.traffic += *traffic;
                     }
                 }
-            }
-        })?;
+                None if wanted(key) => *sums.entry(key.edge.clone()).or_default() += *traffic,
+                None => {}
+            })?;
+        for edge in numbered.into_values().flatten() {
+            *sums.entry(edge.key).or_default() += edge.traffic;
+        }
         let edges = sums.into_iter().map(|(key, traffic)| Edge { key, traffic }).collect();
         Ok(edges_of(edges, Vec::new(), query.limits.rows, coverage))
     }
@@ -82,7 +92,7 @@ impl EmbeddedStore {
         let (since, until) = (since.div_euclid(seconds) * seconds, -(-until).div_euclid(seconds) * seconds);
         let range = Range { since: wall(since * 1_000), until: wall(until * 1_000) };
         let mut points: HashMap<((Role, Vec<Value<'static>>), i64), Traffic> = HashMap::new();
-        let coverage = self.sums(range, level, &mut |start, key, traffic| {
+        let coverage = self.sums(range, level, &mut |Sum { start, key, traffic, .. }| {
             let accepted = query.filter.select(1, &mut |field, test| {
                 vec![key.edge.value(field.name).is_some_and(|value| test.accepts(&value))]
             });
@@ -108,7 +118,7 @@ impl EmbeddedStore {
         &self,
         range: Range,
         wanted: Level,
-        each: &mut dyn FnMut(i64, &SumKey, &Traffic),
+        each: &mut dyn FnMut(Sum<'_>),
     ) -> Result<Coverage, StoreError> {
         let mut reader = self.reader()?;
         let (level, oldest) = match &reader {
@@ -117,10 +127,10 @@ impl EmbeddedStore {
         };
         let span = level.around(range);
         let mut oldest_pending = None;
-        let mut add = |start: i64, key: &SumKey, traffic: &Traffic| {
-            oldest_pending = Some(oldest_pending.map_or(start, |oldest: i64| oldest.min(start)));
-            if (span.0..span.1).contains(&level.interval_of(start)) {
-                each(start, key, traffic);
+        let mut add = |sum: Sum<'_>| {
+            oldest_pending = Some(oldest_pending.map_or(sum.start, |oldest: i64| oldest.min(sum.start)));
+            if (span.0..span.1).contains(&level.interval_of(sum.start)) {
+                each(sum);
             }
         };
         match &self.writer {
@@ -130,7 +140,7 @@ impl EmbeddedStore {
                 if let Some(reader) = &mut reader {
                     reader.sums(level, span, &mut add)?;
                 }
-                writer.pending().iter().for_each(|(start, key, traffic)| add(start, key, traffic));
+                writer.pending().iter().for_each(&mut add);
             }
             None => self.sums_of_files(reader.as_mut(), level, span, &mut add)?,
         }
@@ -152,21 +162,21 @@ impl EmbeddedStore {
         reader: Option<&mut database::Reader>,
         level: Level,
         span: (i64, i64),
-        add: &mut dyn FnMut(i64, &SumKey, &Traffic),
+        add: &mut dyn FnMut(Sum<'_>),
     ) -> Result<(), StoreError> {
         let Some(reader) = reader else {
             return Ok(());
         };
         for look in 0..LOOKS {
-            let mut sums: Vec<(i64, SumKey, Traffic)> = Vec::new();
-            let applied = reader.sums(level, span, &mut |start, key, traffic| {
-                sums.push((start, key.clone(), *traffic));
+            let mut sums: Vec<(i64, Option<i64>, SumKey, Traffic)> = Vec::new();
+            let applied = reader.sums(level, span, &mut |Sum { start, number, key, traffic }| {
+                sums.push((start, number, key.clone(), *traffic));
             })?;
             let Some(pending) = self.pending_of_files(applied, look + 1 == LOOKS)? else { continue };
-            for (start, key, traffic) in &sums {
-                add(*start, key, traffic);
+            for (start, number, key, traffic) in &sums {
+                add(Sum { start: *start, number: *number, key, traffic });
             }
-            pending.iter().for_each(|(start, key, traffic)| add(start, key, traffic));
+            pending.iter().for_each(&mut *add);
             break;
         }
         Ok(())
@@ -208,7 +218,7 @@ impl EmbeddedStore {
         level: Level,
         each: &mut dyn FnMut(&SumKey, &Traffic),
     ) -> Result<(), StoreError> {
-        self.sums(range, level, &mut |_, key, traffic| each(key, traffic)).map(|_| ())
+        self.sums(range, level, &mut |sum| each(sum.key, sum.traffic)).map(|_| ())
     }
 
     fn reader(&self) -> Result<Option<database::Reader>, StoreError> {

@@ -319,8 +319,8 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn span_ms(batches: &[Arc<Batch>]) -> Option<(i64, i64)> {
-    let times = || batches.iter().flat_map(|batch| (0..batch.rows).map(|row| batch.recorded_ms(row)));
-    Some((times().min()?, times().max()?))
+    let times = || batches.iter().flat_map(|batch| batch.times_ms());
+    Some((*times().min()?, *times().max()?))
 }
 
 fn ms(duration: Duration) -> i64 {
