@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod command;
+mod control_plane;
 mod dist;
 mod edges;
 mod fuzz;

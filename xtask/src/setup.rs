@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::{command, dist};
+use crate::{command, control_plane, dist};
 
 mod apt;
 
@@ -102,6 +102,7 @@ enum Step {
     BpfLinker,
     VirtmeNg(PathBuf),
     CargoFuzz,
+    ControlPlane(PathBuf),
 }
 
 fn steps(needs: &[Need]) -> anyhow::Result<Vec<Step>> {
@@ -126,6 +127,14 @@ fn steps(needs: &[Need]) -> anyhow::Result<Vec<Step>> {
     }
     if has(Need::Test) {
         packages.extend(apt::TEST);
+        // Go is not installed: distributions have it too old, and nothing but these tests needs it.
+        if control_plane::has_go() {
+            steps.push(Step::ControlPlane(control_plane::path()?));
+        } else {
+            eprintln!(
+                "no Go: tests with a Kubernetes control plane cannot run (https://go.dev/dl, 1.26 or newer)"
+            );
+        }
     }
     if has(Need::Vm) {
         packages.extend(apt::VM);
@@ -165,6 +174,9 @@ impl Step {
             Self::BpfLinker => format!("bpf-linker {BPF_LINKER} (compiles for about a minute)"),
             Self::VirtmeNg(_) => format!("virtme-ng {VIRTME_NG} in a private Python environment"),
             Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ} (compiles for about a minute)"),
+            Self::ControlPlane(_) => {
+                "Kubernetes control plane for the tests (compiles for about ten minutes)".to_owned()
+            }
         }
     }
 
@@ -177,6 +189,7 @@ impl Step {
             Self::VirtmeNg(path) => command::output(Command::new(path).arg("--version"))
                 .is_ok_and(|version| version.contains(VIRTME_NG)),
             Self::CargoFuzz => command::succeeds(command::cargo().args(["fuzz", "--version"])),
+            Self::ControlPlane(path) => path.is_file(),
         }
     }
 
@@ -220,6 +233,7 @@ impl Step {
                 CARGO_FUZZ,
                 "--locked",
             ])),
+            Self::ControlPlane(path) => control_plane::build(path),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{command, setup, vm};
+use crate::{command, control_plane, setup, vm};
 
 pub(crate) mod report;
 
@@ -108,6 +108,9 @@ fn netns(report: &mut Report, filter: &[OsString]) -> anyhow::Result<()> {
 
     let mut tests = integration();
     tests.arg("--lib").env("WEIR_BIN", &weir);
+    if control_plane::has_go() {
+        tests.env(control_plane::VARIABLE, control_plane::path()?);
+    }
     for binary in binaries.iter().filter(|name| *name != BLAST) {
         tests.args(["--test", binary]);
     }

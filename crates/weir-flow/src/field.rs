@@ -223,10 +223,7 @@ pub fn nearest_name(wanted: &str) -> Option<&'static str> {
 }
 
 /// The candidate that is most like `wanted`, and how many letters differ.
-pub fn nearest<'c>(
-    wanted: &str,
-    candidates: impl Iterator<Item = &'c str>,
-) -> Option<(&'c str, usize)> {
+pub fn nearest<'c>(wanted: &str, candidates: impl Iterator<Item = &'c str>) -> Option<(&'c str, usize)> {
     candidates.map(|name| (name, edit_distance(wanted, name))).min_by_key(|(_, distance)| *distance)
 }
 

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod blast;
 pub mod capturing;
 pub mod checks;
+pub mod control_plane;
 pub mod counting;
 pub mod frames;
 pub mod http;

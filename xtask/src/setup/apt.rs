@@ -19,6 +19,7 @@ pub(super) const TEST: &[&str] = &[
     "iperf3",
     "iproute2",
     "kmod",
+    "openssl",
     "procps",
     "prometheus",
     "tcpdump",
