@@ -27,7 +27,7 @@ use crate::{
     outlet::Outlet,
     pipeline::Pipeline,
     reload::{self, Reload},
-    server::{Answers, ServeError, Server, Tokens},
+    server::{Answers, ServeError, Server, Tokens, query},
     sinks,
     store::{EmbeddedStore, StoreError},
     view::{VIEW_QUEUE, View, Viewer},
@@ -93,7 +93,8 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
     let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, server.is_ending());
-    server.start(answers, &tokens, Router::new()).map_err(AgentError::Thread)?;
+    let history = store.clone().map_or_else(Router::new, |store| query::routes(store));
+    server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
     let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens };
     reload::on_signal(reload).map_err(AgentError::Thread)?;

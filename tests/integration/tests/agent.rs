@@ -326,9 +326,13 @@ fn browsers_of_other_sites_and_writers_are_refused() {
     assert!(metrics.contains("weir_http_refused_total{reason=\"host\"} 1"), "{metrics}");
     let described = agent.get("/api/v1/openapi.json").json();
     for path in described["paths"].as_object().expect("there are paths").keys() {
-        if path != "/api/v1/live" {
-            assert_eq!(agent.get(path).status, 200, "{path}");
-        }
+        // One never ends, the other has nothing to say unless asked for something.
+        let path = match path.as_str() {
+            "/api/v1/live" => continue,
+            "/api/v1/hints" => "/api/v1/hints?field=source.address",
+            path => path,
+        };
+        assert_eq!(agent.get(path).status, 200, "{path}");
     }
     agent.end();
 }

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use utoipa::OpenApi;
 
-use super::{Answers, ledger, live, metrics, status};
+use super::{Answers, ledger, live, metrics, query, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,7 +31,9 @@ struct Description;
 
 /// The whole description.
 pub fn description() -> utoipa::openapi::OpenApi {
-    Description::openapi()
+    let mut description = Description::openapi();
+    description.merge(query::Description::openapi());
+    description
 }
 
 /// Serves the description.

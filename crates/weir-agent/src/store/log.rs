@@ -58,27 +58,31 @@ impl Log {
         Ok(Self { path, file, synced: Instant::now(), length: header.len() as u64, frames: 0 })
     }
 
-    /// Appends a batch. Once this returns, the death of the process does not lose it.
-    pub(super) fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let mut payload = Vec::new();
-        frame::encode(batch, &mut payload);
-        let mut framed = Vec::with_capacity(payload.len() + 8);
-        push_checked(&payload, &mut framed);
-        if let Err(error) = self.file.write_all(&framed) {
-            // What is there of this frame must not stand before the next one.
-            self.cut()?;
-            return Err(StoreError::Write { file: self.path.clone(), error });
+    /// Appends batches, all or none of them. Once this returns, the death of the process does not lose them.
+    pub(super) fn append(&mut self, batches: &[Batch]) -> Result<(), StoreError> {
+        let mut written = 0;
+        for batch in batches {
+            let mut payload = Vec::new();
+            frame::encode(batch, &mut payload);
+            let mut framed = Vec::with_capacity(payload.len() + 8);
+            push_checked(&payload, &mut framed);
+            if let Err(error) = self.file.write_all(&framed) {
+                // What is there of them must not stand before the next ones, nor come twice.
+                self.cut()?;
+                return Err(StoreError::Write { file: self.path.clone(), error });
+            }
+            written += framed.len() as u64;
         }
-        self.length += framed.len() as u64;
-        self.frames += 1;
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.sync()?;
-        }
+        self.length += written;
+        self.frames += batches.len() as u64;
         Ok(())
     }
 
-    /// Sends everything to the disk.
+    /// Sends everything to the disk, if that has not been done lately.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        if self.synced.elapsed() < SYNC_EVERY {
+            return Ok(());
+        }
         self.synced = Instant::now();
         self.file.sync_data().map_err(|error| StoreError::Write { file: self.path.clone(), error })
     }

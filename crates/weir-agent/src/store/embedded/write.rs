@@ -150,8 +150,9 @@ impl Writer {
             // Whatever stands in the way must go first.
             self.rotate()?;
         }
-        for batch in encode::batches(records, tick, ROW_GROUP) {
-            self.log.append(&batch)?;
+        let batches: Vec<Batch> = encode::batches(records, tick, ROW_GROUP).collect();
+        self.log.append(&batches)?;
+        for batch in batches {
             self.pending.add(&batch);
             self.open_rows += batch.rows;
             let (first_ms, last_ms) = self.span_ms.unwrap_or((now_ms, now_ms));
@@ -173,6 +174,7 @@ impl Writer {
 
     /// Sums, segments and retention, as far as they are due. The rows are safe in the log whether this works or not.
     fn put_in_order(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.log.sync()?;
         let interval = Level::TenSeconds.interval_of(now_ms.div_euclid(1_000));
         if interval != self.interval {
             self.flush_sums()?;
