@@ -22,7 +22,7 @@ static FLOWS: HashMap<[u64; KEY_WORDS], [u64; VALUE_WORDS], 131_072> = HashMap::
 
 /// The entry of a flow.
 #[inline(always)]
-pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut FlowValue> {
+pub(crate) fn find(key: &[u64; KEY_WORDS], _: &Place) -> Option<&'static mut FlowValue> {
     let value = FLOWS.get_ptr_mut(every_cpu(key))?;
     // SAFETY: a valid element of 64 bytes, aligned to 8.
     Some(unsafe { &mut *value.cast() })

@@ -36,7 +36,7 @@ static NEW: PerCpuArray<[u64; WORDS], 1> = PerCpuArray::new();
 
 /// The entry of a flow.
 #[inline(always)]
-pub(crate) fn find(key: &[u64; KEY_WORDS], _: u32) -> Option<&'static mut Entry> {
+pub(crate) fn find(key: &[u64; KEY_WORDS], _: &Place) -> Option<&'static mut Entry> {
     let words = FLOWS.get_ptr_mut(every_cpu(key))?;
     // SAFETY: a valid element, which only this CPU writes.
     Some(unsafe { &mut *words.cast() })

@@ -45,6 +45,8 @@ pub(crate) enum Direction {
 pub(crate) struct Place {
     /// Word 5 of the key: interface, row and CPU.
     word: u64,
+    /// What the hash takes in its place: interface, direction and CPU, which are known before the row was looked up.
+    pub(crate) spread: u64,
     /// Index of this CPU and generation.
     pub(crate) shard: u32,
     /// The generation that was live when the packet came: a packet belongs to one generation as a whole.
@@ -109,8 +111,10 @@ impl Place {
         let shard = cpu * GENERATIONS + generation;
         let is_egress = direction == Direction::Egress;
         let row = u32::from(point.row) + u32::from(is_egress);
+        let interface = u64::from(ifindex) | u64::from(cpu) << CPU_SHIFT;
         Self {
-            word: u64::from(ifindex) | u64::from(row) << ROW_SHIFT | u64::from(cpu) << CPU_SHIFT,
+            word: interface | u64::from(row) << ROW_SHIFT,
+            spread: interface | u64::from(is_egress) << ROW_SHIFT,
             shard,
             generation,
             row: shard * ROWS.load() + row,
@@ -246,7 +250,7 @@ fn plain_flow(
         return;
     }
     let key = place.key(&tuple);
-    let Some(entry) = table::find(&key, place.shard) else {
+    let Some(entry) = table::find(&key, place) else {
         let late = late();
         let (tcp_flags, transport_bytes) = late.transport(transport);
         if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
@@ -356,7 +360,7 @@ pub(crate) extern "C" fn weir_elsewhere(context: *mut __sk_buff, hint: u64) -> u
     }
     let key = place.key(&Tuple::from_words(headers.words));
     let packet = Packet { frames: &frames, headers };
-    let outcome = match table::find(&key, place.shard) {
+    let outcome = match table::find(&key, &place) {
         Some(entry) => add_packet(entry, &packet),
         None => table::enter(skb, &key, &packet, &place, value),
     };

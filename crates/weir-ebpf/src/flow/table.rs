@@ -18,8 +18,8 @@ use crate::{
 
 /// The entry of a flow that has a slot.
 #[inline(always)]
-pub(crate) fn find(key: &[u64; KEY_WORDS], shard: u32) -> Option<&'static mut FlowValue> {
-    let places = Places::of(key, shard)?;
+pub(crate) fn find(key: &[u64; KEY_WORDS], place: &Place) -> Option<&'static mut FlowValue> {
+    let places = Places::of(key, place)?;
     for slot in [places.first(), places.second()] {
         if is_of(slot, key) {
             return Some(&mut slot.value);
@@ -46,7 +46,7 @@ pub(crate) fn enter(
     place: &Place,
     new: &mut FlowValue,
 ) -> Outcome {
-    let Some(places) = Places::of(key, place.shard) else { return Outcome::Overflow };
+    let Some(places) = Places::of(key, place) else { return Outcome::Overflow };
     for slot in [places.first(), places.second()] {
         if slot.key.words[5] == 0 {
             slot.key = FlowKey { words: *key };
@@ -65,11 +65,11 @@ struct Places {
 
 impl Places {
     #[inline(always)]
-    fn of(key: &[u64; KEY_WORDS], shard: u32) -> Option<Self> {
-        let hash = hash(key);
+    fn of(key: &[u64; KEY_WORDS], place: &Place) -> Option<Self> {
+        let hash = hash(key, place.spread);
         #[expect(clippy::cast_possible_truncation, reason = "a number below PAIRS is left")]
         let pair = hash.wrapping_shr(PAIR_SHIFT.load()) as u32;
-        let pair = SLOTS.get_ptr_mut(shard.wrapping_mul(PAIRS.load()).wrapping_add(pair))?;
+        let pair = SLOTS.get_ptr_mut(place.shard.wrapping_mul(PAIRS.load()).wrapping_add(pair))?;
         Some(Self { pair: pair.cast(), preferred: (hash >> PREFERENCE_BIT) as usize % 2 * size_of::<Slot>() })
     }
 
@@ -110,11 +110,14 @@ const PREFERENCE_BIT: u32 = 36;
 /// Products of pairs of words, each with a random number added, summed: keys that differ rarely have the same sum, and
 /// the products do not wait for each other. The last step is for keys that differ little, such as neighbouring
 /// addresses, whose sums lie on a lattice.
+///
+/// `spread` takes the place of word 5, so that nothing waits for the row.
 #[inline(always)]
-fn hash(key: &[u64; KEY_WORDS]) -> u64 {
+fn hash(key: &[u64; KEY_WORDS], spread: u64) -> u64 {
     let seed = SEED.load();
     let salted = |word: usize| key[word].wrapping_add(seed[word]);
-    let mut sum = salted(1).wrapping_mul(salted(3)).wrapping_add(salted(4).wrapping_mul(salted(5)));
+    let place = spread.wrapping_add(seed[5]);
+    let mut sum = salted(1).wrapping_mul(salted(3)).wrapping_add(salted(4).wrapping_mul(place));
     if is_ipv6(key) {
         sum = sum.wrapping_add(key[0].wrapping_mul(seed[0])).wrapping_add(key[2].wrapping_mul(seed[2]));
     }
