@@ -26,7 +26,7 @@ pub(crate) fn usage() -> ProcessStatus {
     ProcessStatus { cpu_seconds: cpu_seconds(&read("stat")), resident_bytes: resident_bytes(&read("status")) }
 }
 
-/// User and system time of proc_pid_stat(5). The name in parentheses may contain anything.
+/// User and system time of `/proc/PID/stat`. The name in parentheses may contain anything.
 fn cpu_seconds(stat: &str) -> f64 {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u32 =

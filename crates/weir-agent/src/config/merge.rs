@@ -81,7 +81,7 @@ fn steps_of_path(path: &str) -> Result<Vec<Step>, String> {
         steps.push(Step::Key(key.to_owned()));
         for index in indexes.split_inclusive(']') {
             let digits = index.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(wrong)?;
-            steps.push(Step::Index(digits.parse().map_err(|_| wrong())?));
+            steps.push(Step::Index(digits.parse().map_err(|_no_number| wrong())?));
         }
     }
     Ok(steps)

@@ -148,12 +148,13 @@ impl<'a> Walk<'a> {
         };
         let properties = schema.get("properties").and_then(Value::as_object);
         let names: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        object.retain(|name, value| match properties.and_then(|properties| properties.get(name)) {
-            Some(property) => self.fits(value, property, &at.key(name)),
-            None => {
-                self.problems.add(&at.key(name), unknown("key", name, &names));
-                false
+        object.retain(|name, value| {
+            let place = at.key(name);
+            if let Some(property) = properties.and_then(|properties| properties.get(name)) {
+                return self.fits(value, property, &place);
             }
+            self.problems.add(&place, unknown("key", name, &names));
+            false
         });
         let required = schema.get("required").and_then(Value::as_array);
         let mut is_complete = true;

@@ -37,7 +37,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         live,
         kubernetes,
         store,
-        server: server?,
+        server,
         sinks,
     })
 }

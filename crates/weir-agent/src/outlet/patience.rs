@@ -70,7 +70,7 @@ impl BackOff {
         self.next = (self.next * 2).min(LONGEST);
         self.attempts += 1;
         let part = u32::try_from(self.seed.hash_one(self.attempts) % 512).unwrap_or_default();
-        time - time * part / 1024
+        time.saturating_sub(time * part / 1024)
     }
 
     /// It worked.

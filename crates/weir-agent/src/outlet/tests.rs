@@ -1,4 +1,4 @@
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::*;
 use crate::{
@@ -10,7 +10,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Tells of each batch and then does as it is told.
 struct Obedient {
-    came: Sender<(u64, usize)>,
+    came: SyncSender<(u64, usize)>,
     orders: Receiver<Result<(), WriteError>>,
 }
 
@@ -24,12 +24,12 @@ impl Consumer for Obedient {
 struct Stage {
     outlet: Outlet,
     came: Receiver<(u64, usize)>,
-    orders: Sender<Result<(), WriteError>>,
+    orders: SyncSender<Result<(), WriteError>>,
 }
 
 fn stage(most_records: usize, filter: &str) -> Stage {
-    let (send_came, came) = channel();
-    let (orders, receive_orders) = channel();
+    let (send_came, came) = sync_channel(100);
+    let (orders, receive_orders) = sync_channel(100);
     let consumer = Obedient { came: send_came, orders: receive_orders };
     let outlet = Outlet::start("test".into(), most_records, filter.parse().unwrap(), consumer).unwrap();
     Stage { outlet, came, orders }

@@ -43,7 +43,7 @@ impl ServerConfig {
 }
 
 /// Judges the HTTP interface.
-pub(crate) fn validate(document: ServerDocument, at: &At, problems: &mut Problems) -> Option<ServerConfig> {
+pub(crate) fn validate(document: ServerDocument, at: &At, problems: &mut Problems) -> ServerConfig {
     let token = document.token.and_then(|token| token.validate(&at.key("token"), problems));
     let tls = document.tls.map(|tls| TlsConfig {
         certificate: tls.certificate,
@@ -55,7 +55,8 @@ pub(crate) fn validate(document: ServerDocument, at: &At, problems: &mut Problem
     for (index, text) in document.listen.iter().enumerate() {
         let at = at.key("listen").index(index);
         let parsed = text.parse::<SocketAddr>();
-        let address = parsed.map_err(|_| format!("`{text}` is no address with a port, as in 127.0.0.1:4780"));
+        let address =
+            parsed.map_err(|_no_address| format!("`{text}` is no address with a port, as in 127.0.0.1:4780"));
         let Some(address) = problems.take(&at, address) else { continue };
         if !is_loopback(address.ip()) && token.is_none() && !knows_clients {
             let text = "is open to other machines: set server.token, or server.tls with client_authority";
@@ -64,14 +65,14 @@ pub(crate) fn validate(document: ServerDocument, at: &At, problems: &mut Problem
         listen.push(address);
     }
     let names = document.names.iter().map(|name| name.to_lowercase()).collect();
-    Some(ServerConfig {
+    ServerConfig {
         listen,
         unix_socket: document.unix_socket,
         token,
         tls,
         names,
         connections: document.connections,
-    })
+    }
 }
 
 /// Whether only this machine can reach the address; `::ffff:127.0.0.1` counts.

@@ -1,5 +1,7 @@
 //! The root page, in words and without a script, and the answer to paths that do not exist.
 
+use std::fmt::Write as _;
+
 use axum::{
     extract::State,
     http::StatusCode,
@@ -12,16 +14,15 @@ use super::{Answers, guard::problem, snapshot::Snapshot, status::of_snapshot};
 pub(super) async fn root(State(answers): State<Answers>) -> Html<String> {
     let status = of_snapshot(&answers, &Snapshot::take(&answers));
     let mut page = String::from(include_str!("page.html"));
-    let rows: String = status
-        .consumers
-        .iter()
-        .map(|consumer| {
-            let state = consumer.trouble.as_deref().unwrap_or("works");
-            let [name, state] = [&*consumer.name, state].map(escaped);
-            let (delivered, dropped) = (consumer.delivered_records, consumer.dropped_records);
-            format!("<tr><td>{name}<td>{delivered}<td>{}<td>{dropped}<td>{state}", consumer.waiting_records)
-        })
-        .collect();
+    let mut rows = String::new();
+    for consumer in &status.consumers {
+        let state = consumer.trouble.as_deref().unwrap_or("works");
+        let [name, state] = [&*consumer.name, state].map(escaped);
+        let (delivered, dropped) = (consumer.delivered_records, consumer.dropped_records);
+        let waiting = consumer.waiting_records;
+        write!(rows, "<tr><td>{name}<td>{delivered}<td>{waiting}<td>{dropped}<td>{state}")
+            .expect("a string takes any text");
+    }
     for (mark, text) in [
         ("{summary}", escaped(&status.summary)),
         ("{version}", escaped(&status.version)),

@@ -1,6 +1,6 @@
 //! Every metric, declared once.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ pub(super) fn page() -> String {
     let mut page = String::from(include_str!("reference_head.md"));
     page.push_str("\n| metric | type | what it says |\n|---|---|---|\n");
     for Metric { name, kind, help } in ALL {
-        page.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+        writeln!(page, "| `{name}` | {kind} | {help} |").expect("a string takes any text");
     }
     page
 }
