@@ -93,7 +93,7 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
     let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, server.is_ending());
-    let history = store.clone().map_or_else(Router::new, |store| query::routes(store));
+    let history = store.map_or_else(Router::new, |store| query::routes(store));
     server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
     let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens };

@@ -25,7 +25,7 @@ use crate::{
 /// Where agents of tests listen, each in a namespace of its own.
 pub const ADDRESS: &str = "127.0.0.1:4780";
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent. It is killed when this is dropped.
 pub struct Agent {

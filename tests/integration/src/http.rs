@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::Namespace;
 
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Clone, Debug)]
