@@ -7,8 +7,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod drops;
 pub mod flow;
 pub mod packets;
+pub mod quality;
 pub mod sockets;
 
 /// Version of every layout in this crate. Part of the names of pins, so that two versions never share a map.

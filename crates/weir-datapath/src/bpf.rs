@@ -1,9 +1,10 @@
 //! The bpf(2) commands that aya does not offer in the form needed here: emptying a hash map in batches (since 5.6,
-//! 057996380a42), which it lacks, and running a program once by its descriptor, which it ties to the program object.
+//! 057996380a42), which it lacks, running a program once by its descriptor, which it ties to the program object,
+//! iterators over the entries of a map, and how often a program was skipped.
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     time::Duration,
 };
 
@@ -12,6 +13,18 @@ const TEST_RUN: libc::c_long = 10;
 
 /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH` of `enum bpf_cmd`.
 const LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+
+/// `BPF_OBJ_GET_INFO_BY_FD` of `enum bpf_cmd`.
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+
+/// `BPF_LINK_CREATE` of `enum bpf_cmd`.
+const LINK_CREATE: libc::c_long = 28;
+
+/// `BPF_ITER_CREATE` of `enum bpf_cmd`.
+const ITER_CREATE: libc::c_long = 33;
+
+/// `BPF_TRACE_ITER` of `enum bpf_attach_type`.
+const TRACE_ITER: u32 = 28;
 
 /// Largest buffer, in entries: more never helps, because the kernel returns to us between buckets anyway.
 const MOST_ENTRIES: usize = 1 << 20;
@@ -131,4 +144,81 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Resul
         return Err(io::Error::last_os_error());
     }
     Ok(Duration::from_nanos(attributes.duration.into()))
+}
+
+/// The `link_create` member of `union bpf_attr`, for iterators.
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttributes {
+    program_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_length: u32,
+    padding: u32,
+}
+
+/// Ties an iterator program to the map whose entries it walks over (since 5.9, a5cbe05a6673). The link goes away
+/// with its descriptor.
+pub(crate) fn link_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // The first member of `union bpf_iter_link_info` is the descriptor of a map. Older kernels know a shorter union,
+    // and accept a longer one only if the rest is zero.
+    let info = [map.as_raw_fd().cast_unsigned(), 0];
+    let mut attributes = LinkAttributes {
+        program_fd: program.as_raw_fd().cast_unsigned(),
+        attach_type: TRACE_ITER,
+        info: info.as_ptr() as u64,
+        info_length: u32::try_from(size_of_val(&info)).expect("it has eight bytes"),
+        ..LinkAttributes::default()
+    };
+    // SAFETY: the info outlives the call and is as long as said.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, LINK_CREATE, &raw mut attributes, size_of::<LinkAttributes>())
+    };
+    descriptor(outcome)
+}
+
+/// Begins a walk: reading from the descriptor to its end is one walk.
+pub(crate) fn start_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attributes = [link.as_raw_fd().cast_unsigned(), 0];
+    // SAFETY: nothing but the attributes is read.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, ITER_CREATE, attributes.as_mut_ptr(), size_of_val(&attributes))
+    };
+    descriptor(outcome)
+}
+
+fn descriptor(outcome: libc::c_long) -> io::Result<OwnedFd> {
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let number = i32::try_from(outcome).map_err(io::Error::other)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The `info` member of `union bpf_attr`.
+#[repr(C)]
+struct InfoAttributes {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// How often a program was not run, because it was running on that CPU already (since 5.12, 9ed9e9ba2337; 0 before).
+pub(crate) fn skipped_runs(program: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Position of `recursion_misses` in `struct bpf_prog_info`, in words.
+    const MISSES: usize = 208 / 8;
+    let mut info = [0_u64; MISSES + 1];
+    let mut attributes = InfoAttributes {
+        fd: program.as_raw_fd().cast_unsigned(),
+        length: u32::try_from(size_of_val(&info)).expect("it has 216 bytes"),
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes, and follows no address in what is all zero.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<InfoAttributes>())
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(info[MISSES]) }
 }

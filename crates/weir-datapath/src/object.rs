@@ -19,6 +19,12 @@ pub(crate) static PACKETS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"
 /// The walk over open sockets (`weir-ebpf/src/sockets`).
 pub(crate) static SOCKETS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets"));
 
+/// The programs that watch TCP sockets (`weir-ebpf/src/quality`).
+pub(crate) static QUALITY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quality"));
+
+/// The program that counts dropped packets (`weir-ebpf/src/drops`).
+pub(crate) static DROPS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drops"));
+
 /// Why kernel programs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

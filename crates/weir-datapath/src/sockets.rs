@@ -22,7 +22,7 @@ use weir_flow::{End, Listener, Process, ProcessLookup};
 
 mod diag;
 mod index;
-mod kernel_types;
+pub(crate) mod kernel_types;
 mod open;
 mod openings;
 mod process;

@@ -1,5 +1,5 @@
 //! Kernel programs. Each folder is one object file and one feature: `flow/` counts, `packets/` copies headers,
-//! `sockets/` lists sockets.
+//! `sockets/` lists sockets, `quality/` reads what TCP sockets know of their way, `drops/` counts dropped packets.
 //!
 //! This library holds what the objects share: access to a packet, its headers, the verdict of a filter. A program
 //! never changes a packet and never keeps one: every path ends in "continue".

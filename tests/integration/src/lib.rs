@@ -14,6 +14,8 @@ pub mod frames;
 pub mod http;
 mod namespace;
 mod permission;
+pub mod sock_ops;
+pub mod tcp;
 pub mod tcpdump;
 pub mod traffic;
 pub mod tun;

@@ -32,11 +32,13 @@ pub enum KernelTypesError {
 /// Kinds of types that matter here (`BTF_KIND_*`).
 mod kind {
     pub(super) const INT: u32 = 1;
+    pub(super) const POINTER: u32 = 2;
     pub(super) const ARRAY: u32 = 3;
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
     pub(super) const FORWARD: u32 = 7;
+    pub(super) const TYPEDEF: u32 = 8;
     pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
@@ -161,6 +163,58 @@ impl KernelTypes {
         })
     }
 
+    /// Bytes from the start of a structure to a member of it.
+    pub(crate) fn offset(
+        &self,
+        structure: &'static str,
+        field: &'static str,
+    ) -> Result<u32, KernelTypesError> {
+        let found = self.field(structure, field).ok_or(KernelTypesError::NoField { structure, field })?;
+        Ok(found.bit_offset / 8)
+    }
+
+    /// The constants of an enumeration: name and value.
+    pub(crate) fn enumeration(&self, name: &str) -> Option<Vec<(String, u32)>> {
+        let start = *self.types.get(self.find(kind::ENUM, name)? as usize - 1)? as usize;
+        let info = read_u32(&self.bytes, start + 4)?;
+        let constant = |index: usize| {
+            let position = start + TYPE_LENGTH + index * ENUMERATOR_LENGTH;
+            let name = self.string(read_u32(&self.bytes, position)?)?;
+            Some((name, read_u32(&self.bytes, position + 4)?))
+        };
+        (0..member_count(info)).map(constant).collect()
+    }
+
+    /// The name of the enumeration that a parameter of a function type has, where the parameter is one. The function type
+    /// is found by the name of a pointer to it.
+    pub(crate) fn parameter_enumeration(&self, pointer_type: &str, parameter: usize) -> Option<String> {
+        let follow = |number: u32| {
+            let start = *self.types.get((number as usize).checked_sub(1)?)? as usize;
+            Some((start, read_u32(&self.bytes, start + 4)?))
+        };
+        let (start, _) = follow(self.find(kind::TYPEDEF, pointer_type)?)?;
+        let (start, info) = follow(read_u32(&self.bytes, start + 8)?)?;
+        if kind_of(info) != kind::POINTER {
+            return None;
+        }
+        let (start, info) = follow(read_u32(&self.bytes, start + 8)?)?;
+        if kind_of(info) != kind::FUNC_PROTO || parameter >= member_count(info) {
+            return None;
+        }
+        let (start, info) =
+            follow(read_u32(&self.bytes, start + TYPE_LENGTH + parameter * PARAMETER_LENGTH + 4)?)?;
+        if kind_of(info) != kind::ENUM {
+            return None;
+        }
+        self.string(read_u32(&self.bytes, start)?)
+    }
+
+    fn string(&self, offset: u32) -> Option<String> {
+        let rest = self.bytes.get(self.strings + offset as usize..)?;
+        let length = rest.iter().position(|byte| *byte == 0)?;
+        Some(String::from_utf8_lossy(&rest[..length]).into_owned())
+    }
+
     fn is_string(&self, offset: u32, text: &str) -> bool {
         let rest = self.bytes.get(self.strings + offset as usize..).unwrap_or_default();
         rest.strip_prefix(text.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
@@ -214,6 +268,8 @@ const MAGIC: u32 = 0xeb9f;
 const HEADER_LENGTH: u32 = 24;
 const TYPE_LENGTH: usize = 12;
 const MEMBER_LENGTH: usize = 12;
+const ENUMERATOR_LENGTH: usize = 8;
+const PARAMETER_LENGTH: usize = 8;
 
 const fn kind_of(info: u32) -> u32 {
     info >> 24 & 0x1f

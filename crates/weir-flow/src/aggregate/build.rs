@@ -94,10 +94,10 @@ impl Builder<'_> {
         if !interfaces.is_counted(key.interface(), answered) {
             return Answers::Uncertain;
         }
-        // Where packets that came in elsewhere leave, they are not counted again.
+        // Where packets leave that came in at an interface of the same role, they are not counted again.
         let is_hidden = self.is_deduplicated
             && (sent, answered) == (Direction::Ingress, Direction::Egress)
-            && interfaces.have_other_way_in(key.interface());
+            && interfaces.have_other_way_in(key.interface(), interfaces.point(key.interface(), sent).role);
         if is_hidden { Answers::Uncertain } else { Answers::Counted }
     }
 }

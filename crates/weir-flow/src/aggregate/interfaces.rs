@@ -12,8 +12,8 @@ use crate::{Direction, Point, PointId, Role};
 pub(super) struct Interfaces {
     points: HashMap<PointId, Location, RandomState>,
     pairs: Vec<Option<Pair>>,
-    /// Interfaces at which packets are counted that come in; not loopback.
-    ways_in: Vec<u32>,
+    /// By role, how many interfaces there are at which packets are counted that come in.
+    ways_in: Vec<(Role, usize)>,
 }
 
 /// Where an observation belongs.
@@ -97,13 +97,10 @@ impl Interfaces {
         pair.is_some_and(|pair| matches!(pair.points[direction as usize], Side::Present(_)))
     }
 
-    /// Whether packets are counted that come in elsewhere than at this interface.
-    pub(super) fn have_other_way_in(&self, interface: u32) -> bool {
-        match self.ways_in.as_slice() {
-            [] => false,
-            [only] => *only != interface,
-            _ => true,
-        }
+    /// Whether packets are counted that come in at another interface of the same role.
+    pub(super) fn have_other_way_in(&self, interface: u32, role: Role) -> bool {
+        let counts = self.ways_in.iter().find(|(known, _)| *known == role).map_or(0, |(_, count)| *count);
+        counts > usize::from(self.is_counted(interface, Direction::Ingress))
     }
 
     /// Whether no direction of an interface is counted any more.
@@ -121,12 +118,14 @@ impl Interfaces {
     }
 
     fn list_ways_in(&mut self) {
-        let is_way_in = |pair: &Pair| matches!(&pair.points[Direction::Ingress as usize], Side::Present(point) if point.role != Role::Loopback);
-        let numbers = (0_u32..).zip(&self.pairs);
-        self.ways_in = numbers
-            .filter(|(_, pair)| pair.as_ref().is_some_and(is_way_in))
-            .map(|(number, _)| number)
-            .collect();
+        self.ways_in.clear();
+        for pair in self.pairs.iter().flatten() {
+            let Side::Present(point) = &pair.points[Direction::Ingress as usize] else { continue };
+            match self.ways_in.iter_mut().find(|(role, _)| *role == point.role) {
+                Some((_, count)) => *count += 1,
+                None => self.ways_in.push((point.role, 1)),
+            }
+        }
     }
 
     /// The interface of which `point` is the direction that is not counted, but the other one is.
