@@ -8,11 +8,13 @@ use weir_flow::Record;
 
 pub mod cgroup;
 pub mod containers;
+mod quality;
 mod translation;
 pub mod workload;
 
 pub use self::{
     containers::{ContainerEnricher, Containers},
+    quality::QualityEnricher,
     workload::WorkloadEnricher,
 };
 

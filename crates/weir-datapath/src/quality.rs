@@ -10,10 +10,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -46,8 +43,6 @@ const RECORD: usize = size_of::<QualityRecord>();
 const READ: usize = 32 << 10;
 /// Entries fetched at a time.
 const BATCH: usize = 1024;
-/// Inode number of the topmost cgroup of a machine: the first one that kernfs gives.
-const TOPMOST: u64 = 1;
 
 /// Why nothing can be known of TCP sockets here.
 #[derive(Debug, Error)]
@@ -170,10 +165,10 @@ impl TcpQuality {
         let program: &mut SockOps =
             object.program_mut(PROGRAM).ok_or(QualityError::NoPart(PROGRAM))?.try_into()?;
         program.load()?;
-        // A link stands beside programs of others by itself (af6eea57437a); the mode is for attaching without a link.
+        // Links stand beside programs of others by themselves (since 5.7, af6eea57437a); the mode is for attaching
+        // without a link.
         let link = program
-            .attach(&cgroup, CgroupAttachMode::AllowMultiple)
-            .or_else(|_| program.attach(&cgroup, CgroupAttachMode::Single))
+            .attach(&cgroup, CgroupAttachMode::Single)
             .map_err(|source| QualityError::Refused { path, source })?;
         let link = program.take_link(link)?;
         Ok(Self {
@@ -186,13 +181,6 @@ impl TcpQuality {
             qualities: Qualities::default(),
             _object: object,
         })
-    }
-
-    /// Whether connections of the whole machine are seen, or only those of a part of it (a cgroup namespace).
-    pub fn sees_all() -> bool {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let path = mount_of_type(&mounts, "cgroup2");
-        path.and_then(|path| fs::metadata(path).ok()).is_some_and(|metadata| metadata.ino() == TOPMOST)
     }
 
     /// What adds it to records.
@@ -225,10 +213,13 @@ impl TcpQuality {
 }
 
 impl Qualities {
-    /// Adds what the sockets at the ends of a record know. Retransmits are those since the last record of the same
+    /// Adds what the sockets at the ends of records know. Retransmits are those since the last record of the same
     /// flow that was given here, so each record must come here once.
-    pub fn add_to(&self, record: &mut Record) {
-        self.lock().add_to(record);
+    pub fn add_to(&self, records: &mut [Record]) {
+        let mut index = self.lock();
+        for record in records {
+            index.add_to(record);
+        }
     }
 
     /// Waits for others that read or add. A panic among them leaves numbers that are at worst old.

@@ -27,7 +27,9 @@ fn everything_that_root_can_try_here_works() {
     for feature in &report.features {
         println!("{:18} {:10} {}", feature.name, feature.state.as_str(), feature.state);
     }
-    for name in ["kernel", "counting", "grace period", "batches", "socket walk", "cpus", "memory"] {
+    for name in
+        ["kernel", "counting", "grace period", "batches", "socket walk", "packet drops", "cpus", "memory"]
+    {
         let feature = report.get(name).unwrap();
         assert!(matches!(feature.state, State::Available(_)), "{name}: {}", feature.state);
     }

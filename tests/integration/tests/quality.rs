@@ -1,9 +1,12 @@
 //! What Weir says of a TCP connection is what its sockets say, also after their end, and nobody else is disturbed.
 
 use std::{
-    io::{Read as _, Write as _},
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
-    os::fd::AsFd,
+    os::fd::{AsFd, FromRawFd as _, OwnedFd},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -33,7 +36,7 @@ fn told(qualities: &Qualities, source: u64, destination: u64) -> Quality {
         "destination.socket.cookie" => Value::Integer(destination),
         _ => Value::Absent,
     });
-    qualities.add_to(&mut record);
+    qualities.add_to(std::slice::from_mut(&mut record));
     record.quality
 }
 
@@ -193,4 +196,57 @@ fn two_that_watch_the_same_sockets_know_the_same() {
     drop(connection);
     other.read().expect("it can be read");
     assert!(told(&other.qualities(), client, 0).rtt.is_some());
+}
+
+#[test]
+fn nothing_stays_when_the_process_is_killed() {
+    if !require_root() || attached().is_none() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hold-observers"));
+    let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the helper starts");
+    let mut line = String::new();
+    let mut output = BufReader::new(holder.stdout.take().expect("its output is a pipe"));
+    output.read_line(&mut line).expect("its output can be read");
+    if line != "ready\n" {
+        cannot_run("drops cannot be counted");
+        drop(holder.stdin.take());
+        holder.wait().expect("it is our child");
+        return;
+    }
+    let numbers = programs_of(&holder);
+    // Sockets, their walk, drops.
+    assert_eq!(numbers.len(), 3, "{numbers:?}");
+    assert!(numbers.iter().all(|number| is_loaded(*number)));
+    holder.kill().expect("it is our child");
+    holder.wait().expect("it is our child");
+    wait_until("the programs are gone", || !numbers.iter().any(|number| is_loaded(*number)));
+}
+
+/// Numbers of the kernel programs that a process holds.
+fn programs_of(process: &Child) -> BTreeSet<u32> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", process.id())).expect("it is running");
+    let numbers = descriptors.filter_map(|descriptor| {
+        let info = fs::read_to_string(descriptor.ok()?.path()).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+    });
+    numbers.collect()
+}
+
+/// Whether the kernel has a program of this number.
+fn is_loaded(number: u32) -> bool {
+    const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    let mut arguments = [number, 0, 0];
+    // SAFETY: the command reads these numbers and follows no address.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_GET_FD_BY_ID, arguments.as_mut_ptr(), size_of_val(&arguments))
+    };
+    if let Ok(descriptor) = i32::try_from(outcome)
+        && descriptor >= 0
+    {
+        // SAFETY: the kernel just gave us this descriptor.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        return true;
+    }
+    false
 }

@@ -1,8 +1,11 @@
 //! Real attempts at what the datapath will do later, each on objects of its own that vanish at once.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
     thread,
     time::Instant,
 };
@@ -69,6 +72,8 @@ mod uapi {
     pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
     pub(super) const PROG_TYPE_SCHED_CLS: u32 = 3;
     pub(super) const TCX_INGRESS: u32 = 46;
+    pub(super) const CGROUP_SOCK_OPS: u32 = 3;
+    pub(super) const F_ALLOW_MULTI: u32 = 2;
 }
 
 /// Arguments of bpf(2) as 32-bit words, as long as any kernel's, so that what is not set is zero.
@@ -153,6 +158,23 @@ pub(super) fn query_tcx() -> Attempt {
         0 => "nothing else attached to lo".to_owned(),
         count => format!("{count} attached to lo already"),
     })
+}
+
+/// Asks which programs watch TCP sockets at a cgroup. Refused as [`libc::EBUSY`] where one has the place for itself.
+pub(super) fn query_sock_ops(cgroup: &Path) -> Attempt {
+    let Ok(directory) = File::open(cgroup) else { return Attempt::NotTried };
+    let mut arguments = Arguments::new(&[directory.as_raw_fd().cast_unsigned(), uapi::CGROUP_SOCK_OPS]);
+    // SAFETY: with a count of zero, BPF_PROG_QUERY follows no address.
+    let result = unsafe { arguments.call(uapi::PROG_QUERY) };
+    // words: target, type, query flags, attach flags, two of address, count
+    let (flags, count) = (arguments.0[3], arguments.0[6]);
+    match result {
+        Ok(_) if count > 0 && flags & uapi::F_ALLOW_MULTI == 0 => Attempt::Refused(libc::EBUSY),
+        _ => Attempt::from_result(result, |_| match count {
+            0 => "no other program watches TCP sockets".to_owned(),
+            count => format!("beside {count} of others"),
+        }),
+    }
 }
 
 /// Adds a clsact qdisc to the loopback interface of a network namespace that vanishes afterwards.

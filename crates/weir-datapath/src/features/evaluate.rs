@@ -26,6 +26,8 @@ pub fn evaluate(facts: &Facts) -> Report {
         feature("batches", "reads the overflow table quickly, kernel 5.6", batch(facts)),
         feature("kernel types", "finds fields of kernel structures", btf(facts)),
         feature("socket walk", "lists the owner of every socket in one read", socket_walk(facts)),
+        feature("tcp quality", "round-trip times and retransmits of TCP sockets", tcp_quality(facts)),
+        feature("packet drops", "dropped packets by the kernel's reasons, kernel 5.17", packet_drops(facts)),
         feature("unprivileged bpf", "for your information", unprivileged(facts)),
         feature("lockdown", "reading kernel structures", lockdown(facts)),
         feature("real time", "one writer per CPU at a time", real_time(facts)),
@@ -237,6 +239,56 @@ fn socket_walk(facts: &Facts) -> State {
     match privilege(facts, &[Capability::Bpf, Capability::Perfmon]) {
         State::Missing { reason, remedy } => degraded(format!("{reason}; {fallback}"), remedy),
         _ => available("iter/task_file"),
+    }
+}
+
+fn tcp_quality(facts: &Facts) -> State {
+    let without = "no round-trip times and retransmits";
+    if facts.cgroup2.is_none() {
+        return degraded(format!("cgroup v2 is not mounted; {without}"), "mount cgroup2");
+    }
+    if !facts.storage_iterator {
+        return degraded(
+            format!("the kernel cannot iterate over the storage of sockets; {without}"),
+            "use kernel 5.10 or newer with CONFIG_DEBUG_INFO_BTF",
+        );
+    }
+    if let Some(state) = reading_kernel_memory(facts, &COUNTING, without) {
+        return state;
+    }
+    match &facts.sock_ops {
+        Attempt::Refused(libc::EBUSY) => degraded(
+            format!("another program at the topmost cgroup shares it with nobody; {without}"),
+            "find it by bpftool cgroup show, and let it attach with BPF_F_ALLOW_MULTI",
+        ),
+        refused @ Attempt::Refused(_) => degraded(format!("cannot ask the cgroup: {refused}; {without}"), ""),
+        _ if !facts.cgroup2_is_topmost => degraded(
+            "only sockets of a part of the cgroups are seen",
+            "run in the host's cgroup namespace (--cgroupns=host)",
+        ),
+        attempt => available(attempt.to_string()),
+    }
+}
+
+fn packet_drops(facts: &Facts) -> State {
+    if !facts.drop_reasons {
+        return degraded(
+            "the kernel does not say why it drops packets; drops are not counted",
+            "use kernel 5.17 or newer with CONFIG_DEBUG_INFO_BTF",
+        );
+    }
+    reading_kernel_memory(facts, &[Capability::Bpf, Capability::Perfmon], "drops are not counted")
+        .unwrap_or_else(|| available("by the names of this kernel"))
+}
+
+/// Why a program cannot read kernel memory, if it cannot.
+fn reading_kernel_memory(facts: &Facts, needed: &[Capability], without: &str) -> Option<State> {
+    if facts.lockdown.as_deref() == Some("confidentiality") {
+        return Some(degraded(format!("lockdown forbids reading kernel memory; {without}"), ""));
+    }
+    match privilege(facts, needed) {
+        State::Missing { reason, remedy } => Some(degraded(format!("{reason}; {without}"), remedy)),
+        _ => None,
     }
 }
 

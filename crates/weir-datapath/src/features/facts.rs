@@ -1,6 +1,6 @@
 //! What is known about this machine, gathered once, without a judgement.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use super::{
     attempts::{self, Attempt},
@@ -11,6 +11,8 @@ use crate::memlock;
 
 /// Inode number of the first pid namespace of a machine (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// Inode number of the topmost cgroup of a machine, the first one that kernfs gives.
+const TOPMOST_CGROUP: u64 = 1;
 
 /// Everything that the evaluation of features depends on.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none a state")]
@@ -48,6 +50,10 @@ pub struct Facts {
     pub btf_bytes: Option<u64>,
     /// Whether the type information knows the iterator over the files of all tasks.
     pub task_file_iterator: bool,
+    /// Whether the kernel can iterate over the storage of sockets.
+    pub storage_iterator: bool,
+    /// Whether the kernel says why it drops packets.
+    pub drop_reasons: bool,
     /// `kernel.unprivileged_bpf_disabled`.
     pub unprivileged_bpf_disabled: Option<u8>,
     /// Active lockdown mode: `none`, `integrity` or `confidentiality`; `None` where the kernel has no lockdown.
@@ -56,6 +62,10 @@ pub struct Facts {
     pub realtime_flag: bool,
     /// Where cgroup v2 is mounted.
     pub cgroup2: Option<PathBuf>,
+    /// Whether that is the topmost cgroup of the machine.
+    pub cgroup2_is_topmost: bool,
+    /// Asking who watches TCP sockets there.
+    pub sock_ops: Attempt,
     /// Where a BPF file system is mounted.
     pub bpffs: Option<PathBuf>,
     /// CPUs that may ever be there; 0 where unknown.
@@ -73,6 +83,8 @@ impl Facts {
         let process = Self::of_process();
         let mounts = read("/proc/self/mountinfo").unwrap_or_default();
         let tcx = attempts::query_tcx();
+        let cgroup2 = mount_of_type(&mounts, "cgroup2");
+        let names = known_names();
         Self {
             version: read("/proc/sys/kernel/version").unwrap_or_default(),
             config: Config::of_running_kernel(&process.release),
@@ -84,11 +96,17 @@ impl Facts {
             grace: attempts::update_map_in_map(),
             batch: attempts::delete_batch(),
             btf_bytes: fs::metadata("/sys/kernel/btf/vmlinux").ok().map(|metadata| metadata.len()),
-            task_file_iterator: knows_task_file_iterator(),
+            task_file_iterator: names.contains(&TASK_FILE_ITERATOR),
+            storage_iterator: names.contains(&STORAGE_ITERATOR),
+            drop_reasons: names.contains(&DROP_REASONS),
             unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             lockdown: read("/sys/kernel/security/lockdown").as_deref().and_then(active_choice),
             realtime_flag: number("/sys/kernel/realtime") == Some(1),
-            cgroup2: mount_of_type(&mounts, "cgroup2"),
+            sock_ops: cgroup2.as_deref().map_or(Attempt::NotTried, attempts::query_sock_ops),
+            cgroup2_is_topmost: cgroup2.as_ref().is_some_and(|path| {
+                fs::metadata(path).is_ok_and(|metadata| metadata.ino() == TOPMOST_CGROUP)
+            }),
+            cgroup2,
             bpffs: mount_of_type(&mounts, "bpf"),
             possible_cpus: read("/sys/devices/system/cpu/possible").map_or(0, |list| cpu_count(&list)),
             jit: number("/proc/sys/net/core/bpf_jit_enable"),
@@ -181,10 +199,22 @@ fn available_memory(meminfo: &str) -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// Whether the iterator's function is named among the strings of the kernel's type information.
-fn knows_task_file_iterator() -> bool {
-    const NAME: &[u8] = b"\0bpf_iter_task_file\0";
-    fs::read("/sys/kernel/btf/vmlinux").is_ok_and(|btf| btf.windows(NAME.len()).any(|window| window == NAME))
+/// Function of the iterator over open files.
+const TASK_FILE_ITERATOR: &str = "bpf_iter_task_file";
+/// Function of the iterator over the storage of sockets.
+const STORAGE_ITERATOR: &str = "bpf_iter_bpf_sk_storage_map";
+/// Enumeration of the reasons to drop a packet.
+const DROP_REASONS: &str = "skb_drop_reason";
+
+/// Which of these names are among the strings of the kernel's type information.
+fn known_names() -> Vec<&'static str> {
+    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let mut known = Vec::new();
+    for string in types.split(|byte| *byte == 0) {
+        let names = [TASK_FILE_ITERATOR, STORAGE_ITERATOR, DROP_REASONS];
+        known.extend(names.into_iter().filter(|name| name.as_bytes() == string));
+    }
+    known
 }
 
 #[cfg(test)]

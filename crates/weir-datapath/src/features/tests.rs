@@ -20,8 +20,12 @@ fn everything() -> Facts {
         batch: works(),
         btf_bytes: Some(5 << 20),
         task_file_iterator: true,
+        storage_iterator: true,
+        drop_reasons: true,
         unprivileged_bpf_disabled: Some(2),
         cgroup2: Some("/sys/fs/cgroup".into()),
+        cgroup2_is_topmost: true,
+        sock_ops: works(),
         bpffs: Some("/sys/fs/bpf".into()),
         possible_cpus: 8,
         jit: Some(1),
@@ -203,4 +207,22 @@ fn the_error_without_privilege_names_what_is_missing_and_the_remedy() {
              (run as root, or: setcap cap_sys_admin,cap_net_admin+ep ./weir)",
         ),
     );
+}
+
+#[test]
+fn what_sockets_and_drops_need_is_named() {
+    let check_quality = |facts: &Facts, state, text| check(facts, &[("tcp quality", state, text)]);
+    check_quality(&everything(), "available", "works");
+    check_quality(&Facts { cgroup2: None, ..everything() }, "degraded", "mount cgroup2");
+    check_quality(&Facts { storage_iterator: false, ..everything() }, "degraded", "5.10");
+    let busy = Attempt::Refused(libc::EBUSY);
+    check_quality(&Facts { sock_ops: busy, ..everything() }, "degraded", "BPF_F_ALLOW_MULTI");
+    check_quality(&Facts { cgroup2_is_topmost: false, ..everything() }, "degraded", "--cgroupns=host");
+    check_quality(&unprivileged(everything()), "degraded", "needs CAP_");
+    check(&everything(), &[("packet drops", "available", "names of this kernel")]);
+    check(&Facts { drop_reasons: false, ..everything() }, &[("packet drops", "degraded", "5.17")]);
+    let confidential = Facts { lockdown: Some("confidentiality".to_owned()), ..everything() };
+    for name in ["tcp quality", "packet drops"] {
+        check(&confidential, &[(name, "degraded", "lockdown")]);
+    }
 }
