@@ -8,7 +8,7 @@ use weir_flow::Record;
 use super::{Enrich, Miss};
 use crate::{causes::with_causes, journal};
 
-/// Asks the sockets once per tick, right before its records are completed: about a microsecond per open connection.
+/// Asks the sockets once per tick, right before its records are completed: a millisecond or two for a thousand open ones.
 /// Dropping it detaches from the kernel.
 pub struct QualityEnricher {
     asking: Mutex<Asking>,
