@@ -51,8 +51,7 @@ impl Foreign {
         load[17] = CGROUP_SOCK_OPS;
         let program = bpf(command::PROG_LOAD, &mut load);
         // prog_fd, target_fd, attach_type, flags
-        let [program_fd, cgroup_fd] =
-            [program.as_raw_fd(), cgroup.as_raw_fd()].map(|descriptor| descriptor.cast_unsigned());
+        let [program_fd, cgroup_fd] = [program.as_raw_fd(), cgroup.as_raw_fd()].map(i32::cast_unsigned);
         let link = bpf(command::LINK_CREATE, &mut [program_fd, cgroup_fd, CGROUP_SOCK_OPS, 0]);
         Some(Self { map, _program: program, _link: link })
     }

@@ -10,6 +10,8 @@ use weir_integration::{
 };
 use weir_packet::Link;
 
+const HOUR_NS: u64 = 3_600_000_000_000;
+
 /// Runs `work` on a wire whose left end is counted. Gives back the last record of each flow, long after.
 fn records_of(work: impl FnOnce(&Veth)) -> Vec<Record> {
     let wire = Veth::new();
@@ -33,7 +35,6 @@ fn records_of(work: impl FnOnce(&Veth)) -> Vec<Record> {
     let mut records = table.tick(now).records;
     // Flows that are not over tell again, at their end.
     records.retain(|record| record.end_reason.is_some());
-    const HOUR_NS: u64 = 3_600_000_000_000;
     let later = Tick { monotonic: Monotonic(now.monotonic.0 + HOUR_NS), wall: Wall(now.wall.0 + HOUR_NS) };
     records.extend(table.tick(later).records);
     records
