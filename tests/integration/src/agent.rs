@@ -5,9 +5,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -25,15 +28,24 @@ use crate::{
 /// Where agents of tests listen, each in a namespace of its own.
 pub const ADDRESS: &str = "127.0.0.1:4780";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running agent. It is killed when this is dropped.
 pub struct Agent {
     child: Child,
     namespace: Namespace,
-    messages: Arc<Mutex<Vec<String>>>,
+    messages: Arc<Messages>,
+    /// Disconnected when its standard error is at its end.
+    ended: Receiver<()>,
     /// Where its store is.
     _directory: TempDir,
+}
+
+/// What it said so far, and who waits for more.
+#[derive(Default)]
+struct Messages {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
 }
 
 /// The binary under test.
@@ -70,14 +82,17 @@ impl Agent {
         let mut command = command(namespace, file, arguments);
         command.arg("--set").arg(format!("store.path={}", directory.path().display()));
         let mut child = command.spawn().expect("weir starts");
-        let messages = Arc::new(Mutex::new(Vec::new()));
+        let messages = Arc::<Messages>::default();
         let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&messages));
+        let (running, ended) = sync_channel::<()>(0);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                heard.lock().expect("nobody panics here").push(line);
+                heard.lines.lock().expect("nobody panics here").push(line);
+                heard.more.notify_all();
             }
+            drop(running);
         });
-        Self { child, namespace: namespace.clone(), messages, _directory: directory }
+        Self { child, namespace: namespace.clone(), messages, ended, _directory: directory }
     }
 
     /// Where it listens.
@@ -103,16 +118,16 @@ impl Agent {
 
     /// What it said so far, on standard error.
     pub fn messages(&self) -> String {
-        self.messages.lock().expect("nobody panics here").join("\n")
+        self.messages.lines.lock().expect("nobody panics here").join("\n")
     }
 
     /// Waits until it said something.
     pub fn until_says(&self, text: &str) {
-        let start = Instant::now();
-        while !self.messages().contains(text) {
-            assert!(start.elapsed() < PATIENCE, "it did not say `{text}`: {}", self.messages());
-            thread::sleep(Duration::from_millis(20));
-        }
+        let lines = self.messages.lines.lock().expect("nobody panics here");
+        let is_missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.contains(text));
+        let waited = self.messages.more.wait_timeout_while(lines, PATIENCE, is_missing);
+        let (lines, timeout) = waited.expect("nobody panics here");
+        assert!(!timeout.timed_out(), "it did not say `{text}`: {}", lines.join("\n"));
     }
 
     /// Number of its process.
@@ -128,20 +143,9 @@ impl Agent {
 
     /// Waits until it has ended by itself; gives back how, and what it said.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                break status;
-            }
-            assert!(start.elapsed() < PATIENCE, "it does not end: {}", self.messages());
-            thread::sleep(Duration::from_millis(10));
-        };
-        // The thread that listens holds the other reference until the pipe is at its end.
-        while Arc::strong_count(&self.messages) > 1 {
-            assert!(start.elapsed() < PATIENCE, "somebody holds its standard error");
-            thread::sleep(Duration::from_millis(1));
-        }
-        (status, self.messages())
+        let ended = self.ended.recv_timeout(PATIENCE);
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "it does not end: {}", self.messages());
+        (self.child.wait().expect("it is our child"), self.messages())
     }
 
     /// Ends it as SIGTERM does; gives back what it said.

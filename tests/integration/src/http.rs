@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::Namespace;
 
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -74,6 +74,10 @@ pub fn get_unix(socket: &Path, path: &str) -> Answer {
 }
 
 /// Asks until the answer is as wanted.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells from outside when an answer becomes another one"
+)]
 pub fn get_until(
     namespace: &Namespace,
     address: SocketAddr,
@@ -106,7 +110,7 @@ fn exchange(
     } else {
         format!("Host: {host}\r\n")
     };
-    let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let more: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
     write!(socket, "{method} {path} HTTP/1.0\r\n{host}{more}\r\n").ok()?;
     let mut text = String::new();
     socket.read_to_string(&mut text).ok()?;
@@ -121,7 +125,7 @@ impl Events {
     pub fn follow(namespace: &Namespace, address: SocketAddr, path: &str, headers: &[&str]) -> Self {
         let mut socket = namespace.run(|| TcpStream::connect(address)).expect("somebody listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("it is a valid time");
-        let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let more: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
         write!(socket, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{more}\r\n").expect("it is connected");
         let mut events = Self(BufReader::new(socket));
         let status = events.line();

@@ -49,13 +49,11 @@ impl Stream {
     /// Writes some of the bytes, connecting first where that is needed. [`ErrorKind::WouldBlock`] when the peer does
     /// not read; after any other error the connection is gone.
     pub(super) fn write(&mut self, bytes: &[u8], patience: &Patience) -> io::Result<usize> {
-        let socket = match &mut self.socket {
-            Some(socket) => socket,
-            None => {
-                let socket = self.peer.connect().map_err(|error| self.peer.named(&error, "connect to"))?;
-                self.socket.insert(socket)
-            }
-        };
+        if self.socket.is_none() {
+            let connected = self.peer.connect();
+            self.socket = Some(connected.map_err(|error| self.peer.named(&error, "connect to"))?);
+        }
+        let socket = self.socket.as_mut().expect("it was just connected");
         let written = match socket.write(bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 socket.wait_writable(patience)?;
