@@ -9,6 +9,7 @@ use std::{fmt::Write as _, io, sync::Arc, time::Instant};
 use axum::Router;
 use thiserror::Error;
 use weir_datapath::{
+    drops::Drops,
     features::{self, MissingPrivilege},
     flow::FlowOptions,
     interface::{self, NetlinkError},
@@ -17,6 +18,7 @@ use weir_datapath::{
 use weir_flow::filter::Filter;
 
 use crate::{
+    causes::with_causes,
     config::{Config, ConfigError, SecretError, Sources},
     history::HistoryWriter,
     journal,
@@ -83,8 +85,7 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let store = config.store.as_ref().map(|settings| EmbeddedStore::open(&settings.path, settings.config));
     let store = store.transpose()?.map(Arc::new);
 
-    let Naming { enrichers, kubernetes, containers: _looking } =
-        Naming::start(&config.kubernetes, server.runtime())?;
+    let Naming { enrichers, kubernetes, containers: _looking } = Naming::start(&config, server.runtime())?;
     let (plan, options) = plan(&config)?;
     let schedule = Schedule { interval: config.counting.interval, end: None };
     let live = Live::start(plan, options, schedule)?;
@@ -92,7 +93,8 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let outlets = outlets(&config, &view, store.as_ref()).map_err(AgentError::Thread)?;
     let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
-    let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, server.is_ending());
+    let drops = if config.drops { count_drops() } else { None };
+    let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, server.is_ending());
     let history = store.map_or_else(Router::new, |store| query::routes(store));
     server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
@@ -108,6 +110,15 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     journal::debug(format_args!("flushed in {:?}", start.elapsed()));
     server.stop();
     Ok(summary(&pipeline, &outcome?))
+}
+
+/// Counts packets that the kernel drops, where it says why.
+fn count_drops() -> Option<Drops> {
+    Drops::attach()
+        .inspect_err(|error| {
+            journal::warn(format_args!("no counts of dropped packets: {}", with_causes(error)))
+        })
+        .ok()
 }
 
 /// The ways to all consumers: live view, store, sinks.

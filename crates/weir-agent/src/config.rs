@@ -55,6 +55,10 @@ pub struct Config {
     pub stop_deadline: Duration,
     /// The view of what happens now.
     pub live: LiveConfig,
+    /// Whether TCP sockets are asked for round-trip times and retransmits.
+    pub tcp_quality: bool,
+    /// Whether packets that the kernel drops are counted.
+    pub drops: bool,
     /// Names from a cluster.
     pub kubernetes: KubernetesConfig,
     /// History on this machine, if it is wanted.

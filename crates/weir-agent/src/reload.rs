@@ -121,6 +121,8 @@ fn fixed(current: &Config, wanted: &Config) -> Vec<&'static str> {
         ("interval", old.interval != new.interval),
         ("memory", old.memory != new.memory),
         ("live", current.live != wanted.live),
+        ("tcp_quality", current.tcp_quality != wanted.tcp_quality),
+        ("drops", current.drops != wanted.drops),
         ("kubernetes", current.kubernetes != wanted.kubernetes),
         ("store", current.store != wanted.store),
         ("server", old_server != new_server),

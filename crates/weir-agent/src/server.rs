@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use axum::{Router, routing::get};
 use tokio::sync::Semaphore;
+use weir_datapath::drops::Drops;
 
 pub(crate) use self::config::validate;
 pub use self::{
@@ -43,6 +44,7 @@ pub struct Answers {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) view: Arc<View>,
     pub(crate) kubernetes: Arc<Kubernetes>,
+    pub(crate) drops: Option<Arc<Drops>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) followers: Arc<Semaphore>,
     /// Becomes true when the server ends.
@@ -57,12 +59,14 @@ impl Answers {
         pipeline: Arc<Pipeline>,
         view: Arc<View>,
         kubernetes: Arc<Kubernetes>,
+        drops: Option<Drops>,
         is_ending: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self {
             pipeline,
             view,
             kubernetes,
+            drops: drops.map(Arc::new),
             refusals: Arc::default(),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             is_ending,

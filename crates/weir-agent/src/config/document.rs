@@ -38,6 +38,10 @@ pub struct Document {
     pub stop_deadline: LengthText,
     /// The view of what happens now, which clients follow.
     pub live: LiveDocument,
+    /// Ask TCP sockets of this machine for round-trip times and retransmits.
+    pub tcp_quality: bool,
+    /// Count packets that the kernel drops, by its own reasons, for `/metrics`.
+    pub drops: bool,
     /// Names of pods, services and nodes from the API server of a Kubernetes cluster.
     pub kubernetes: KubernetesConfig,
     /// History on this machine.
@@ -163,6 +167,8 @@ impl Default for Document {
             log: LevelDocument::Info,
             stop_deadline: "5s".into(),
             live: LiveDocument::default(),
+            tcp_quality: true,
+            drops: true,
             kubernetes: KubernetesConfig::default(),
             store: StoreDocument::default(),
             server: ServerDocument::default(),

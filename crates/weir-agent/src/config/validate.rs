@@ -17,7 +17,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let counting = counting(&document, problems);
     let filter = filter(&document.filter, &top.key("filter"), problems);
     let live = live(&document.live, &top.key("live"), problems);
-    let kubernetes = document.kubernetes;
+    let (tcp_quality, drops, kubernetes) = (document.tcp_quality, document.drops, document.kubernetes);
     let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
     let sinks = sinks::validate(document.sinks, &top.key("sinks"), problems);
@@ -35,6 +35,8 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         log,
         stop_deadline,
         live,
+        tcp_quality,
+        drops,
         kubernetes,
         store,
         server,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use weir_datapath::drops::{DropCount, DropPlace, Drops};
 use weir_flow::{Count, Ledger};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     table as metric,
     text::Text,
 };
-use crate::{kubernetes::ResourceState, ledger::Loss, process};
+use crate::{causes::with_causes, journal, kubernetes::ResourceState, ledger::Loss, process};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -19,6 +20,9 @@ pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
     text.family(&metric::BUILD, [(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1)]);
     ledger(snapshot, &mut text);
     kernel(snapshot, &mut text);
+    if let Some(drops) = &answers.drops {
+        dropped(drops, &mut text);
+    }
     table(snapshot, &mut text);
     names(snapshot, &mut text);
     consumers(snapshot, &mut text);
@@ -104,6 +108,31 @@ fn kernel(snapshot: &Snapshot, text: &mut Text) {
     };
     text.family(&metric::KERNEL_RUN_SECONDS, runs.iter().map(|run| (labels(run), seconds(run.nanoseconds))));
     text.family(&metric::KERNEL_RUNS, runs.iter().map(|run| (labels(run), run.runs)));
+}
+
+fn dropped(drops: &Drops, text: &mut Text) {
+    let snapshot = match drops.snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            journal::warn(format_args!("no counts of dropped packets this time: {}", with_causes(&error)));
+            return;
+        }
+    };
+    // Interfaces that come and go may share a name.
+    let mut sums: BTreeMap<Labels, u64> = BTreeMap::new();
+    for DropCount { reason, place, packets } in &snapshot.counts {
+        let mut labels = vec![("reason", reason.to_string())];
+        match place {
+            DropPlace::Interface { netns, name, .. } => {
+                labels.extend([("netns", netns.to_string()), ("interface", name.to_string())]);
+            }
+            DropPlace::Namespace(netns) => labels.push(("netns", netns.to_string())),
+            DropPlace::Unknown | DropPlace::Others => {}
+        }
+        *sums.entry(labels).or_default() += packets;
+    }
+    text.family(&metric::KERNEL_DROPPED, sums);
+    text.single(&metric::KERNEL_DROPS_SKIPPED, snapshot.skipped);
 }
 
 fn table(snapshot: &Snapshot, text: &mut Text) {

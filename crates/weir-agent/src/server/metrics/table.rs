@@ -54,6 +54,8 @@ metrics! {
     KERNEL_OVERFLOW Gauge "weir_kernel_overflow_entries" "Entries that the kernel's overflow map could hold at the last reading.";
     KERNEL_RUN_SECONDS Counter "weir_kernel_program_run_seconds_total" "Time that a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
     KERNEL_RUNS Counter "weir_kernel_program_runs_total" "How often a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
+    KERNEL_DROPPED Counter "weir_dropped_packets_total" "Packets that the kernel dropped, by its own reason and where it was, since the agent counts them. A super-packet is one. Without interface: before one was chosen, or in a socket; without netns: the packet no longer said, or there were too many places.";
+    KERNEL_DROPS_SKIPPED Counter "weir_dropped_packets_skipped_total" "Packets dropped while the counter was at work on the same CPU: they are in no count.";
     TABLE_FLOWS Gauge "weir_flow_table_flows" "Flows that go on.";
     TABLE_CAPACITY Gauge "weir_flow_table_capacity_flows" "Flows for which there is room.";
     TABLE_BYTES Gauge "weir_flow_table_bytes" "Memory of the flow table.";
