@@ -54,8 +54,8 @@ metrics! {
     KERNEL_OVERFLOW Gauge "weir_kernel_overflow_entries" "Entries that the kernel's overflow map could hold at the last reading.";
     KERNEL_RUN_SECONDS Counter "weir_kernel_program_run_seconds_total" "Time that a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
     KERNEL_RUNS Counter "weir_kernel_program_runs_total" "How often a kernel program ran. Only while kernel.bpf_stats_enabled is 1.";
-    KERNEL_DROPPED Counter "weir_dropped_packets_total" "Packets that the kernel dropped, by its own reason and where it was, since the agent counts them. A super-packet is one. Without interface: before one was chosen, or in a socket; without netns: the packet no longer said, or there were too many places.";
-    KERNEL_DROPS_SKIPPED Counter "weir_dropped_packets_skipped_total" "Packets dropped while the counter was at work on the same CPU: they are in no count.";
+    KERNEL_DROPPED Counter "weir_kernel_dropped_packets_total" "Packets that the kernel dropped, by its own reason and where it was, since the agent counts them. A super-packet is one. Without interface: before one was chosen, or in a socket; without netns: the packet no longer said, or there were too many places.";
+    KERNEL_DROPS_SKIPPED Counter "weir_kernel_dropped_packets_skipped_total" "Packets dropped while the counter was at work on the same CPU: they are in no count.";
     TABLE_FLOWS Gauge "weir_flow_table_flows" "Flows that go on.";
     TABLE_CAPACITY Gauge "weir_flow_table_capacity_flows" "Flows for which there is room.";
     TABLE_BYTES Gauge "weir_flow_table_bytes" "Memory of the flow table.";
@@ -73,7 +73,7 @@ metrics! {
     DELIVERED Counter "weir_consumer_delivered_records_total" "Records that a consumer has.";
     FILTERED Counter "weir_consumer_filtered_records_total" "Records that the filter of a consumer kept away.";
     DROPPED Counter "weir_dropped_records_total" "Records lost on the way to a consumer (the stage), by reason: queue_full (too much waited), rejected (it refused for good), stopped (the agent or the sink ended first).";
-    DROPPED_PACKETS Counter "weir_dropped_packets_total" "Packets in records that were lost, by stage and reason. Roles are added up, so a packet may count more than once.";
+    DROPPED_PACKETS Counter "weir_kernel_dropped_packets_total" "Packets in records that were lost, by stage and reason. Roles are added up, so a packet may count more than once.";
     WAITING Gauge "weir_consumer_waiting_records" "Records that wait for a consumer.";
     QUEUE Gauge "weir_consumer_queue_records" "Most records that may wait for a consumer.";
     BEHIND Gauge "weir_consumer_behind_seconds" "Time between the last interval and the last one that a consumer has.";
