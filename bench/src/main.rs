@@ -1,9 +1,10 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
-//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history; `docs/internals/performance.md` explains the
-//! results.
+//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `enrich` names;
+//! `docs/internals/performance.md` explains the results.
 
 mod drain;
+mod enrich;
 mod frame;
 mod live;
 mod machine;
@@ -42,6 +43,8 @@ enum Bench {
         #[arg(long, default_value_t = 7)]
         rounds: usize,
     },
+    /// Names from a cluster: look-ups, memory, records a second
+    Enrich(enrich::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -77,6 +80,7 @@ struct FlowArguments {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().bench {
         Bench::Flow(arguments) => flow(&arguments),
+        Bench::Enrich(arguments) => enrich::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

@@ -5,6 +5,7 @@
 //! first time takes ten minutes and 3 GB of Go's build cache; the binary, 130 MB, is all that is needed afterwards.
 
 use std::{
+    fmt::Write as _,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
@@ -77,7 +78,7 @@ fn link_flags() -> String {
     let mut flags = "-s -w".to_owned();
     for (package, variables) in VERSION {
         for (name, value) in *variables {
-            flags.push_str(&format!(" -X {package}.{name}={value}"));
+            write!(flags, " -X {package}.{name}={value}").expect("a string takes any text");
         }
     }
     flags

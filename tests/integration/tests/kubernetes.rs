@@ -13,12 +13,22 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use weir_agent::kubernetes::{
-    Kubernetes, KubernetesConfig, Names, ResourceState, Status,
-    names::{ContainerId, Span},
+use weir_agent::{
+    enrich::{Containers, Enrich as _, WorkloadEnricher},
+    kubernetes::{
+        Kubernetes, KubernetesConfig, Names, ResourceState, Status,
+        names::{ContainerId, Span},
+    },
 };
-use weir_flow::{Unknown, Wall, Workload, WorkloadConfidence};
-use weir_integration::control_plane::{ControlPlane, Link, PATIENCE, wait};
+use weir_flow::{
+    Unknown, Wall, Workload, WorkloadConfidence,
+    field::{Field, Value as FieldValue},
+    rebuild::record_of,
+};
+use weir_integration::{
+    cgroup::ControlGroup,
+    control_plane::{ControlPlane, Link, PATIENCE, wait},
+};
 
 /// Names that follow an API server, with the runtime that they need.
 struct Follower {
@@ -449,6 +459,35 @@ fn pods_of_the_host_network_are_told_apart_by_their_containers() {
     let names = follower.names();
     let pods = [1, 2].map(|container| names.by_container(&id(container)).unwrap().pod.name.to_string());
     assert_eq!(pods, ["on-host", "inside"]);
+
+    // The same with sockets: one of that pod, and one of the node itself.
+    let Some(group) = ControlGroup::make(&format!("cri-containerd-{}.scope", id(1))) else { return };
+    let (containers, _watch) = Containers::watch().unwrap();
+    let config = KubernetesConfig::default();
+    let enricher = WorkloadEnricher::new(follower.kubernetes.names(), containers, &config);
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let record = |group: u64| {
+        record_of(&|name| match name {
+            "source.address" | "destination.address" => FieldValue::Address(address),
+            "source.cgroup.id" => FieldValue::Integer(group),
+            "flow.start" | "flow.end" => FieldValue::Timestamp(now()),
+            "flow.detail" => FieldValue::Text("flow".into()),
+            _ => FieldValue::Absent,
+        })
+    };
+    wait("the pod of the socket", || {
+        let mut records = [record(group.id()), record(1)];
+        enricher.enrich(&mut records);
+        let text = |record: &weir_flow::Record, field: &str| {
+            Field::by_name(field).unwrap().value(record).to_string()
+        };
+        assert_eq!(text(&records[1], "source.k8s.pod.name"), "");
+        assert_eq!(text(&records[1], "source.k8s.node.name"), "node-1");
+        text(&records[0], "source.k8s.pod.name") == "on-host"
+            && text(&records[0], "source.k8s.confidence") == "proven"
+            && text(&records[0], "source.container.name") == "main"
+            && text(&records[0], "destination.k8s.owner.kind") == "Node"
+    });
 }
 
 #[test]

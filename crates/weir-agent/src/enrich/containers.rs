@@ -1,17 +1,17 @@
 //! Containers of this machine: which one a socket belongs to.
 //!
 //! The kernel tells the control group of a socket by number, which is the inode of its directory. A thread keeps a
-//! table of these directories, looking at those only that have changed. Sockets without a group (version 1 of control
+//! table of these directories, reading those only that have changed, and all of them if one is asked for in vain. Sockets without a group (version 1 of control
 //! groups) are found by their process. What ends stays in the table for a while, because records come after the facts.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -25,10 +25,16 @@ mod pids;
 mod tree;
 
 pub use self::tree::TreeError;
-use self::{pids::Pids, tree::Tree};
+use self::{
+    pids::Pids,
+    tree::{Look, Tree},
+};
 
 /// How often directories are looked at. A record is written a second after its first packet at the latest.
 const PERIOD: Duration = Duration::from_millis(500);
+
+/// At least this long between two times that all directories are read: a group that is asked for may be nowhere.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// A control group of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub struct Containers(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     groups: ArcSwap<Groups>,
+    /// Whether somebody asked for a group that is not there.
+    is_missed: AtomicBool,
     pids: Pids,
 }
 
@@ -71,12 +79,19 @@ impl Containers {
     pub fn watch() -> Result<(Self, ContainerWatch), TreeError> {
         let mut tree = Tree::open()?;
         let containers = Self::default();
-        containers.refresh(&mut tree);
+        containers.refresh(&mut tree, Look::Everywhere);
         let (stop, stopped) = mpsc::sync_channel(0);
         let shared = containers.clone();
         let work = move || {
+            let mut last = Instant::now();
             while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                shared.refresh(&mut tree);
+                let look = if last.elapsed() >= PAUSE && shared.0.is_missed.swap(false, Ordering::Relaxed) {
+                    last = Instant::now();
+                    Look::Everywhere
+                } else {
+                    Look::Changed
+                };
+                shared.refresh(&mut tree, look);
             }
         };
         let thread = thread::Builder::new()
@@ -95,30 +110,38 @@ impl Containers {
     }
 
     fn known(&self, end: &Endpoint) -> Known {
-        let found = match (end.owner.cgroup, &end.process) {
-            (0, None) => return Known::NoContainer,
+        match (end.owner.cgroup, &end.process) {
+            (0, None) => Known::NoContainer,
             (0, Some(process)) => self.0.pids.get(process.pid),
-            (group, _) => self.0.groups.load().get(&group).cloned(),
-        };
-        match found {
-            None => Known::NotYet,
-            Some(None) => Known::NoContainer,
-            Some(Some(located)) => Known::Container(located),
+            (group, _) => match self.0.groups.load().get(&group) {
+                Some(known) => known.clone().into(),
+                None => {
+                    self.0.is_missed.store(true, Ordering::Relaxed);
+                    Known::NotYet
+                }
+            },
         }
     }
 
-    fn refresh(&self, tree: &mut Tree) {
-        if let Some(groups) = tree.refresh() {
+    fn refresh(&self, tree: &mut Tree, look: Look) {
+        if let Some(groups) = tree.refresh(look) {
             self.0.groups.store(Arc::new(groups));
         }
         self.0.pids.refresh();
     }
 }
 
+/// What is known of a socket.
 enum Known {
     Container(Arc<Located>),
     NoContainer,
     NotYet,
+}
+
+impl From<Option<Arc<Located>>> for Known {
+    fn from(located: Option<Arc<Located>>) -> Self {
+        located.map_or(Self::NoContainer, Self::Container)
+    }
 }
 
 impl Located {

@@ -12,7 +12,13 @@ use super::{
 
 /// How long a service must have had one endpoint only before a new connection is known to lead there: nodes learn of a
 /// change some time after us.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_mins(1);
+
+/// Namespace and name of a service.
+pub(super) type ServiceName = (Arc<str>, Arc<str>);
+
+/// The slices of one service, by identifier.
+type SlicesOfService = HashMap<Box<str>, Slice>;
 
 /// Where a service leads.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +65,7 @@ impl Backends {
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     /// By namespace and name of the service, then by identifier of the slice.
-    services: HashMap<(Arc<str>, Arc<str>), HashMap<Box<str>, Slice>>,
+    services: HashMap<ServiceName, SlicesOfService>,
 }
 
 #[derive(Debug)]
@@ -71,7 +77,7 @@ struct Slice {
 
 impl Slices {
     /// Takes in a slice; `list` numbers the list that it was in.
-    pub(super) fn apply(&mut self, service: (Arc<str>, Arc<str>), slice: &EndpointSlice, list: u32) {
+    pub(super) fn apply(&mut self, service: ServiceName, slice: &EndpointSlice, list: u32) {
         let firsts = slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
         let addresses = addresses(firsts.map(String::as_str)).into();
         let slice_of = Slice { addresses, ports: slice.ports.clone().into(), list };
@@ -79,7 +85,7 @@ impl Slices {
     }
 
     /// Forgets a slice.
-    pub(super) fn delete(&mut self, service: &(Arc<str>, Arc<str>), uid: &str) {
+    pub(super) fn delete(&mut self, service: &ServiceName, uid: &str) {
         if let Some(slices) = self.services.get_mut(service) {
             slices.remove(uid);
             if slices.is_empty() {
@@ -89,7 +95,7 @@ impl Slices {
     }
 
     /// Forgets all slices that were not in list number `list`; returns the services that they belonged to.
-    pub(super) fn keep_list(&mut self, list: u32) -> Vec<(Arc<str>, Arc<str>)> {
+    pub(super) fn keep_list(&mut self, list: u32) -> Vec<ServiceName> {
         let mut changed = Vec::new();
         self.services.retain(|service, slices| {
             let before = slices.len();
@@ -105,7 +111,7 @@ impl Slices {
     /// Where a service with these ports leads now. What did not change since `before` keeps its age.
     pub(super) fn backends(
         &self,
-        service: &(Arc<str>, Arc<str>),
+        service: &ServiceName,
         ports: &[Port],
         before: Option<&Backends>,
         now: Wall,
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn ports_belong_together_by_name() {
-        let web: (Arc<str>, Arc<str>) = ("shop".into(), "web".into());
+        let web: ServiceName = ("shop".into(), "web".into());
         let mut slices = Slices::default();
         slices.apply(web.clone(), &slice("1", &["10.1.0.1", "10.1.0.2"]), 1);
         let backends = slices.backends(&web, &[port("http", 80)], None, Wall(0));
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_only_endpoint_counts_once_it_has_been_alone_for_a_while() {
-        let web: (Arc<str>, Arc<str>) = ("shop".into(), "web".into());
+        let web: ServiceName = ("shop".into(), "web".into());
         let pod: IpAddr = "10.1.0.1".parse().unwrap();
         let mut slices = Slices::default();
         slices.apply(web.clone(), &slice("1", &["10.1.0.1"]), 1);
@@ -193,11 +199,11 @@ mod tests {
 
     #[test]
     fn slices_that_a_new_list_does_not_have_are_gone() {
-        let web: (Arc<str>, Arc<str>) = ("shop".into(), "web".into());
+        let web: ServiceName = ("shop".into(), "web".into());
         let mut slices = Slices::default();
         slices.apply(web.clone(), &slice("1", &["10.1.0.1"]), 1);
         slices.apply(web.clone(), &slice("2", &["10.1.0.2"]), 2);
-        assert_eq!(slices.keep_list(2), [web.clone()]);
+        assert_eq!(slices.keep_list(2), std::slice::from_ref(&web));
         slices.delete(&web, "2");
         assert!(slices.services.is_empty());
     }

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use weir_flow::Wall;
 
 use super::{
-    backends::Slices,
+    backends::{ServiceName, Slices},
     config::{Extract, Metadata},
     names::{Contained, ListState, Names, PodUid, Table},
     objects::{EndpointSlice, Node, Owned, Pod, Port, Service},
@@ -30,7 +30,7 @@ use self::{
 };
 
 /// How long after its end a pod is still found for flows of its time.
-pub const GRACE: Duration = Duration::from_secs(300);
+pub const GRACE: Duration = Duration::from_mins(5);
 
 /// Label by which a slice tells its service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -102,9 +102,6 @@ pub struct Cluster {
     describer: Describer,
     ended: VecDeque<Ended>,
 }
-
-/// Namespace and name of a service.
-type ServiceName = (Arc<str>, Arc<str>);
 
 #[derive(Debug)]
 struct ServicePorts {
@@ -402,10 +399,10 @@ impl Cluster {
     }
 
     fn lose(&mut self, resource: Resource, now: Wall) {
-        if let Some(table) = self.table(resource) {
-            if table.state == ListState::Current {
-                table.state = ListState::LostSince(now);
-            }
+        if let Some(table) = self.table(resource)
+            && table.state == ListState::Current
+        {
+            table.state = ListState::LostSince(now);
         }
     }
 

@@ -102,8 +102,8 @@ impl Kubernetes {
             }
             Ok(client) => {
                 if let Some(variable) = &filter.node_from_env_var {
-                    let node = env::var(variable).map_err(|_| ConnectError::NoNode(variable.clone()))?;
-                    filter.node = Some(node);
+                    let node = env::var_os(variable).and_then(|node| node.into_string().ok());
+                    filter.node = Some(node.ok_or_else(|| ConnectError::NoNode(variable.clone()))?);
                 }
                 let config = KubernetesConfig { filter, ..config.clone() };
                 Ok(Self::with_client(&client, &config))

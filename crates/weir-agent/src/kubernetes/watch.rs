@@ -31,13 +31,13 @@ use super::{
 const PAGE: u32 = 250;
 
 /// How long the server goes on with one watch.
-const WATCH: Duration = Duration::from_secs(240);
+const WATCH: Duration = Duration::from_mins(4);
 
 /// After this without even a bookmark (the server sends one each minute) the connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(100);
 
 /// How long one page of a list may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pauses between attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -237,11 +237,15 @@ impl Follower {
             Stop::Failed(error) => (Change::Lost(resource), with_causes(error)),
         };
         self.send(change).await?;
-        self.news.send(News::Trouble(resource, trouble)).await.map_err(|_| Stop::Closed)
+        self.hand_over(News::Trouble(resource, trouble)).await
     }
 
     async fn send(&self, change: Change) -> Result<(), Stop> {
-        self.news.send(News::Change(change)).await.map_err(|_| Stop::Closed)
+        self.hand_over(News::Change(change)).await
+    }
+
+    async fn hand_over(&self, news: News) -> Result<(), Stop> {
+        if self.news.send(news).await.is_ok() { Ok(()) } else { Err(Stop::Closed) }
     }
 
     /// Of replica sets and jobs nothing else is needed, and the rest is large.
@@ -253,8 +257,8 @@ impl Follower {
 /// Half of the pause and a random part of the other half, so that the agents of a cluster do not come back together.
 fn jittered(pause: Duration) -> Duration {
     // Every state has random keys.
-    let random = RandomState::new().hash_one(0_u8) as u32;
-    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    let random = RandomState::new().hash_one(0_u8).to_be_bytes()[0];
+    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u8::MAX))
 }
 
 fn with_causes(error: &kube::Error) -> String {

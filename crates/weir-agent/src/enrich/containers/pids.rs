@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
-use super::Located;
+use super::{Known, Located};
 
 /// Processes that may be asked for between two looks. Others are asked for again by their next record.
 const WANTED: usize = 1024;
@@ -27,16 +27,15 @@ pub(super) struct Pids {
 }
 
 impl Pids {
-    /// What is known of the process: `Some(None)` if it is in no container.
-    pub(super) fn get(&self, pid: u32) -> Option<Option<Arc<Located>>> {
-        let known = self.known.load().get(&pid).cloned();
-        if known.is_none() {
-            let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            if wanted.len() < WANTED && !wanted.contains(&pid) {
-                wanted.push(pid);
-            }
+    pub(super) fn get(&self, pid: u32) -> Known {
+        if let Some(known) = self.known.load().get(&pid) {
+            return known.clone().into();
         }
-        known
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.len() < WANTED && !wanted.contains(&pid) {
+            wanted.push(pid);
+        }
+        Known::NotYet
     }
 
     /// Finds out what was asked for, and forgets processes that are over: their numbers are used again.
@@ -81,8 +80,8 @@ mod tests {
     #[test]
     fn our_own_process_is_known_after_it_was_asked_for() {
         let pids = Pids::default();
-        assert_eq!(pids.get(std::process::id()), None);
+        assert!(matches!(pids.get(std::process::id()), Known::NotYet));
         pids.refresh();
-        assert!(pids.get(std::process::id()).is_some());
+        assert!(!matches!(pids.get(std::process::id()), Known::NotYet));
     }
 }

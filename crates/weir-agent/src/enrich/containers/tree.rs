@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use hashbrown::HashMap;
@@ -13,10 +13,7 @@ use hashbrown::HashMap;
 use super::{Groups, Located};
 
 /// How long a group that is gone is remembered.
-const GRACE: Duration = Duration::from_secs(300);
-
-/// A directory that changed so short before it was read may have changed again within the same tick of the clock.
-const TICK: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_mins(5);
 
 /// Groups that are taken in; a machine has hundreds.
 const LIMIT: usize = 100_000;
@@ -38,6 +35,16 @@ pub enum TreeError {
     Thread(#[source] io::Error),
 }
 
+/// Which directories are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Those that have more or fewer directories in them than before. One that has a new one for an old one is
+    /// overlooked.
+    Changed,
+    /// All.
+    Everywhere,
+}
+
 /// What was last seen of the hierarchy.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -51,8 +58,8 @@ struct Directory {
     inode: u64,
     located: Option<Arc<Located>>,
     children: Vec<Directory>,
-    /// Time of the last change that is surely seen.
-    seen: Option<Duration>,
+    /// Links when it was read: two, and one for each directory in it.
+    links: u64,
 }
 
 impl Tree {
@@ -71,9 +78,9 @@ impl Tree {
     }
 
     /// Looks again; returns all groups if there are others than before.
-    pub(super) fn refresh(&mut self) -> Option<Groups> {
+    pub(super) fn refresh(&mut self, look: Look) -> Option<Groups> {
         let now = Instant::now();
-        let mut changed = Changed { gone: Vec::new(), is_other: false, read_at: since_epoch(), left: LIMIT };
+        let mut changed = Changed { gone: Vec::new(), is_other: false, look, left: LIMIT };
         self.root.refresh(&mut changed);
         let before = self.gone.len();
         self.gone.retain(|_, (_, since)| now.duration_since(*since) < GRACE);
@@ -92,24 +99,21 @@ impl Tree {
 struct Changed {
     gone: Vec<(u64, Option<Arc<Located>>)>,
     is_other: bool,
-    read_at: Duration,
+    look: Look,
     left: usize,
 }
 
 impl Directory {
     fn new(path: PathBuf, inode: u64) -> Self {
         let located = path.to_str().and_then(Located::of);
-        Self { path, inode, located, children: Vec::new(), seen: None }
+        Self { path, inode, located, children: Vec::new(), links: 0 }
     }
 
     fn refresh(&mut self, changed: &mut Changed) {
         let Ok(metadata) = fs::metadata(&self.path) else { return };
-        let modified = Duration::new(
-            u64::try_from(metadata.mtime()).unwrap_or_default(),
-            u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
-        );
-        if self.seen != Some(modified) {
-            self.seen = (modified + TICK < changed.read_at).then_some(modified);
+        // The file system of control groups does not keep times of changes, but it counts directories.
+        if changed.look == Look::Everywhere || self.links != metadata.nlink() {
+            self.links = metadata.nlink();
             self.read(changed);
         }
         changed.left = changed.left.saturating_sub(1);
@@ -162,10 +166,6 @@ fn cgroup2(line: &str) -> Option<PathBuf> {
     is_cgroup2.then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
 }
 
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,25 +186,25 @@ mod tests {
         let id = "ab".repeat(32);
         let group = root.path().join("system.slice").join(format!("docker-{id}.scope"));
         let mut tree = Tree::at(root.path());
-        assert!(tree.refresh().is_some());
+        assert!(tree.refresh(Look::Changed).is_some());
 
         fs::create_dir_all(&group).unwrap();
         let inode = fs::metadata(&group).unwrap().ino();
         let container = |groups: &Groups| {
             groups.get(&inode).cloned().flatten().and_then(|located| located.container.clone())
         };
-        let groups = tree.refresh().expect("there is a new directory");
+        let groups = tree.refresh(Look::Everywhere).expect("there is a new directory");
         assert_eq!(container(&groups).map(|container| container.id.clone()), Some(id.into()));
 
         fs::remove_dir(&group).unwrap();
-        let groups = tree.refresh().expect("a directory is gone");
+        let groups = tree.refresh(Look::Everywhere).expect("a directory is gone");
         assert!(container(&groups).is_some());
     }
 
     #[test]
     fn the_groups_of_this_machine_can_be_read() {
         match Tree::open() {
-            Ok(mut tree) => assert!(tree.refresh().is_some_and(|groups| !groups.is_empty())),
+            Ok(mut tree) => assert!(tree.refresh(Look::Changed).is_some_and(|groups| !groups.is_empty())),
             Err(error) => assert!(matches!(error, TreeError::NoHierarchy), "{error}"),
         }
     }

@@ -59,8 +59,8 @@ fn flow(source: (&str, u16), destination: (&str, u16), age: u64) -> Record {
     }
 }
 
-fn object<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
-    Box::new(serde_json::from_value(value).unwrap())
+fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
 }
 
 fn pod(name: &str, uid: u8, address: &str) -> Change {
@@ -73,7 +73,7 @@ fn pod(name: &str, uid: u8, address: &str) -> Change {
                                    "state": {"running": {"startedAt": "2025-12-01T00:00:00Z"}}}]
         }
     });
-    Change::Applied(Resource::Pods, Object::Pod(object(pod)))
+    Change::Applied(Resource::Pods, Object::Pod(Box::new(object(pod))))
 }
 
 /// Two pods behind a service and one that asks it.
@@ -90,8 +90,8 @@ fn cluster(behind: &[&str]) -> Cluster {
         "endpoints": endpoints, "ports": [{"port": 8080}]
     });
     for change in [
-        Change::Applied(Resource::Services, Object::Service(object(service))),
-        Change::Applied(Resource::EndpointSlices, Object::EndpointSlice(object(slice))),
+        Change::Applied(Resource::Services, Object::Service(Box::new(object(service)))),
+        Change::Applied(Resource::EndpointSlices, Object::EndpointSlice(Box::new(object(slice)))),
         pod("web-1", 1, "10.1.0.1"),
         pod("web-2", 2, "10.1.0.2"),
         pod("client", 3, "10.1.0.3"),

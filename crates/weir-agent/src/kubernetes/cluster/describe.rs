@@ -4,8 +4,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use weir_flow::{Container, Wall, Workload, WorkloadKind};
 
-use super::{ServiceName, owners::Owner, strings::Strings};
+use super::{owners::Owner, strings::Strings};
 use crate::kubernetes::{
+    backends::ServiceName,
     config::{Extract, Label},
     intervals::Since,
     names::ContainerId,

@@ -46,16 +46,16 @@ fn pod(number: u64, address: &str, second: u64) -> Value {
     })
 }
 
-fn object<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
-    Box::new(serde_json::from_value(value).unwrap())
+fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
 }
 
 fn applied(value: Value) -> Change {
-    Change::Applied(Resource::Pods, Object::Pod(object(value)))
+    Change::Applied(Resource::Pods, Object::Pod(Box::new(object(value))))
 }
 
 fn deleted(value: Value) -> Change {
-    Change::Deleted(Resource::Pods, Object::Pod(object(value)))
+    Change::Deleted(Resource::Pods, Object::Pod(Box::new(object(value))))
 }
 
 fn replica_set() -> Change {
@@ -63,7 +63,7 @@ fn replica_set() -> Change {
         "name": "web-5d4f", "namespace": "shop", "uid": "rs-1",
         "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "d-1", "controller": true}]
     }});
-    Change::Applied(Resource::ReplicaSets, Object::Owned(object(owned)))
+    Change::Applied(Resource::ReplicaSets, Object::Owned(Box::new(object(owned))))
 }
 
 /// A cluster with complete, empty lists.
@@ -212,7 +212,7 @@ fn a_pod_of_the_node_s_network_is_found_by_container_and_identifier_only() {
             {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "node-1"}
         ]}
     });
-    cluster.apply(Change::Applied(Resource::Nodes, Object::Node(object(node))), at(1));
+    cluster.apply(Change::Applied(Resource::Nodes, Object::Node(Box::new(object(node)))), at(1));
     let mut host = pod(1, "192.0.2.1", 10);
     host["spec"]["hostNetwork"] = true.into();
     host["status"]["containerStatuses"] = json!([{"name": "proxy", "containerID": format!("cri-o://{}", id(7)),
@@ -279,8 +279,14 @@ fn services_lead_to_pods() {
         "endpoints": [{"addresses": ["10.1.0.1"]}],
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}]
     });
-    cluster.apply(Change::Applied(Resource::EndpointSlices, Object::EndpointSlice(object(slice))), at(1));
-    cluster.apply(Change::Applied(Resource::Services, Object::Service(object(service.clone()))), at(2));
+    cluster.apply(
+        Change::Applied(Resource::EndpointSlices, Object::EndpointSlice(Box::new(object(slice)))),
+        at(1),
+    );
+    cluster.apply(
+        Change::Applied(Resource::Services, Object::Service(Box::new(object(service.clone())))),
+        at(2),
+    );
     for address in ["10.96.0.10", "fd00:96::10", "192.0.2.80"] {
         check(&cluster, address, 20, Ok("web"));
     }
@@ -290,7 +296,7 @@ fn services_lead_to_pods() {
     let backends = names.backends(found).unwrap();
     assert!(backends.lead_to(6, 80, "10.1.0.1".parse().unwrap(), 8080));
 
-    cluster.apply(Change::Deleted(Resource::Services, Object::Service(object(service))), at(30));
+    cluster.apply(Change::Deleted(Resource::Services, Object::Service(Box::new(object(service)))), at(30));
     check(&cluster, "10.96.0.10", 31, Err(Unknown::NotAtThatTime));
 }
 
@@ -301,7 +307,7 @@ fn headless_services_have_no_address() {
         "metadata": {"name": "db", "namespace": "shop", "uid": "svc-2"},
         "spec": {"clusterIP": "None", "clusterIPs": ["None"]}
     });
-    cluster.apply(Change::Applied(Resource::Services, Object::Service(object(service))), at(2));
+    cluster.apply(Change::Applied(Resource::Services, Object::Service(Box::new(object(service)))), at(2));
     assert_eq!(cluster.names().addresses(), 0);
 }
 

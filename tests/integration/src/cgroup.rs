@@ -1,0 +1,66 @@
+//! Control groups that a test makes as a container runtime would, and removes again.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::cannot_run;
+
+/// A control group of version 2, with the process that a test puts into it.
+#[derive(Debug)]
+pub struct ControlGroup {
+    path: PathBuf,
+    process: Option<Child>,
+}
+
+impl ControlGroup {
+    /// Makes a group with this name. `None` if that cannot be done here, which has then been said.
+    #[must_use]
+    pub fn make(name: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
+        let mount = mounts.lines().find_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4)).flatten()
+        });
+        let Some(mount) = mount else {
+            cannot_run("no version 2 of control groups is mounted");
+            return None;
+        };
+        let path = Path::new(mount).join(format!("weir-test-{}", std::process::id())).join(name);
+        if let Err(error) = fs::create_dir_all(&path) {
+            cannot_run(&format!("cannot make {}: {error}", path.display()));
+            return None;
+        }
+        Some(Self { path, process: None })
+    }
+
+    /// The number by which the kernel knows it.
+    pub fn id(&self) -> u64 {
+        fs::metadata(&self.path).expect("it exists as long as this").ino()
+    }
+
+    /// Puts a process into it; returns its number.
+    pub fn start_process(&mut self) -> u32 {
+        let process =
+            Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn().expect("sleep is everywhere");
+        let pid = process.id();
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("root may move processes");
+        self.process = Some(process);
+        pid
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            drop(process.kill());
+            drop(process.wait());
+        }
+        // The group of all tests goes with the last of them.
+        drop(fs::remove_dir(&self.path));
+        drop(self.path.parent().map(fs::remove_dir));
+    }
+}
