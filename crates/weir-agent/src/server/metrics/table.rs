@@ -73,7 +73,7 @@ metrics! {
     DELIVERED Counter "weir_consumer_delivered_records_total" "Records that a consumer has.";
     FILTERED Counter "weir_consumer_filtered_records_total" "Records that the filter of a consumer kept away.";
     DROPPED Counter "weir_dropped_records_total" "Records lost on the way to a consumer (the stage), by reason: queue_full (too much waited), rejected (it refused for good), stopped (the agent or the sink ended first).";
-    DROPPED_PACKETS Counter "weir_kernel_dropped_packets_total" "Packets in records that were lost, by stage and reason. Roles are added up, so a packet may count more than once.";
+    DROPPED_PACKETS Counter "weir_dropped_packets_total" "Packets in records that were lost, by stage and reason. Roles are added up, so a packet may count more than once.";
     WAITING Gauge "weir_consumer_waiting_records" "Records that wait for a consumer.";
     QUEUE Gauge "weir_consumer_queue_records" "Most records that may wait for a consumer.";
     BEHIND Gauge "weir_consumer_behind_seconds" "Time between the last interval and the last one that a consumer has.";
@@ -96,4 +96,17 @@ pub(super) fn page() -> String {
         writeln!(page, "| `{name}` | {kind} | {help} |").expect("a string takes any text");
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_metrics_have_one_name() {
+        let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
 }
