@@ -116,7 +116,7 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
 fn count_drops() -> Option<Drops> {
     Drops::attach()
         .inspect_err(|error| {
-            journal::warn(format_args!("no counts of dropped packets: {}", with_causes(error)))
+            journal::warn(format_args!("no counts of dropped packets: {}", with_causes(error)));
         })
         .ok()
 }

@@ -12,7 +12,9 @@ pub fn to_json(value: &Value<'_>) -> Json {
         Value::Integer(number) => Json::from(*number),
         Value::Boolean(truth) => Json::from(*truth),
         Value::Duration(duration) => {
-            Number::from_f64(duration.as_secs_f64()).map_or(Json::Null, Json::Number)
+            // By way of text, which gives the nearest number; adding the parts of a second rounds twice.
+            let seconds = format!("{}.{:09}", duration.as_secs(), duration.subsec_nanos()).parse();
+            seconds.ok().and_then(Number::from_f64).map_or(Json::Null, Json::Number)
         }
         Value::Text(text) => Json::from(text.as_ref()),
         Value::Address(_) | Value::Protocol(_) | Value::Timestamp(_) | Value::Flags(_) => {

@@ -1,10 +1,11 @@
 //! A device without link-layer headers, the other end of which is the test.
 
 use std::{
+    ffi::CString,
     fs::{File, OpenOptions},
     io::{self, Write as _},
     net::Ipv4Addr,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
 };
 
 use crate::Namespace;
@@ -37,7 +38,10 @@ impl Tun {
 }
 
 fn open() -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    let file = match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open_made_node()?,
+        outcome => outcome?,
+    };
     // SAFETY: all zeroes is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(NAME.bytes()) {
@@ -48,4 +52,17 @@ fn open() -> io::Result<File> {
     // SAFETY: the request outlives the call.
     let outcome = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
+}
+
+/// Where nobody made the device node, as in a small virtual machine. Opening it loads the module.
+fn open_made_node() -> io::Result<File> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tun");
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the name outlives the call.
+    let outcome = unsafe { libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(10, 200)) };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    OpenOptions::new().read(true).write(true).open(path)
 }

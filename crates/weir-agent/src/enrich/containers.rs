@@ -113,13 +113,13 @@ impl Containers {
         match (end.owner.cgroup, &end.process) {
             (0, None) => Known::NoContainer,
             (0, Some(process)) => self.0.pids.get(process.pid),
-            (group, _) => match self.0.groups.load().get(&group) {
-                Some(known) => known.clone().into(),
-                None => {
-                    self.0.is_missed.store(true, Ordering::Relaxed);
-                    Known::NotYet
+            (group, _) => {
+                if let Some(known) = self.0.groups.load().get(&group) {
+                    return known.clone().into();
                 }
-            },
+                self.0.is_missed.store(true, Ordering::Relaxed);
+                Known::NotYet
+            }
         }
     }
 

@@ -88,7 +88,9 @@ fn count(skb: u64, reason: u32) {
 #[inline(always)]
 fn add(entry: *mut DropValue) {
     // SAFETY: the lookup gave a valid element.
-    unsafe { atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*entry).packets, 1) };
+    let packets = unsafe { &raw mut (*entry).packets };
+    // SAFETY: as above; the field is aligned.
+    unsafe { atomic_xadd::<u64, u64, { Relaxed }>(packets, 1) };
 }
 
 /// Where the packet was.
