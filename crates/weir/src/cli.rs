@@ -308,6 +308,7 @@ pub(crate) struct FlowsArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = DEFAULT_DIRECTORY)]
     pub(crate) store: PathBuf,
     /// Ask a running agent instead, such as http://127.0.0.1:4780
+    #[expect(clippy::doc_markdown, reason = "this text is shown in the terminal")]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "store")]
     pub(crate) agent: Option<String>,
     /// With `--agent`: read the agent's token from this file; without it, from the variable WEIR_TOKEN

@@ -319,6 +319,10 @@ pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the server offers nothing to wait for but its answer"
+        )]
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -122,6 +122,7 @@ fn ends(context: &SockOpsContext) {
     // SAFETY: the storage is valid while the socket is.
     let cookie = unsafe { known.read() };
     // SAFETY: the context is valid; these members are the socket's own.
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "fields of the same socket")]
     let record = unsafe {
         QualityRecord {
             cookie,
@@ -135,7 +136,13 @@ fn ends(context: &SockOpsContext) {
         && let Some(lost) = LOST.get_ptr_mut(0)
     {
         // SAFETY: a valid element of this CPU.
-        unsafe { lost.write(lost.read().wrapping_add(1)) };
+        #[expect(
+            clippy::multiple_unsafe_ops_per_block,
+            reason = "one read and one write of the same counter"
+        )]
+        unsafe {
+            lost.write(lost.read().wrapping_add(1))
+        };
     }
     // SAFETY: as above.
     unsafe { bpf_sk_storage_delete((&raw const KNOWN).cast_mut().cast(), socket.cast()) };
