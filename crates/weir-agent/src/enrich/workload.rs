@@ -11,7 +11,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use weir_flow::{Detail, Endpoint, Record, Unknown, Workload, WorkloadConfidence, WorkloadKind};
 
-use super::{Containers, Enrich, Miss, translation};
+use super::{Containers, Enrich, Miss, containers::Located, translation};
 use crate::kubernetes::{
     KubernetesConfig, Names,
     config::{Attribute, Source},
@@ -36,9 +36,14 @@ impl WorkloadEnricher {
     /// Names one end; returns why not.
     fn name(&self, names: &Names, end: &mut Endpoint, span: Span) -> Option<Unknown> {
         let mut reason = None;
+        // Most ends are on other machines and have no socket here.
+        let has_socket = end.owner.cgroup != 0 || end.process.is_some();
+        let located = if has_socket { self.containers.at(end) } else { None };
         for source in &self.association {
             let found = match source {
-                Source::ResourceAttribute { name } => self.by_socket(names, end, *name),
+                Source::ResourceAttribute { name } => {
+                    located.as_deref().and_then(|located| by_socket(names, end, located, *name))
+                }
                 Source::Connection => match names.by_address(end.address, span) {
                     Ok((workload, confidence)) => Some((Arc::clone(workload), confidence)),
                     Err(unknown) => {
@@ -61,27 +66,24 @@ impl WorkloadEnricher {
         end.identity.unknown = Some(reason);
         Some(reason)
     }
+}
 
-    fn by_socket(
-        &self,
-        names: &Names,
-        end: &mut Endpoint,
-        attribute: Attribute,
-    ) -> Option<(Arc<Workload>, WorkloadConfidence)> {
-        if end.owner.cgroup == 0 && end.process.is_none() {
-            return None;
+/// The pod of a socket, and its container if that is how it was found.
+fn by_socket(
+    names: &Names,
+    end: &mut Endpoint,
+    located: &Located,
+    attribute: Attribute,
+) -> Option<(Arc<Workload>, WorkloadConfidence)> {
+    let pod = match attribute {
+        Attribute::ContainerId => {
+            let contained = names.by_container(&located.place.container?)?;
+            end.identity.container = Some(Arc::clone(&contained.container));
+            &contained.pod
         }
-        let located = self.containers.at(end)?;
-        let pod = match attribute {
-            Attribute::ContainerId => {
-                let contained = names.by_container(&located.place.container?)?;
-                end.identity.container = Some(Arc::clone(&contained.container));
-                &contained.pod
-            }
-            Attribute::PodUid => names.by_pod_uid(located.place.pod?)?,
-        };
-        Some((Arc::clone(pod), WorkloadConfidence::Proven))
-    }
+        Attribute::PodUid => names.by_pod_uid(located.place.pod?)?,
+    };
+    Some((Arc::clone(pod), WorkloadConfidence::Proven))
 }
 
 impl Enrich for WorkloadEnricher {

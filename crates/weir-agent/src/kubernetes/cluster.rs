@@ -174,11 +174,7 @@ impl Cluster {
             Change::Listed(resource) => self.end_list(resource, now),
             Change::Heard(resource) => self.hear(resource),
             Change::Lost(resource) => self.lose(resource, now),
-            Change::Refused(resource) => {
-                if let Some(table) = self.table(resource) {
-                    table.state = ListState::Off;
-                }
-            }
+            Change::Refused(resource) => self.refuse(resource, now),
         }
     }
 
@@ -403,6 +399,16 @@ impl Cluster {
             && table.state == ListState::Current
         {
             table.state = ListState::LostSince(now);
+        }
+    }
+
+    /// What was never allowed is not waited for. What was allowed before is as old as if the server were gone.
+    fn refuse(&mut self, resource: Resource, now: Wall) {
+        self.lose(resource, now);
+        if let Some(table) = self.table(resource)
+            && table.state == ListState::Incomplete
+        {
+            table.state = ListState::Off;
         }
     }
 

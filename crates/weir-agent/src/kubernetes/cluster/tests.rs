@@ -342,3 +342,12 @@ fn a_refused_list_is_not_waited_for() {
     cluster.apply(Change::Lost(Resource::Services), at(2));
     check(&cluster, "10.1.0.1", 5, Err(Unknown::NoPodForAddress));
 }
+
+#[test]
+fn a_list_that_is_refused_later_gets_old() {
+    let mut cluster = synced(&Extract::default());
+    cluster.apply(applied(pod(1, "10.1.0.1", 10)), at(12));
+    cluster.apply(Change::Refused(Resource::Pods), at(20));
+    assert_eq!(look(&cluster, "10.1.0.1", 25).unwrap().1, WorkloadConfidence::Address);
+    assert_eq!(look(&cluster, "10.1.0.1", 60).unwrap().1, WorkloadConfidence::Stale);
+}
