@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 }
 
 /// Look-ups in one round.
-const LOOKUPS: usize = 1_000_000;
+const LOOKUPS: u32 = 1_000_000;
 
 /// Records that are enriched at a time.
 const PORTION: usize = 4_096;
@@ -121,7 +121,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
         for (addresses, pair) in [(&known, &mut hit_ns), (&outside, &mut miss_ns)] {
             let span = Span { start: NOW, end: NOW };
             pair.weir.push(time(addresses, |address| names.by_address(address, span).is_ok()));
-            pair.plain.push(time(addresses, |address| plain.get(&address).is_some()));
+            pair.plain.push(time(addresses, |address| plain.contains_key(&address)));
         }
     }
 
@@ -226,11 +226,11 @@ fn shuffled(count: u32) -> impl Iterator<Item = u32> {
 fn time(addresses: &[IpAddr], mut is_found: impl FnMut(IpAddr) -> bool) -> f64 {
     let start = Instant::now();
     let mut found = 0;
-    for address in addresses.iter().cycle().take(LOOKUPS) {
+    for address in addresses.iter().cycle().take(LOOKUPS as usize) {
         found += usize::from(is_found(black_box(*address)));
     }
     black_box(found);
-    start.elapsed().as_secs_f64() * 1e9 / LOOKUPS as f64
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKUPS)
 }
 
 /// Microseconds of one pod that changes its address, and the snapshot after it.
@@ -287,7 +287,7 @@ impl Outcome {
             let whole = start.elapsed();
             ensure!(named == numbers.len(), "{named} of {} records have names", numbers.len());
             enriching.push(spent.as_secs_f64());
-            aggregating.push((whole - spent).as_secs_f64());
+            aggregating.push(whole.saturating_sub(spent).as_secs_f64());
         }
         let records = f64::from(arguments.flows);
         let (aggregate, enrich) = (median(&aggregating), median(&enriching));
@@ -401,6 +401,7 @@ fn observation(tuple: Tuple, point: u32, moment: Monotonic) -> Observation {
 }
 
 /// Bytes that the program has on its heap.
+#[expect(clippy::cast_precision_loss, reason = "some hundred megabytes")]
 fn heap_bytes() -> f64 {
     // SAFETY: it only reads the allocator's own counters.
     let info = unsafe { libc::mallinfo2() };

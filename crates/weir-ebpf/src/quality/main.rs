@@ -136,13 +136,9 @@ fn ends(context: &SockOpsContext) {
         && let Some(lost) = LOST.get_ptr_mut(0)
     {
         // SAFETY: a valid element of this CPU.
-        #[expect(
-            clippy::multiple_unsafe_ops_per_block,
-            reason = "one read and one write of the same counter"
-        )]
-        unsafe {
-            lost.write(lost.read().wrapping_add(1))
-        };
+        let before = unsafe { lost.read() };
+        // SAFETY: as above.
+        unsafe { lost.write(before.wrapping_add(1)) };
     }
     // SAFETY: as above.
     unsafe { bpf_sk_storage_delete((&raw const KNOWN).cast_mut().cast(), socket.cast()) };
@@ -151,7 +147,10 @@ fn ends(context: &SockOpsContext) {
 #[inline(always)]
 fn socket(context: &SockOpsContext) -> *mut bpf_sock {
     // SAFETY: the context is valid; the kernel gives null where there is no full socket.
-    unsafe { (*context.ops).__bindgen_anon_2.sk }
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one field, which is a pointer in each variant")]
+    unsafe {
+        (*context.ops).__bindgen_anon_2.sk
+    }
 }
 
 /// `struct bpf_iter__bpf_sk_storage_map`. Members are eight bytes wide, whatever the machine.
