@@ -312,6 +312,7 @@ pub(crate) struct FlowsArgs {
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "store")]
     pub(crate) agent: Option<String>,
     /// With `--agent`: read the agent's token from this file; without it, from the variable WEIR_TOKEN
+    #[expect(clippy::doc_markdown, reason = "this text is shown in the terminal")]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "agent")]
     pub(crate) token_file: Option<PathBuf>,
 }

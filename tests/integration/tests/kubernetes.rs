@@ -39,8 +39,8 @@ struct Follower {
 impl Follower {
     fn start(kubeconfig: PathBuf) -> Self {
         let config = KubernetesConfig { kubeconfig: Some(kubeconfig), ..KubernetesConfig::default() };
-        let runtime = Runtime::new().unwrap();
-        let kubernetes = runtime.block_on(Kubernetes::start(&config)).unwrap();
+        let runtime = Runtime::new().expect("threads can be started");
+        let kubernetes = runtime.block_on(Kubernetes::start(&config)).expect("the kubeconfig is right");
         Self { kubernetes, runtime }
     }
 
@@ -61,12 +61,10 @@ impl Follower {
     }
 
     fn at(&self, address: &str, time: Wall) -> Result<(Arc<Workload>, WorkloadConfidence), Unknown> {
-        let address: IpAddr = address.parse().unwrap();
-        let found = self
-            .names()
-            .by_address(address, Span { start: time, end: time })
-            .map(|(workload, confidence)| (Arc::clone(workload), confidence));
-        found
+        let address: IpAddr = address.parse().expect("tests write addresses");
+        let names = self.names();
+        let (workload, confidence) = names.by_address(address, Span { start: time, end: time })?;
+        Ok((Arc::clone(workload), confidence))
     }
 
     /// Waits until the address has this name now.
@@ -74,7 +72,7 @@ impl Follower {
         wait(&format!("{address} is {name}"), || {
             self.at(address, now()).is_ok_and(|(workload, _)| *workload.name == *name)
         });
-        self.at(address, now()).unwrap().0
+        self.at(address, now()).expect("it had it just now").0
     }
 
     fn wait_for_reason(&self, address: &str, reason: Unknown) {
@@ -85,14 +83,15 @@ impl Follower {
 }
 
 fn now() -> Wall {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Wall(u64::try_from(since.as_nanos()).unwrap())
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right");
+    Wall(u64::try_from(since.as_nanos()).expect("until the year 2554"))
 }
 
 /// This moment as the API writes it.
 fn stamp() -> String {
-    let output = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let mut date = std::process::Command::new("date");
+    let output = date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date is there");
+    String::from_utf8(output.stdout).expect("it writes digits").trim().to_owned()
 }
 
 fn pod(name: &str) -> Value {
@@ -251,7 +250,7 @@ fn an_address_that_is_used_again_has_the_right_name_before_and_after() {
                     let time = Wall(now().0 - age);
                     seen.push((time, follower.at(address, time).ok().map(|(pod, _)| pod.name.to_string())));
                 }
-                thread::sleep(Duration::from_millis(1));
+                thread::park_timeout(Duration::from_millis(1));
             }
             seen
         });
@@ -311,7 +310,7 @@ fn without_the_server_names_stay_and_say_that_they_are_old() {
     plane.stop_api();
     follower.wait("the loss", |status| status.resources["pods"].state == ResourceState::Stale);
     assert!(follower.kubernetes.status().resources["pods"].trouble.is_some());
-    let hours_later = now() + Duration::from_secs(7_200);
+    let hours_later = now() + Duration::from_hours(2);
     let (found, confidence) = follower.at("10.1.0.1", hours_later).unwrap();
     assert_eq!((&*found.name, confidence), ("a", WorkloadConfidence::Stale));
     assert_eq!(follower.at("10.1.0.2", hours_later).unwrap_err(), Unknown::ApiUnreachable);

@@ -49,16 +49,15 @@ pub(super) fn run(args: &FlowsArgs) -> Result<ExitCode> {
         );
         return Err(UsageError(text).into());
     }
-    let answer = match &args.agent {
-        Some(url) => ask(args, url, range)?,
-        None => {
-            let store = EmbeddedStore::open_read_only(&args.store)
-                .context("no history here; a running agent can be asked with --agent URL")?;
-            let rows = usize::try_from(args.limit).context("the limit is small")?;
-            let limits = Limits { rows, time: LONGEST_READ };
-            let query = FlowQuery { range, filter, group_by: args.group_by.clone(), limits };
-            flows_answer(&store.flows(&query)?, &args.group_by)
-        }
+    let answer = if let Some(url) = &args.agent {
+        ask(args, url, range)?
+    } else {
+        let store = EmbeddedStore::open_read_only(&args.store)
+            .context("no history here; a running agent can be asked with --agent URL")?;
+        let rows = usize::try_from(args.limit).context("the limit is small")?;
+        let limits = Limits { rows, time: LONGEST_READ };
+        let query = FlowQuery { range, filter, group_by: args.group_by.clone(), limits };
+        flows_answer(&store.flows(&query)?, &args.group_by)
     };
     print(args, &answer)?;
     for cut in &answer.coverage.cuts {
