@@ -22,6 +22,7 @@ mod entity;
 mod error;
 mod frame;
 mod log;
+mod order;
 mod query;
 mod rollup;
 mod scan;

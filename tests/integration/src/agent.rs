@@ -38,7 +38,7 @@ pub struct Agent {
     /// Disconnected when its standard error is at its end.
     ended: Receiver<()>,
     /// Where its store is.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What it said so far, and who waits for more.
@@ -92,12 +92,17 @@ impl Agent {
             }
             drop(running);
         });
-        Self { child, namespace: namespace.clone(), messages, ended, _directory: directory }
+        Self { child, namespace: namespace.clone(), messages, ended, directory }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         ADDRESS.parse().expect("it is an address")
+    }
+
+    /// Where its store is, for as long as this is not dropped.
+    pub fn store(&self) -> &Path {
+        self.directory.path()
     }
 
     /// `GET path`.

@@ -123,12 +123,20 @@ impl Batch {
             Access::Difference(packets, joined) => {
                 Value::Integer(unsigned(packets).wrapping_sub(signed(joined).cast_unsigned()))
             }
-            Access::Start { end, duration } => {
-                let end = self.number::<TimestampNanosecondType>(end, row).unwrap_or_default();
+            Access::End { recorded, lag } => Value::Timestamp(Wall(
+                self.recorded_ns(recorded, row).wrapping_sub(signed(lag)).cast_unsigned(),
+            )),
+            Access::Start { recorded, lag, duration } => {
+                let end = self.recorded_ns(recorded, row).wrapping_sub(signed(lag));
                 Value::Timestamp(Wall(end.wrapping_sub(signed(duration)).cast_unsigned()))
             }
             Access::Rebuilt => owned(&field.value(&self.record(row))),
         }
+    }
+
+    fn recorded_ns(&self, column: usize, row: usize) -> i64 {
+        let recorded_ms = self.number::<TimestampMillisecondType>(column, row).unwrap_or_default();
+        recorded_ms.wrapping_mul(1_000_000)
     }
 
     fn stored(&self, column: usize, kind: Kind, row: usize) -> Value<'_> {

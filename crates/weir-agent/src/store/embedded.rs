@@ -51,7 +51,7 @@ impl Default for StoreConfig {
             ten_seconds_age: Duration::from_hours(2),
             minute_age: Duration::from_hours(48),
             hour_age: Duration::from_hours(90 * 24),
-            segment_rows: super::segment::ROW_GROUP,
+            segment_rows: super::segment::ROWS,
             segment_age: Duration::from_mins(10),
         }
     }

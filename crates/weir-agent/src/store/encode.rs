@@ -1,7 +1,4 @@
 //! Records into columns.
-//!
-//! Within one batch, which has one time, rows are put in the order of their destinations and sources, because equal
-//! neighbours take less room.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -27,33 +24,21 @@ const BLOCK: usize = 512;
 /// Puts the records of one tick into columns, in batches of at most `most` rows.
 pub(super) fn batches(records: &[Record], tick: &Tick, most: usize) -> impl Iterator<Item = Batch> {
     let again = seen_again(records);
-    let mut order: Vec<usize> = (0..records.len()).collect();
-    order.sort_unstable_by_key(|index| {
-        let [source_high, source_low, destination_high, destination_low, details] =
-            records[*index].tuple.words();
-        (
-            destination_high,
-            destination_low,
-            records[*index].destination.port,
-            source_high,
-            source_low,
-            details,
-        )
-    });
     let recorded_ms = i64::try_from(tick.wall.0 / 1_000_000).unwrap_or(i64::MAX);
     let parts = records.len().div_ceil(most);
     (0..parts).map(move |part| {
-        let order = &order[part * most..records.len().min((part + 1) * most)];
+        let span = part * most..records.len().min((part + 1) * most);
+        let (records, again) = (&records[span.clone()], &again[span]);
         let mut makers: Vec<Maker<'_>> =
-            COLUMNS.iter().map(|column| Maker::new(column, order.len())).collect();
-        for block in order.chunks(BLOCK) {
+            COLUMNS.iter().map(|column| Maker::new(column, records.len())).collect();
+        for (records, again) in records.chunks(BLOCK).zip(again.chunks(BLOCK)) {
             for maker in &mut makers {
-                for index in block {
-                    maker.take(&records[*index], recorded_ms, again[*index]);
+                for (record, again) in records.iter().zip(again) {
+                    maker.take(record, recorded_ms, *again);
                 }
             }
         }
-        Batch { rows: order.len(), columns: makers.into_iter().map(Maker::finish).collect() }
+        Batch { rows: records.len(), columns: makers.into_iter().map(Maker::finish).collect() }
     })
 }
 
@@ -140,6 +125,10 @@ impl<'r> Maker<'r> {
             Source::Before { total, interval } => return self.push_signed(difference(total, interval)),
             Source::Joined { packets, skbs } => return self.push_signed(difference(packets, skbs)),
             Source::Recorded => return self.push_signed(recorded_ms),
+            Source::Lag => {
+                let end = record.end.0.cast_signed();
+                return self.push_signed(recorded_ms.wrapping_mul(1_000_000).wrapping_sub(end));
+            }
             Source::Again => Value::Boolean(again),
         };
         self.is_used |= !value.is_absent();

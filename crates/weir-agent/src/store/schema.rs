@@ -1,7 +1,7 @@
 //! The columns in which raw flows are kept: one for each field of a record, and two of the store's own.
 //!
 //! A new entry in the table of fields becomes a column by itself; segments that were written before it have no value
-//! there. What follows from other columns is not kept (`flow.start`, `flow.community_id`), and what hardly differs
+//! there. What follows from other columns is not kept (`flow.start`, `flow.end`, `flow.community_id`), and what hardly differs
 //! from another column is kept as the difference, which takes next to no room ([`Source::Before`], [`Source::Joined`]).
 
 use std::{
@@ -17,6 +17,9 @@ pub(super) const RECORDED: &str = "weir.recorded";
 
 /// Column: whether the same flow was also seen at another interface of the same role, and counts there.
 pub(super) const AGAIN: &str = "weir.again";
+
+/// Column: how long before that the last packet of the flow was; takes less room than the time itself.
+pub(super) const LAG: &str = "weir.lag";
 
 /// How the values of a column are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(super) enum Source {
     Joined { packets: &'static Field, skbs: &'static Field },
     /// The time of the batch.
     Recorded,
+    /// From the end of the flow to the time of the batch.
+    Lag,
     /// [`AGAIN`].
     Again,
 }
@@ -71,8 +76,10 @@ pub(super) enum Access {
     Sum(usize, usize),
     /// The difference of two columns: packets, and those that were joined.
     Difference(usize, usize),
-    /// The end less the duration.
-    Start { end: usize, duration: usize },
+    /// The time of the batch less the lag.
+    End { recorded: usize, lag: usize },
+    /// The same less the duration.
+    Start { recorded: usize, lag: usize, duration: usize },
     /// By rebuilding the record.
     Rebuilt,
 }
@@ -90,7 +97,7 @@ const JOINED: [(&str, &str, &str); 2] = [
 ];
 
 /// Fields that follow from other columns.
-const DERIVED: [&str; 2] = ["flow.start", "flow.community_id"];
+const DERIVED: [&str; 3] = ["flow.start", "flow.end", "flow.community_id"];
 
 /// Every column, in the order of the files.
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(columns);
@@ -129,10 +136,12 @@ fn find_access(field: &Field) -> Access {
     if let Some((name, packets, _)) = JOINED.iter().find(|(_, _, skbs)| *skbs == field.name) {
         return Access::Difference(find(packets), find(name));
     }
-    if field.name == "flow.start" {
-        return Access::Start { end: find("flow.end"), duration: find("flow.duration") };
+    let (recorded, lag) = (find(RECORDED), find(LAG));
+    match field.name {
+        "flow.end" => Access::End { recorded, lag },
+        "flow.start" => Access::Start { recorded, lag, duration: find("flow.duration") },
+        _ => Access::Rebuilt,
     }
-    Access::Rebuilt
 }
 
 /// The columns that it takes to know a field, added to `columns`.
@@ -141,7 +150,8 @@ pub(super) fn require(field: &Field, columns: &mut Vec<usize>) {
         Access::Column(only) => columns.push(only),
         Access::Sum(left, right)
         | Access::Difference(left, right)
-        | Access::Start { end: left, duration: right } => columns.extend([left, right]),
+        | Access::End { recorded: left, lag: right } => columns.extend([left, right]),
+        Access::Start { recorded, lag, duration } => columns.extend([recorded, lag, duration]),
         Access::Rebuilt => columns.extend(0..COLUMNS.len()),
     }
 }
@@ -174,7 +184,10 @@ impl Storage {
 
 fn columns() -> Vec<Column> {
     let field = |name: &str| Field::by_name(name).expect("the table of fields has it");
-    let mut columns = vec![Column { name: RECORDED, storage: Storage::Tick, source: Source::Recorded }];
+    let mut columns = vec![
+        Column { name: RECORDED, storage: Storage::Tick, source: Source::Recorded },
+        Column { name: LAG, storage: Storage::Length, source: Source::Lag },
+    ];
     for candidate in FIELDS {
         if DERIVED.contains(&candidate.name) {
             continue;

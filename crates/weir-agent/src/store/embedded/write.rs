@@ -20,7 +20,7 @@ use crate::store::{
     log::{self, Contents, Log},
     rollup::{Level, Pending},
     scan::Snapshot,
-    segment::{self, ROW_GROUP},
+    segment::{self, ROWS},
 };
 
 /// Batches with fewer rows are joined, so many at a time.
@@ -150,7 +150,7 @@ impl Writer {
             // Whatever stands in the way must go first.
             self.rotate()?;
         }
-        let batches: Vec<Batch> = encode::batches(records, tick, ROW_GROUP).collect();
+        let batches: Vec<Batch> = encode::batches(records, tick, ROWS).collect();
         self.log.append(&batches)?;
         for batch in batches {
             self.pending.add(&batch);
@@ -225,7 +225,7 @@ impl Writer {
             // An earlier attempt got this far.
             return Ok(());
         }
-        segment::write(&self.directory, &name, batches.iter().map(|batch| &**batch))?;
+        segment::write(&self.directory, &name, batches)?;
         let path = self.directory.segment(&name);
         let size = fs::metadata(&path).map_err(|error| StoreError::Read { file: path, error })?.len();
         Arc::make_mut(&mut self.segments).push(name);
