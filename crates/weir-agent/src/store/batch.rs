@@ -15,6 +15,8 @@ use arrow_array::{
     },
 };
 use arrow_select::concat::concat;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use weir_flow::{
     Record, Wall,
     field::{Field, Kind, Value},
@@ -22,7 +24,10 @@ use weir_flow::{
     record_of,
 };
 
-use super::schema::{Access, COLUMNS, RECORDED, Storage, access, position};
+use super::{
+    encode::texts_array,
+    schema::{Access, COLUMNS, RECORDED, Storage, access, position},
+};
 
 /// Rows in columns.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// As many as the schema has.
     pub(super) columns: Vec<Option<ArrayRef>>,
+    /// The numbers of the rows in their source, where these are not all of them.
+    pub(super) origin: Option<Vec<u32>>,
 }
 
 /// A column of texts: the different ones, and for each row which.
@@ -45,6 +52,19 @@ impl<'b> Texts<'b> {
         if self.keys.is_null(row) { None } else { usize::try_from(self.keys.value(row)).ok() }
     }
 
+    /// For each row what its text stands for, `none` where there is no text.
+    pub(super) fn map<T: Copy>(&self, meanings: &[T], none: T) -> Vec<T> {
+        let meaning = |key: &i32| usize::try_from(*key).map_or(none, |code| meanings[code]);
+        let keys = self.keys.values();
+        match self.keys.nulls() {
+            None => keys.iter().map(meaning).collect(),
+            Some(valid) => {
+                let of = |(key, is_valid)| if is_valid { meaning(key) } else { none };
+                keys.iter().zip(valid.iter()).map(of).collect()
+            }
+        }
+    }
+
     /// The text of a row.
     fn get(&self, row: usize) -> Option<&'b str> {
         self.code(row).map(|code| self.different.value(code))
@@ -54,27 +74,31 @@ impl<'b> Texts<'b> {
 impl Batch {
     /// A batch without rows.
     pub(super) fn empty() -> Self {
-        Self { rows: 0, columns: vec![None; COLUMNS.len()] }
+        Self { rows: 0, columns: vec![None; COLUMNS.len()], origin: None }
     }
 
     /// Several batches in one, in their order.
     pub(super) fn joined(batches: &[Arc<Self>]) -> Self {
         let rows = batches.iter().map(|batch| batch.rows).sum();
-        let column = |position: usize| {
-            if batches.iter().all(|batch| batch.columns[position].is_none()) {
-                return None;
-            }
-            let data_type = COLUMNS[position].storage.data_type();
-            let arrays: Vec<ArrayRef> = batches
-                .iter()
-                .map(|batch| {
-                    batch.columns[position].clone().unwrap_or_else(|| new_null_array(&data_type, batch.rows))
-                })
-                .collect();
-            let arrays: Vec<&dyn Array> = arrays.iter().map(|array| &**array).collect();
-            Some(concat(&arrays).expect("a column has one type, and fewer than 2^31 texts"))
+        let columns = (0..COLUMNS.len()).map(|column| Self::joined_column(batches, column)).collect();
+        Self { rows, columns, origin: None }
+    }
+
+    /// One column of several batches.
+    pub(super) fn joined_column(batches: &[Arc<Self>], position: usize) -> Option<ArrayRef> {
+        if batches.iter().all(|batch| batch.columns[position].is_none()) {
+            return None;
+        }
+        if COLUMNS[position].storage == Storage::Dictionary {
+            return Some(joined_texts(batches, position));
+        }
+        let data_type = COLUMNS[position].storage.data_type();
+        let array = |batch: &Arc<Self>| {
+            batch.columns[position].clone().unwrap_or_else(|| new_null_array(&data_type, batch.rows))
         };
-        Self { rows, columns: (0..COLUMNS.len()).map(column).collect() }
+        let arrays: Vec<ArrayRef> = batches.iter().map(array).collect();
+        let arrays: Vec<&dyn Array> = arrays.iter().map(|array| &**array).collect();
+        Some(concat(&arrays).expect("a column has one type"))
     }
 
     /// A column of texts.
@@ -98,6 +122,12 @@ impl Batch {
 
     fn number<T: ArrowPrimitiveType>(&self, column: usize, row: usize) -> Option<T::Native> {
         self.numbers::<T>(column).filter(|array| array.is_valid(row)).map(|array| array.value(row))
+    }
+
+    /// The number of a row in its source.
+    pub(super) fn origin_of(&self, row: usize) -> u32 {
+        let row_itself = || u32::try_from(row).unwrap_or(u32::MAX);
+        self.origin.as_ref().map_or_else(row_itself, |origin| origin[row])
     }
 
     /// Milliseconds since 1970 at which each row was recorded.
@@ -183,7 +213,7 @@ impl Batch {
                     .iter()
                     .map(|text| text.is_some_and(|text| test.accepts(&read(field.kind, text))))
                     .collect();
-                return (0..self.rows).map(|row| texts.code(row).is_some_and(|code| passes[code])).collect();
+                return texts.map(&passes, false);
             }
             (0..self.rows).map(|row| test.accepts(&self.value(field, row))).collect()
         })
@@ -211,4 +241,29 @@ pub(super) fn owned(value: &Value<'_>) -> Value<'static> {
         Value::Flags(flags) => Value::Flags(*flags),
         Value::Boolean(truth) => Value::Boolean(*truth),
     }
+}
+
+/// One column of texts of several: each different text is there once.
+fn joined_texts(batches: &[Arc<Batch>], position: usize) -> ArrayRef {
+    let mut known: HashMap<&str, i32, FixedState> = HashMap::default();
+    let mut texts = Vec::new();
+    let mut codes = Vec::with_capacity(batches.iter().map(|batch| batch.rows).sum());
+    for batch in batches {
+        let Some(column) = batch.texts(position) else {
+            codes.extend(std::iter::repeat_n(None, batch.rows));
+            continue;
+        };
+        let mut numbers = Vec::with_capacity(column.different.len());
+        for text in column.different {
+            let text = text.unwrap_or_default();
+            let next = i32::try_from(texts.len()).expect("fewer than 2^31 rows");
+            let code = *known.entry(text).or_insert(next);
+            if code == next {
+                texts.push(text.to_owned());
+            }
+            numbers.push(Some(code));
+        }
+        codes.extend(column.map(&numbers, None));
+    }
+    texts_array(codes, texts)
 }

@@ -38,7 +38,8 @@ pub(super) fn batches(records: &[Record], tick: &Tick, most: usize) -> impl Iter
                 }
             }
         }
-        Batch { rows: records.len(), columns: makers.into_iter().map(Maker::finish).collect() }
+        let columns = makers.into_iter().map(Maker::finish).collect();
+        Batch { rows: records.len(), columns, origin: None }
     })
 }
 

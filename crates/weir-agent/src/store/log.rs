@@ -18,7 +18,8 @@ use super::{
     schema::{COLUMNS, Storage, position},
 };
 
-const MAGIC: &[u8; 8] = b"weirlog1";
+/// With the number of the format, which goes up when columns change their meaning.
+const MAGIC: &[u8; 8] = b"weirlog2";
 
 /// How often the log is sent to the disk. What the kernel has survives the death of the process in any case; this is
 /// about power failures.
@@ -93,7 +94,7 @@ impl Log {
     }
 }
 
-/// Reads a log as far as it is whole. `None` where it is no log.
+/// Reads a log as far as it is whole. `None` where it is no log, or one of another format.
 pub(super) fn read(path: &Path) -> io::Result<Option<Contents>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;

@@ -6,27 +6,30 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::{ArrayRef, UInt32Array, types::UInt16Type};
-use arrow_select::take::take;
+use arrow_array::{UInt32Array, types::UInt16Type};
 
 use super::{batch::Batch, schema};
 
-/// The same rows in the order of their ends.
-pub(super) fn by_ends(batch: &Batch) -> Batch {
-    let ports = schema::position("destination.port").and_then(|column| batch.numbers::<UInt16Type>(column));
-    let (destinations, sources) = (ranks(batch, "destination.address"), ranks(batch, "source.address"));
+const DESTINATION: &str = "destination.address";
+const PORT: &str = "destination.port";
+const SOURCE: &str = "source.address";
+
+/// The numbers of the rows in the order of their ends. The columns of the ends must be there.
+pub(super) fn by_ends(batch: &Batch) -> UInt32Array {
+    let ports = schema::position(PORT).and_then(|column| batch.numbers::<UInt16Type>(column));
+    let (destinations, sources) = (ranks(batch, DESTINATION), ranks(batch, SOURCE));
     let mut order: Vec<u32> = (0..batch.rows).filter_map(|row| u32::try_from(row).ok()).collect();
     // A stable sort keeps the order of time where the ends are the same.
     order.sort_by_key(|row| {
         let row = *row as usize;
         (destinations[row], ports.map_or(0, |ports| ports.value(row)), sources[row])
     });
-    let order = UInt32Array::from(order);
-    let taken = |column: &ArrayRef| take(column, &order, None).expect("the numbers are those of its rows");
-    Batch {
-        rows: batch.rows,
-        columns: batch.columns.iter().map(|column| column.as_ref().map(taken)).collect(),
-    }
+    UInt32Array::from(order)
+}
+
+/// The columns that the order depends on.
+pub(super) fn columns() -> impl Iterator<Item = usize> {
+    [DESTINATION, PORT, SOURCE].into_iter().filter_map(schema::position)
 }
 
 /// For each row the place of its text among all, in alphabetical order; zero without one.

@@ -10,7 +10,7 @@ use super::{
     database::Sum,
     entity::{EdgeKey, Entity},
     query::Range,
-    tally::{Part, Side, Tally},
+    tally::{Counted, Part, Side, Tally},
 };
 
 /// Most different edges in one interval. What exceeds it is summed up as one edge between others, per role.
@@ -136,7 +136,7 @@ pub(super) fn edge_tally(more: Option<Part>) -> Tally {
         Part::Again,
     ];
     parts.extend(more);
-    Tally::by(parts)
+    Tally::by(parts, Counted::Opened)
 }
 
 /// What a group of an edge tally is about.

@@ -79,7 +79,7 @@ impl Scan<'_> {
             match self.segment(segment, take, &mut scanned) {
                 Ok(ControlFlow::Continue(())) | Err(Unreadable::Gone) => {}
                 Ok(ControlFlow::Break(())) => return self.stopped(segment.first_ms, Cut::Memory, scanned),
-                Err(Unreadable::Io(_) | Unreadable::Damaged(_)) => {
+                Err(Unreadable::Io(_) | Unreadable::Damaged(_) | Unreadable::Format { .. }) => {
                     scanned.cuts.push(Cut::Damaged(segment.to_string()));
                 }
             }
@@ -165,10 +165,14 @@ impl Scanned {
             Source::Open(batch) => rows.iter().map(|row| record(batch, *row)).collect(),
             Source::Group { segment, group } => {
                 let all: Vec<usize> = (0..COLUMNS.len()).collect();
-                let batch =
-                    Reader::open(&directory.segment(segment)).and_then(|reader| reader.columns(*group, &all));
+                let mut sorted = rows.to_vec();
+                sorted.sort_unstable();
+                sorted.dedup();
+                let batch = Reader::open(&directory.segment(segment))
+                    .and_then(|reader| reader.columns(*group, &all, Some(&sorted)));
                 let Ok(batch) = batch else { return vec![None; rows.len()] };
-                rows.iter().map(|row| record(&batch, *row)).collect()
+                let place = |row| sorted.binary_search(row).ok().filter(|place| *place < batch.rows);
+                rows.iter().map(|row| place(row).map(|place| batch.record(place))).collect()
             }
         }
     }

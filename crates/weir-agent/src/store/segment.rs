@@ -1,16 +1,20 @@
 //! Segments: immutable Parquet files of raw flows.
 //!
-//! Zstandard level 1, texts as dictionaries, rows in the order of their ends ([`order`]), row groups with least and
+//! Zstandard level 1, texts as dictionaries, rows in the order of their ends ([`order`]), one row group with least and
 //! greatest values. Only the columns that a query asks for are read, and those that its filter does not need only
 //! where a row of the group passed the filter. A row group is read as one batch, so texts are looked at once each.
 
 use std::{fs::File, io, ops::ControlFlow, path::Path, sync::Arc};
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{RecordBatch, UInt32Array, new_null_array};
+use arrow_select::take::take;
 use parquet::{
     arrow::{
         ArrowWriter, ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+        },
+        arrow_writer::compute_leaves,
     },
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
@@ -30,11 +34,18 @@ use super::{
     schema::{self, COLUMNS, RECORDED},
 };
 
-/// Most rows in one row group. A segment is one row group, unless a single tick brings more.
-const ROW_GROUP: usize = 4 * ROWS;
+/// Where fewer than one row in so many passes a filter, the other columns are read of these rows only.
+const SPARSE: usize = 8;
 
 /// Rows that a segment has by default, and most rows of a batch.
 pub(super) const ROWS: usize = 65_536;
+
+/// What a segment says of its format. It goes up when columns change their meaning or new ones take the place of others;
+/// a new field is just a column that older segments lack.
+const FORMAT: &str = "2";
+
+/// Where a segment says it.
+const FORMAT_NAME: &str = "weir.format";
 
 /// Why a segment cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,29 +59,52 @@ pub(super) enum Unreadable {
     /// The contents are broken.
     #[error("its contents are damaged")]
     Damaged(#[from] ParquetError),
+    /// It was written by another version.
+    #[error("it has format {found}, this version of weir reads format {FORMAT}")]
+    Format {
+        /// What it says of itself.
+        found: String,
+    },
 }
 
-/// Writes the batches as a segment; it is there whole or not at all.
+/// Writes the batches as a segment; it is there whole or not at all. One column after another, so that no second copy of
+/// all of them is in memory.
 pub(super) fn write(
     directory: &Directory,
     name: &SegmentName,
     batches: &[Arc<Batch>],
 ) -> Result<(), StoreError> {
     let path = directory.segment(name);
-    let failed = |error: ParquetError| StoreError::Encode { file: path.clone(), error: Box::new(error) };
     directory.write_whole(&path, |file| {
-        let mut writer = ArrowWriter::try_new(file, schema::schema(), Some(properties())).map_err(failed)?;
-        let batch = order::by_ends(&Batch::joined(batches));
-        let columns = COLUMNS.iter().zip(batch.columns).map(|(column, array)| {
-            array.unwrap_or_else(|| new_null_array(&column.storage.data_type(), batch.rows))
-        });
-        let columns: Vec<ArrayRef> = columns.collect();
-        let rows = RecordBatch::try_new(schema::schema(), columns);
-        let rows = rows.map_err(|error| failed(ParquetError::from(error)))?;
-        writer.write(&rows).map_err(failed)?;
-        writer.close().map_err(failed)?;
-        Ok(())
+        let written = write_columns(file, batches);
+        written.map_err(|error| StoreError::Encode { file: path.clone(), error: Box::new(error) })
     })
+}
+
+fn write_columns(file: &mut File, batches: &[Arc<Batch>]) -> Result<(), ParquetError> {
+    let rows = batches.iter().map(|batch| batch.rows).sum();
+    let mut ends = Batch { rows, ..Batch::empty() };
+    for column in order::columns() {
+        ends.columns[column] = Batch::joined_column(batches, column);
+    }
+    let order = order::by_ends(&ends);
+    let writer = ArrowWriter::try_new(file, schema::schema(), Some(properties()))?;
+    let (mut writer, columns) = writer.into_serialized_writer()?;
+    let mut group = writer.next_row_group()?;
+    let writers = columns.create_column_writers(0)?;
+    for (position, mut writer) in writers.into_iter().enumerate() {
+        let array = match Batch::joined_column(batches, position) {
+            Some(array) => take(&array, &order, None)?,
+            None => new_null_array(&COLUMNS[position].storage.data_type(), rows),
+        };
+        for leaf in compute_leaves(schema::schema().field(position), &array)? {
+            writer.write(&leaf)?;
+        }
+        writer.close()?.append_to_row_group(&mut group)?;
+    }
+    group.close()?;
+    writer.close()?;
+    Ok(())
 }
 
 fn properties() -> WriterProperties {
@@ -78,11 +112,10 @@ fn properties() -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
         .set_created_by(concat!("weir ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(vec![KeyValue::new("weir.format".to_owned(), "1".to_owned())]));
+        .set_key_value_metadata(Some(vec![KeyValue::new(FORMAT_NAME.to_owned(), FORMAT.to_owned())]));
     for column in SPLIT {
         let path = ColumnPath::from(column);
         properties = properties
@@ -128,6 +161,12 @@ impl Reader {
         })?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
         let metadata = ArrowReaderMetadata::load(&file, options)?;
+        let said = metadata.metadata().file_metadata().key_value_metadata();
+        let said = said.and_then(|said| said.iter().find(|entry| entry.key == FORMAT_NAME));
+        let found = said.and_then(|entry| entry.value.clone()).unwrap_or_else(|| "none".to_owned());
+        if found != FORMAT {
+            return Err(Unreadable::Format { found });
+        }
         let columns = metadata.parquet_schema().columns();
         let places = COLUMNS
             .iter()
@@ -164,14 +203,23 @@ impl Reader {
         select: &dyn Fn(&Batch) -> Vec<bool>,
         take: &mut dyn FnMut(&Batch, &[bool]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Unreadable> {
-        let mut batch = self.columns(group, deciding)?;
-        let selected = select(&batch);
-        if !selected.contains(&true) {
+        let mut batch = self.columns(group, deciding, None)?;
+        let mut selected = select(&batch);
+        let count = selected.iter().filter(|selected| **selected).count();
+        if count == 0 {
             return Ok(ControlFlow::Continue(()));
+        }
+        if count < batch.rows / SPARSE {
+            let rows = selected.iter().enumerate().filter(|(_, selected)| **selected);
+            let rows = rows.filter_map(|(row, _)| u32::try_from(row).ok()).collect();
+            batch = rows_of(&batch, rows)?;
+            selected = vec![true; count];
         }
         let more: Vec<usize> =
             taken.iter().copied().filter(|column| batch.columns[*column].is_none()).collect();
-        for (place, column) in batch.columns.iter_mut().zip(self.columns(group, &more)?.columns) {
+        for (place, column) in
+            batch.columns.iter_mut().zip(self.columns(group, &more, batch.origin.as_deref())?.columns)
+        {
             if column.is_some() {
                 *place = column;
             }
@@ -179,32 +227,48 @@ impl Reader {
         Ok(take(&batch, &selected))
     }
 
-    /// Some columns of a row group.
-    pub(super) fn columns(&self, group: usize, columns: &[usize]) -> Result<Batch, Unreadable> {
-        let rows = self.metadata.metadata().row_group(group).num_rows();
-        let rows = usize::try_from(rows).unwrap_or_default();
+    /// Some columns of a row group; of all rows, or of some, which are in order.
+    pub(super) fn columns(
+        &self,
+        group: usize,
+        columns: &[usize],
+        rows: Option<&[u32]>,
+    ) -> Result<Batch, Unreadable> {
+        let all = self.metadata.metadata().row_group(group).num_rows();
+        let all = usize::try_from(all).unwrap_or_default();
+        let count = rows.map_or(all, <[u32]>::len);
+        let empty = Batch { rows: count, origin: rows.map(<[u32]>::to_vec), ..Batch::empty() };
         let places: Vec<usize> = columns.iter().filter_map(|column| self.places[*column]).collect();
-        if places.is_empty() {
-            return Ok(Batch { rows, ..Batch::empty() });
+        if places.is_empty() || count == 0 {
+            return Ok(empty);
         }
         let builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone());
         let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
-        let mut reader = builder
-            .with_projection(mask)
-            .with_row_groups(vec![group])
-            .with_batch_size(rows.max(1))
-            .build()?;
-        match reader.next() {
-            Some(read) => Ok(batch(&read.map_err(ParquetError::from)?)),
-            None => Ok(Batch::empty()),
+        let mut builder = builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(count);
+        if let Some(rows) = rows {
+            let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, all));
+        }
+        match builder.build()?.next() {
+            Some(read) => Ok(batch(&read.map_err(ParquetError::from)?, empty)),
+            None => Ok(empty),
         }
     }
 }
 
+/// Some rows of a batch.
+fn rows_of(batch: &Batch, rows: Vec<u32>) -> Result<Batch, ParquetError> {
+    let numbers = UInt32Array::from(rows.clone());
+    let mut some = Batch { rows: rows.len(), origin: Some(rows), ..Batch::empty() };
+    for (place, column) in some.columns.iter_mut().zip(&batch.columns) {
+        *place = column.as_ref().map(|column| take(column, &numbers, None)).transpose()?;
+    }
+    Ok(some)
+}
+
 /// Puts the columns of the file in the places of the schema; one of another type is as good as none.
-fn batch(rows: &RecordBatch) -> Batch {
-    let mut batch = Batch { rows: rows.num_rows(), ..Batch::empty() };
+fn batch(rows: &RecordBatch, mut batch: Batch) -> Batch {
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         if let Some(position) = schema::position(field.name())
             && *array.data_type() == COLUMNS[position].storage.data_type()

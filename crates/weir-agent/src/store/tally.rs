@@ -57,6 +57,7 @@ pub(super) struct Total {
 /// Sums by key.
 pub(super) struct Tally {
     parts: Vec<Part>,
+    counted: Counted,
     /// Words of a key.
     width: usize,
     keys: Vec<u32>,
@@ -79,15 +80,28 @@ const COUNTERS: [&str; 7] = [
     RECORDED,
 ];
 
-/// Columns that exist to count flows and buffers.
-const DETAILS: [&str; 3] = ["flow.before.packets", "flow.joined", "flow.reverse.joined"];
+/// Those besides, by what is counted.
+const OPENED: [&str; 1] = ["flow.before.packets"];
+const BUFFERS: [&str; 2] = ["flow.joined", "flow.reverse.joined"];
+
+/// What is counted besides packets and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// Nothing.
+    Plain,
+    /// Flows that began.
+    Opened,
+    /// Buffers of the kernel.
+    Buffers,
+}
 
 impl Tally {
     /// A tally of rows that have these parts in common.
-    pub(super) fn by(parts: Vec<Part>) -> Self {
+    pub(super) fn by(parts: Vec<Part>, counted: Counted) -> Self {
         let width = 1 + parts.iter().map(Part::width).sum::<usize>();
         Self {
             parts,
+            counted,
             width,
             keys: Vec::new(),
             totals: Vec::new(),
@@ -100,7 +114,12 @@ impl Tally {
 
     /// The columns that it reads.
     pub(super) fn columns(&self) -> Vec<usize> {
-        let named = COUNTERS.iter().chain(&DETAILS);
+        let more: &[&str] = match self.counted {
+            Counted::Plain => &[],
+            Counted::Opened => &OPENED,
+            Counted::Buffers => &BUFFERS,
+        };
+        let named = COUNTERS.iter().chain(more);
         let mut columns: Vec<usize> = named.filter_map(|name| schema::position(name)).collect();
         for part in &self.parts {
             part.require(&mut columns);
@@ -133,13 +152,17 @@ impl Tally {
         for part in &self.parts {
             part.words(batch, &mut self.names, &mut words);
         }
-        let mut key = vec![0_u32; self.width];
+        // Neighbours are often of one group, because of the order of rows in segments.
+        let (mut key, mut group) = (Vec::new(), 0);
         for row in (0..batch.rows).filter(|row| selected[*row]) {
-            for (word, column) in key.iter_mut().zip(&words) {
-                *word = column[row];
+            let is_same =
+                !key.is_empty() && key.iter().zip(&words).all(|(word, column)| *word == column[row]);
+            if !is_same {
+                key.clear();
+                key.extend(words.iter().map(|column| column[row]));
+                group = self.group(&key);
             }
-            let group = self.group(&key);
-            let place = Place { source, row: u32::try_from(row).unwrap_or(u32::MAX) };
+            let place = Place { source, row: batch.origin_of(row) };
             counters.add_to(&mut self.totals[group], row, place);
         }
         if self.totals.len() > 2 * MOST_GROUPS {
@@ -325,7 +348,7 @@ fn enumerated<T: Copy>(batch: &Batch, name: &str, of: impl Fn(&str) -> T) -> Vec
         return vec![none; batch.rows];
     };
     let meanings: Vec<T> = texts.different.iter().map(|text| of(text.unwrap_or_default())).collect();
-    (0..batch.rows).map(|row| texts.code(row).map_or(none, |code| meanings[code])).collect()
+    texts.map(&meanings, none)
 }
 
 /// Which rows count: a flow that was seen at several interfaces of a role counts at one of them.

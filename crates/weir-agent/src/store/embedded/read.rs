@@ -17,11 +17,11 @@ use crate::store::{
     query::Precision,
     rollup::{edge_tally, sum_key, traffic},
     scan::{Scan, Scanned, Snapshot},
-    tally::{Part, Place, Tally, counted_once},
+    tally::{Counted, Part, Place, Tally, counted_once},
 };
 
-/// Fields that tell flows apart.
-const IDENTITY: [&str; 13] = [
+/// Fields that tell flows apart, besides when they began.
+const IDENTITY: [&str; 12] = [
     "source.address",
     "source.port",
     "destination.address",
@@ -34,7 +34,6 @@ const IDENTITY: [&str; 13] = [
     "flow.icmp.code",
     "flow.vlan",
     "flow.detail",
-    "flow.start",
 ];
 
 /// Which rows of several sightings of a flow are taken.
@@ -79,7 +78,7 @@ impl EmbeddedStore {
         let range = Range { since: wall(since_ms), until: wall(until_ms) };
         let mut parts: Vec<Part> = query.group_by.iter().map(|field| Part::Field(field)).collect();
         parts.push(Part::Interval { since_ms, step_ms });
-        let mut tally = Tally::by(parts);
+        let mut tally = Tally::by(parts, Counted::Opened);
         let (_, coverage) = self.tally(&mut tally, range, &query.filter, query.limits, Sightings::Once)?;
         let points = (0..tally.len()).map(|group| {
             let interval = tally.parts(group).find_map(|(part, words)| match part {
@@ -97,11 +96,12 @@ impl EmbeddedStore {
     pub(super) fn read_flows(&self, query: &FlowQuery) -> Result<Flows, StoreError> {
         let identity = || IDENTITY.iter().filter_map(|name| Field::by_name(name));
         let parts: Vec<Part> = if query.group_by.is_empty() {
-            identity().map(Part::Field).collect()
+            identity().map(Part::Field).chain([Part::Start]).collect()
         } else {
             query.group_by.iter().map(|field| Part::Field(field)).collect()
         };
-        let mut tally = Tally::by(parts);
+        let counted = if query.group_by.is_empty() { Counted::Buffers } else { Counted::Plain };
+        let mut tally = Tally::by(parts, counted);
         let (scanned, mut coverage) =
             self.tally(&mut tally, query.range, &query.filter, query.limits, Sightings::All)?;
         if query.group_by.is_empty() {
@@ -129,7 +129,7 @@ impl EmbeddedStore {
     }
 
     pub(super) fn read_hints(&self, query: &HintQuery) -> Result<Hints, StoreError> {
-        let mut tally = Tally::by(vec![Part::Field(query.field)]);
+        let mut tally = Tally::by(vec![Part::Field(query.field)], Counted::Plain);
         let (_, mut coverage) =
             self.tally(&mut tally, query.range, &Filter::default(), query.limits, Sightings::All)?;
         let prefix = query.prefix.to_lowercase();

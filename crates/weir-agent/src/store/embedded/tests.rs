@@ -209,6 +209,36 @@ fn a_torn_segment_is_set_aside_and_named_and_the_rest_is_there() {
 }
 
 #[test]
+fn files_of_another_format_are_set_aside_and_named_and_never_misread() {
+    let place = place();
+    let store = EmbeddedStore::open(place.path(), small()).unwrap();
+    append(&store, &Sample::default().ticks(60));
+    let (before, _) = sums(&store);
+    drop(store);
+    let replace = |path: &Path, from: &[u8], to: &[u8]| {
+        let mut bytes = fs::read(path).unwrap();
+        let at = bytes.windows(from.len()).rposition(|window| window == from).expect("it says its format");
+        bytes[at..at + to.len()].copy_from_slice(to);
+        fs::write(path, bytes).unwrap();
+    };
+    let segment = files(&place, ".parquet")[1].clone();
+    // The name of the entry, the type of its value and the length of that; then the value.
+    replace(&segment, b"weir.format\x18\x012", b"weir.format\x18\x011");
+    let [log] = files(&place, "log-").try_into().unwrap();
+    replace(&log, b"weirlog2", b"weirlog1");
+
+    // Somebody who only reads does not take them for its own either.
+    let reader = EmbeddedStore::open_read_only(place.path()).unwrap();
+    let count = |seen: &Seen| seen.iter().map(|(_, _, records)| records).sum::<u64>();
+    assert!(count(&sums(&reader).0) < count(&before));
+    let store = EmbeddedStore::open(place.path(), small()).unwrap();
+    let name = |path: &Path| format!("{}.damaged", path.file_name().unwrap().to_string_lossy());
+    assert_eq!(store.damaged().unwrap(), [name(&segment), name(&log)]);
+    assert!(count(&sums(&store).0) < count(&before));
+    append(&store, &Sample::default().ticks(1));
+}
+
+#[test]
 fn a_segment_with_garbage_inside_is_named_and_the_rest_is_read() {
     let place = place();
     let store = EmbeddedStore::open(place.path(), small()).unwrap();

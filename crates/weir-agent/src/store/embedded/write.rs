@@ -1,12 +1,6 @@
 //! The writing side: log, rotation, retention, and putting in order what a crash left.
 
-use std::{
-    fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use weir_flow::{Record, Tick};
 
@@ -20,7 +14,7 @@ use crate::store::{
     log::{self, Contents, Log},
     rollup::{Level, Pending},
     scan::Snapshot,
-    segment::{self, ROWS},
+    segment::{self, ROWS, Unreadable},
 };
 
 /// Batches with fewer rows are joined, so many at a time.
@@ -73,10 +67,14 @@ impl Writer {
         let mut whole = Vec::new();
         for (name, size) in listing.segments {
             let path = directory.segment(&name);
-            if is_whole(&path) {
-                whole.push((name, size));
-            } else {
-                directory.set_aside(&path)?;
+            match segment::Reader::open(&path) {
+                Err(Unreadable::Gone) => {}
+                // Torn, or of another format, which must not be taken for this one.
+                Err(Unreadable::Damaged(_) | Unreadable::Format { .. }) => {
+                    directory.set_aside(&path)?;
+                }
+                // The place may recover; until then, answers name the file.
+                Ok(_) | Err(Unreadable::Io(_)) => whole.push((name, size)),
             }
         }
         // A log whose rows are in a segment was about to be removed.
@@ -292,22 +290,6 @@ fn open_database(directory: &Directory) -> Result<database::Writer, StoreError> 
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     error.sqlite_error_code().is_some_and(|code| matches!(code, DatabaseCorrupt | NotADatabase))
-}
-
-/// Whether the file ends as a Parquet file does: with the length of its footer and a mark (Parquet format, "File
-/// format").
-fn is_whole(path: &Path) -> bool {
-    let end = || {
-        let mut file = File::open(path)?;
-        let length = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::End(-8))?;
-        let mut end = [0; 8];
-        file.read_exact(&mut end)?;
-        Ok::<_, std::io::Error>((length, end))
-    };
-    end().is_ok_and(|(length, [a, b, c, d, mark @ ..])| {
-        &mark == b"PAR1" && u64::from(u32::from_le_bytes([a, b, c, d])) + 12 <= length
-    })
 }
 
 /// Removes a file, which may be gone already.

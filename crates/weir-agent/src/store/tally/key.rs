@@ -4,7 +4,10 @@ use arrow_array::{
     Array as _,
     types::{TimestampMillisecondType, UInt16Type},
 };
-use weir_flow::field::{Field, Value};
+use weir_flow::{
+    Wall,
+    field::{Field, Value},
+};
 
 use super::{
     super::{
@@ -22,6 +25,8 @@ pub(in super::super) enum Part {
     Field(&'static Field),
     /// Who is at an end.
     End(Side),
+    /// When the flow began. Nearly every flow has another time, so these get no numbers.
+    Start,
     /// Whether the flow counts elsewhere.
     Again,
     /// The number of an interval of time.
@@ -58,6 +63,7 @@ impl Part {
     pub(super) const fn width(&self) -> usize {
         match self {
             Self::End(_) => 3,
+            Self::Start => 2,
             Self::Field(_) | Self::Again | Self::Interval { .. } => 1,
         }
     }
@@ -67,6 +73,7 @@ impl Part {
         match self {
             Self::Field(field) => schema::require(field, columns),
             Self::End(side) => columns.extend(side.columns().into_iter().flatten()),
+            Self::Start => schema::require(start_field(), columns),
             Self::Again => columns.extend(schema::position(AGAIN)),
             Self::Interval { .. } => columns.extend(schema::position(RECORDED)),
         }
@@ -77,6 +84,15 @@ impl Part {
         match self {
             Self::Field(field) => words.push(field_words(field, batch, names)),
             Self::End(side) => words.extend(end_words(*side, batch, names)),
+            Self::Start => {
+                let start = start_field();
+                let starts = (0..batch.rows).map(|row| match batch.value(start, row) {
+                    Value::Timestamp(Wall(nanoseconds)) => nanoseconds,
+                    _ => 0,
+                });
+                let (upper, lower) = starts.map(halves).unzip();
+                words.extend([upper, lower]);
+            }
             Self::Again => {
                 let again = schema::position(AGAIN).and_then(|position| batch.truths(position));
                 let word = |row| again.map_or(0, |again| u32::from(again.value(row)));
@@ -120,6 +136,16 @@ impl Part {
     }
 }
 
+fn start_field() -> &'static Field {
+    Field::by_name("flow.start").expect("the table of fields has it")
+}
+
+/// The upper and the lower half of a number.
+fn halves(number: u64) -> (u32, u32) {
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+    (half(number >> 32), half(number))
+}
+
 fn storage_of(field: &Field) -> Option<Storage> {
     match access(field) {
         Access::Column(column) => Some(COLUMNS[column].storage),
@@ -129,6 +155,7 @@ fn storage_of(field: &Field) -> Option<Storage> {
 
 fn field_words(field: &'static Field, batch: &Batch, names: &mut Names) -> Vec<u32> {
     match access(field) {
+        Access::Column(column) if batch.columns[column].is_none() => vec![0; batch.rows],
         Access::Column(column) if COLUMNS[column].storage == Storage::Dictionary => {
             names.of_rows(batch.texts(column), batch.rows)
         }

@@ -51,7 +51,7 @@ impl Names {
         let Some(texts) = texts else { return vec![0; rows] };
         let numbers: Vec<u32> =
             texts.different.iter().map(|text| text.map_or(0, |text| self.number(text))).collect();
-        (0..rows).map(|row| texts.code(row).map_or(0, |code| numbers[code])).collect()
+        texts.map(&numbers, 0)
     }
 
     /// The text with a number.
