@@ -14,6 +14,7 @@ pub mod counting;
 pub mod frames;
 pub mod http;
 mod namespace;
+pub mod observing;
 mod permission;
 pub mod sock_ops;
 pub mod tcp;

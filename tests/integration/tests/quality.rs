@@ -3,96 +3,26 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    os::fd::{AsFd, FromRawFd as _, OwnedFd},
+    os::fd::{FromRawFd as _, OwnedFd},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
-use weir_datapath::quality::{Qualities, QualityError, TcpQuality};
-use weir_flow::{Quality, field::Value, record_of};
 use weir_integration::{
-    Veth, cannot_run, require_root,
+    Veth, cannot_run,
+    observing::{self, attach_quality, exchange, settled, told},
+    require_root,
     sock_ops::Foreign,
-    tcp::{Connection, TcpInfo, begin_to_connect, cookie, lose, tcp_info, wait_until},
+    tcp::{Connection, begin_to_connect, cookie, lose, tcp_info, wait_until},
 };
-
-fn attached() -> Option<TcpQuality> {
-    match TcpQuality::attach() {
-        Ok(quality) => Some(quality),
-        Err(error @ (QualityError::NoCgroup | QualityError::KernelTypes(_) | QualityError::NoIterator)) => {
-            cannot_run(&error.to_string());
-            None
-        }
-        Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
-    }
-}
-
-/// What a record of a connection between sockets with these cookies is told.
-fn told(qualities: &Qualities, source: u64, destination: u64) -> Quality {
-    let mut record = record_of(&|name| match name {
-        "source.socket.cookie" => Value::Integer(source),
-        "destination.socket.cookie" => Value::Integer(destination),
-        _ => Value::Absent,
-    });
-    qualities.add_to(std::slice::from_mut(&mut record));
-    record.quality
-}
-
-/// A request and its answer.
-fn exchange(connection: &mut Connection) {
-    let mut buffer = [0; 4];
-    connection.client.write_all(b"ping").expect("it is connected");
-    connection.server.read_exact(&mut buffer).expect("it arrives");
-    connection.server.write_all(b"pong").expect("it is connected");
-    connection.client.read_exact(&mut buffer).expect("it arrives");
-}
-
-/// Waits until nothing is on its way, so that the numbers stay.
-fn settled(socket: &impl AsFd) -> TcpInfo {
-    wait_until("everything is acknowledged", || tcp_info(socket).unacknowledged == 0);
-    tcp_info(socket)
-}
-
-/// The kernel rounds down to microseconds.
-fn microseconds(duration: Option<Duration>) -> Option<u32> {
-    duration.map(|duration| u32::try_from(duration.as_micros()).expect("it is short"))
-}
 
 #[test]
 fn round_trip_times_and_retransmits_are_those_of_the_sockets() {
     if !require_root() {
         return;
     }
-    let Some(mut quality) = attached() else { return };
-    let qualities = quality.qualities();
-    let wire = Veth::new();
-    let mut connection = Connection::over(&wire);
-    let [client, server] = [cookie(&connection.client), cookie(&connection.server)];
-    exchange(&mut connection);
-
-    lose(&wire, true);
-    connection.client.write_all(b"lost").expect("it is connected");
-    wait_until("it was sent again", || tcp_info(&connection.client).retransmits >= 2);
-    quality.read().expect("it can be read");
-    let first = told(&qualities, client, server).retransmits.expect("the socket is known");
-    assert!(first >= 2, "{first}");
-
-    lose(&wire, false);
-    connection.server.read_exact(&mut [0; 4]).expect("it arrives in the end");
-    let info = [settled(&connection.client), settled(&connection.server)];
-    let reading = quality.read().expect("it can be read");
-    assert!(reading.open >= 2 && reading.lost == 0 && reading.left_out == 0, "{reading:?}");
-    let now = told(&qualities, client, server);
-    assert_eq!(first + now.retransmits.expect("the socket is known"), info[0].retransmits);
-    assert_eq!(now.reverse_retransmits, Some(info[1].retransmits));
-    assert_eq!(microseconds(now.rtt), Some(info[0].rtt_us));
-    assert_eq!(microseconds(now.minimum_rtt), Some(info[0].minimum_rtt_us));
-    // With the server's socket alone, it is the server's.
-    assert_eq!(microseconds(told(&qualities, 0, server).rtt), Some(info[1].rtt_us));
-    // Both of these together have told everything.
-    assert_eq!(told(&qualities, client, server).retransmits, Some(0));
+    observing::round_trip_times_and_retransmits_are_those_of_the_sockets();
 }
 
 #[test]
@@ -100,22 +30,7 @@ fn what_a_socket_knew_is_told_after_its_end() {
     if !require_root() {
         return;
     }
-    let Some(mut quality) = attached() else { return };
-    let qualities = quality.qualities();
-    let wire = Veth::new();
-    let mut connection = Connection::over(&wire);
-    let client = cookie(&connection.client);
-    exchange(&mut connection);
-    let info = settled(&connection.client);
-    drop(connection);
-    // It was never found open.
-    wait_until("its end was told", || {
-        quality.read().expect("it can be read");
-        told(&qualities, client, 0).retransmits.is_some()
-    });
-    let now = told(&qualities, client, 0);
-    assert!(now.rtt.is_some());
-    assert!(microseconds(now.minimum_rtt) <= Some(info.minimum_rtt_us));
+    observing::what_a_socket_knew_is_told_after_its_end();
 }
 
 #[test]
@@ -123,7 +38,7 @@ fn openings_that_nobody_answers_are_sent_again_and_have_no_round_trip_time() {
     if !require_root() {
         return;
     }
-    let Some(mut quality) = attached() else { return };
+    let Some(mut quality) = attach_quality() else { return };
     let wire = Veth::new();
     lose(&wire, true);
     let socket = begin_to_connect(&wire.left, SocketAddr::from((wire.right.ipv4, 80)));
@@ -154,7 +69,7 @@ fn programs_of_others_go_on_as_if_weir_were_not_there() {
     let mut alone = Connection::over(&wire);
     assert!(rounds(&first, &mut alone) > 0);
 
-    let Some(mut quality) = attached() else { return };
+    let Some(mut quality) = attach_quality() else { return };
     let mut after_the_first = Connection::over(&wire);
     assert!(rounds(&first, &mut after_the_first) > 0);
     // This one comes last, and sets the flags of new connections as it likes.
@@ -181,7 +96,7 @@ fn two_that_watch_the_same_sockets_know_the_same() {
     if !require_root() {
         return;
     }
-    let (Some(mut one), Some(mut other)) = (attached(), attached()) else { return };
+    let (Some(mut one), Some(mut other)) = (attach_quality(), attach_quality()) else { return };
     let wire = Veth::new();
     let mut connection = Connection::over(&wire);
     exchange(&mut connection);
@@ -200,7 +115,7 @@ fn two_that_watch_the_same_sockets_know_the_same() {
 
 #[test]
 fn nothing_stays_when_the_process_is_killed() {
-    if !require_root() || attached().is_none() {
+    if !require_root() || attach_quality().is_none() {
         return;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_hold-observers"));

@@ -9,8 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_datapath::{flow::FlowOptions, packets::PacketOptions};
-use weir_integration::checks;
+use weir_datapath::{
+    drops::{Drops, DropsError},
+    flow::FlowOptions,
+    packets::PacketOptions,
+};
+use weir_integration::{checks, observing};
 
 #[derive(Default)]
 struct Report {
@@ -36,10 +40,20 @@ impl Report {
     }
 }
 
-/// Whether the kernel has TCX links (6.6).
+/// The first two numbers of a kernel's version.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Whether the kernel has TCX links.
 fn has_tcx(release: &str) -> bool {
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
+    version(release) >= (6, 6)
+}
+
+/// Whether the kernel says why it drops packets.
+fn gives_reasons(release: &str) -> bool {
+    version(release) >= (5, 17)
 }
 
 fn main() -> ExitCode {
@@ -76,6 +90,21 @@ fn main() -> ExitCode {
     for snap_length in [128, 65_536] {
         report.check(&format!("every packet is captured, up to {snap_length} bytes"), move || {
             checks::every_packet_is_captured(&PacketOptions::with_snap_length(snap_length));
+        });
+    }
+    report.check("round-trip times and retransmits are those of the sockets", || {
+        observing::round_trip_times_and_retransmits_are_those_of_the_sockets();
+    });
+    report.check("what a socket knew is told after its end", || {
+        observing::what_a_socket_knew_is_told_after_its_end();
+    });
+    if gives_reasons(&kernel) {
+        report.check("packets are counted by the reason they were dropped for", || {
+            observing::packets_are_counted_by_the_reason_and_the_interface_they_were_dropped_at(100);
+        });
+    } else {
+        report.check("without reasons of drops, that is said", || {
+            assert!(matches!(Drops::attach(), Err(DropsError::NoReasons)));
         });
     }
     if full {
