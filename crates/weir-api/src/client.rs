@@ -1,10 +1,17 @@
 //! Asks an agent. Blocking; for commands.
 
-use std::time::Duration;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use ureq::Agent;
+use ureq::{
+    Agent,
+    tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
+};
 
 use crate::history::{
     EdgesAnswer, EdgesParameters, FlowsAnswer, FlowsParameters, HintsAnswer, HintsParameters, SeriesAnswer,
@@ -23,6 +30,22 @@ pub enum ClientError {
     /// The address of the agent is none.
     #[error("`{0}` is no address of an agent: use one such as http://127.0.0.1:4780")]
     Address(String),
+    /// A certificate or a key cannot be had. What is in the file is not shown.
+    #[error("cannot use {}: it holds no {what} in PEM", path.display())]
+    Pem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Nobody answers there.
     #[error("cannot reach the agent at {url}: does it run, and is that its address?")]
     Unreachable {
@@ -53,6 +76,17 @@ pub enum ClientError {
     },
 }
 
+/// How agent and client prove to each other who they are.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The token that agents beyond loopback want.
+    pub token: Option<String>,
+    /// Certificates of those who sign agents, PEM. Without it, those that browsers trust.
+    pub authority: Option<PathBuf>,
+    /// The client's certificate chain and its private key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// A client of one agent.
 #[derive(Debug)]
 pub struct Client {
@@ -62,19 +96,27 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the agent at `url`, such as `http://127.0.0.1:4780`. Agents beyond loopback want a token.
-    pub fn new(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+    /// A client of the agent at `url`, such as `http://127.0.0.1:4780`.
+    pub fn new(url: &str, credentials: Credentials) -> Result<Self, ClientError> {
         let url = url.trim_end_matches('/');
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':']) || host.contains('?')) {
             return Err(ClientError::Address(url.to_owned()));
         }
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = &credentials.authority {
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates(path)?));
+        }
+        if let Some((chain, key)) = &credentials.identity {
+            tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates(chain)?, private_key(key)?)));
+        }
         let config = Agent::config_builder()
+            .tls_config(tls.build())
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.into(), url: url.to_owned(), token })
+        Ok(Self { agent: config.into(), url: url.to_owned(), token: credentials.token })
     }
 
     /// Flows, or groups of them.
@@ -122,6 +164,28 @@ impl Client {
     }
 }
 
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, ClientError> {
+    let text = read(path)?;
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    };
+    let certificates: Vec<_> = parse_pem(&text).filter_map(certificate).collect();
+    if certificates.is_empty() {
+        return Err(ClientError::Pem { what: "certificate", path: path.to_owned() });
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKey<'static>, ClientError> {
+    PrivateKey::from_pem(&read(path)?)
+        .map_err(|_not_pem| ClientError::Pem { what: "private key", path: path.to_owned() })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
+    fs::read(path).map_err(|source| ClientError::File { path: path.to_owned(), source })
+}
+
 /// What the body says, if it says it as agents do.
 fn reason(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
@@ -149,11 +213,26 @@ mod tests {
     #[test]
     fn an_address_needs_a_scheme_and_a_host() {
         for url in ["", "127.0.0.1:4780", "http://", "ftp://a", "http:///path", "http://a?b"] {
-            assert!(matches!(Client::new(url, None), Err(ClientError::Address(_))), "{url}");
+            assert!(
+                matches!(Client::new(url, Credentials::default()), Err(ClientError::Address(_))),
+                "{url}"
+            );
         }
         for url in ["http://127.0.0.1:4780", "https://weir.example/", "http://[::1]:4780"] {
-            assert!(Client::new(url, None).is_ok(), "{url}");
+            assert!(Client::new(url, Credentials::default()).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn files_without_certificates_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("empty.pem");
+        fs::write(&file, "no certificate").unwrap();
+        let given = |credentials| Client::new("https://weir.example", credentials).unwrap_err().to_string();
+        let said = given(Credentials { authority: Some(file.clone()), ..Credentials::default() });
+        assert!(said.contains("empty.pem: it holds no certificate"), "{said}");
+        let said = given(Credentials { identity: Some(("/none".into(), file)), ..Credentials::default() });
+        assert_eq!(said, "cannot read /none");
     }
 
     #[test]

@@ -315,6 +315,15 @@ pub(crate) struct FlowsArgs {
     #[expect(clippy::doc_markdown, reason = "this text is shown in the terminal")]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "agent")]
     pub(crate) token_file: Option<PathBuf>,
+    /// With `--agent https://…`: trust agents that these certificates sign, instead of those that browsers trust
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "agent")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// With `--agent https://…`: the certificate by which the agent knows you
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires_all = ["agent", "key_file"])]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The private key of that certificate
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires_all = ["agent", "cert_file"])]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 impl FlowsArgs {

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod blast;
 pub mod capturing;
+pub mod certificates;
 pub mod cgroup;
 pub mod checks;
 pub mod control_plane;

@@ -15,6 +15,7 @@ pub(super) const DIST: &[&str] = &["musl-tools"];
 /// Namespaces, traffic, and the tools that our counts are compared with.
 pub(super) const TEST: &[&str] = &[
     "bpftool",
+    "curl",
     "ethtool",
     "iperf3",
     "iproute2",

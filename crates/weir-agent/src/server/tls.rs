@@ -29,8 +29,26 @@ pub enum TlsError {
         reason: String,
     },
     /// Certificate and key do not fit, or the like.
-    #[error("cannot use the certificate")]
-    Certificate(#[source] rustls::Error),
+    #[error("cannot use the certificate in {} with the key in {}", certificate.display(), key.display())]
+    Certificate {
+        /// File of the certificate.
+        certificate: PathBuf,
+        /// File of the key.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// A certificate of the signers of clients is none of an authority.
+    #[error("cannot trust the certificates in {}", path.display())]
+    Authority {
+        /// Their file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The versions of TLS are not to be had.
+    #[error("cannot offer TLS 1.2 and 1.3")]
+    Versions(#[source] rustls::Error),
     /// The signers of clients cannot be used.
     #[error("cannot use the client authority")]
     Clients(#[source] VerifierBuilderError),
@@ -44,19 +62,24 @@ pub(super) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, Tls
         PrivateKeyDer::from_pem_file(&config.key).map_err(|error| pem("private key", &config.key, &error))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Certificate)?;
+        .map_err(TlsError::Versions)?;
     let builder = match &config.client_authority {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(path)? {
-                roots.add(certificate).map_err(TlsError::Certificate)?;
+                let refused = |source| TlsError::Authority { path: path.clone(), source };
+                roots.add(certificate).map_err(refused)?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.map_err(TlsError::Clients)?)
         }
     };
-    let mut server = builder.with_single_cert(chain, key).map_err(TlsError::Certificate)?;
+    let mut server = builder.with_single_cert(chain, key).map_err(|source| TlsError::Certificate {
+        certificate: config.certificate.clone(),
+        key: config.key.clone(),
+        source,
+    })?;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(server))
 }

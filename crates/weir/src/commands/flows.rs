@@ -16,7 +16,7 @@ use weir_agent::{
     store::{EmbeddedStore, FlowQuery, Limits, Range, Store as _},
 };
 use weir_api::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, Credentials},
     history::{FlowsAnswer, FlowsParameters, Sums, moment_text},
 };
 use weir_flow::{
@@ -79,6 +79,11 @@ fn ask(args: &FlowsArgs, url: &str, range: Range) -> Result<FlowsAnswer> {
         }
         None => env::var(TOKEN).ok(),
     };
+    let credentials = Credentials {
+        token,
+        authority: args.ca_file.clone(),
+        identity: args.cert_file.clone().zip(args.key_file.clone()),
+    };
     let names: Vec<&str> = args.group_by.iter().map(|field| field.name).collect();
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     let parameters = FlowsParameters {
@@ -88,7 +93,7 @@ fn ask(args: &FlowsArgs, url: &str, range: Range) -> Result<FlowsAnswer> {
         group_by: given(names.join(",")),
         limit: usize::try_from(args.limit).ok(),
     };
-    let answer = Client::new(url, token).and_then(|client| client.flows(&parameters));
+    let answer = Client::new(url, credentials).and_then(|client| client.flows(&parameters));
     answer.map_err(|error| match error {
         ClientError::Address(_) | ClientError::Refused { status: 400, .. } => {
             UsageError(error.to_string()).into()
