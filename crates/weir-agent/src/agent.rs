@@ -6,6 +6,7 @@
 
 use std::{fmt::Write as _, io, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use thiserror::Error;
 use weir_datapath::{
@@ -94,11 +95,13 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
     let drops = if config.drops { count_drops() } else { None };
-    let answers = Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, server.is_ending());
+    let shown = Arc::new(ArcSwap::from_pointee(config.shown.clone()));
+    let answers =
+        Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, Arc::clone(&shown), server.is_ending());
     let history = store.map_or_else(Router::new, |store| query::routes(store));
     server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
-    let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens };
+    let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens, shown };
     reload::on_signal(reload).map_err(AgentError::Thread)?;
 
     let outcome = pipeline.run(&live);

@@ -10,6 +10,7 @@ mod problems;
 pub mod reference;
 mod secret;
 mod shape;
+mod shown;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use self::{
     },
     problems::{At, Problem, Problems},
     secret::{Secret, SecretDocument, SecretError, SecretSource},
+    shown::Shown,
     store::{StoreDocument, StoreSettings},
     text::{LengthText, SizeText},
 };
@@ -67,6 +69,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where flows go besides.
     pub sinks: Vec<SinkConfig>,
+    /// The same, to be shown.
+    pub shown: Shown,
 }
 
 /// What is counted, and how.

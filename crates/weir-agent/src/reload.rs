@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use signal_hook::{consts::SIGHUP, iterator::Signals};
 
 use crate::{
     causes::with_causes,
-    config::{Config, Sources},
+    config::{Config, Shown, Sources},
     journal,
     outlet::Outlet,
     pipeline::Pipeline,
@@ -40,6 +41,8 @@ pub struct Reload {
     pub pipeline: Arc<Pipeline>,
     /// The token.
     pub tokens: Arc<Tokens>,
+    /// What the server shows of the configuration.
+    pub shown: Arc<ArcSwap<Shown>>,
 }
 
 impl Reload {
@@ -65,8 +68,10 @@ impl Reload {
         }
         self.change_sinks(&wanted.sinks, wanted.stop_deadline);
         // What cannot be changed stays as it is, so that the next reload says so again.
+        let shown = self.current.shown.reloaded(&wanted.shown);
+        self.shown.store(Arc::new(shown.clone()));
         let Config { filter, log, stop_deadline, sinks, .. } = wanted;
-        self.current = Config { filter, log, stop_deadline, sinks, ..self.current.clone() };
+        self.current = Config { filter, log, stop_deadline, sinks, shown, ..self.current.clone() };
         journal::info("reload: done");
     }
 

@@ -21,6 +21,7 @@ mod tokens;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::{Router, routing::get};
 use tokio::sync::Semaphore;
 use weir_datapath::drops::Drops;
@@ -33,7 +34,7 @@ pub use self::{
     metrics::reference,
     tokens::Tokens,
 };
-use crate::{kubernetes::Kubernetes, pipeline::Pipeline, view::View};
+use crate::{config::Shown, kubernetes::Kubernetes, pipeline::Pipeline, view::View};
 
 /// Clients that may follow the live view at a time.
 const MOST_FOLLOWERS: usize = 64;
@@ -45,6 +46,7 @@ pub struct Answers {
     pub(crate) view: Arc<View>,
     pub(crate) kubernetes: Arc<Kubernetes>,
     pub(crate) drops: Option<Arc<Drops>>,
+    pub(crate) shown: Arc<ArcSwap<Shown>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) followers: Arc<Semaphore>,
     /// Becomes true when the server ends.
@@ -60,6 +62,7 @@ impl Answers {
         view: Arc<View>,
         kubernetes: Arc<Kubernetes>,
         drops: Option<Drops>,
+        shown: Arc<ArcSwap<Shown>>,
         is_ending: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl Answers {
             view,
             kubernetes,
             drops: drops.map(Arc::new),
+            shown,
             refusals: Arc::default(),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             is_ending,
@@ -86,6 +90,7 @@ pub fn routes(answers: Answers, more: Router) -> Router {
         .route("/api/v1/ledger", get(ledger::answer))
         .route("/api/v1/fields", get(status::fields))
         .route("/api/v1/interfaces", get(status::interfaces))
+        .route("/api/v1/config", get(status::config))
         .route("/api/v1/live", get(live::follow))
         .route("/api/v1/openapi.json", get(openapi::document))
         .with_state(answers)

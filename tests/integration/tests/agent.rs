@@ -236,10 +236,11 @@ fn a_reload_changes_sinks_filter_and_token_and_says_what_it_cannot() {
     let settings = |rest: &str| format!("server: {{token: {{file: {}}}}}\n{rest}", token.display());
     let file = write(directory.path(), &settings("interfaces: [left0]\n"));
     let agent = Agent::start(&stage.left, Some(&file), &[]);
-    let status = |token: &str| {
+    let ask = |token: &str, path: &str| {
         let header = format!("Authorization: Bearer {token}");
-        http::get(&stage.left, agent.address(), "/api/v1/status", &[&header])
+        http::get(&stage.left, agent.address(), path, &[&header])
     };
+    let status = |token: &str| ask(token, "/api/v1/status");
     assert_eq!(status("the first token of this test").status, 200);
 
     write(directory.path(), &settings("interfaces: [left0]\nfilter: 'prot=tcp'\n"));
@@ -265,6 +266,13 @@ fn a_reload_changes_sinks_filter_and_token_and_says_what_it_cannot() {
     assert!(agent.messages().contains("reload: memory changes only with a restart"), "{}", agent.messages());
     assert_eq!(status("the first token of this test").status, 401);
     assert_eq!(status("the second token of this test").status, 200);
+    let config = ask("the second token of this test", "/api/v1/config");
+    assert!(!config.body.contains("the second token"), "{}", config.body);
+    let config = config.json();
+    assert_eq!(config["filter"], format!("port={port}"));
+    assert_eq!(config["sinks"][0]["type"], "json");
+    assert_eq!(config["interfaces"][0], "left0");
+    assert_eq!(config["memory"], "64MiB");
     other.send(50, 100);
     wanted.send(30, 100);
     let start = Instant::now();

@@ -7,13 +7,14 @@ use weir_flow::filter::Filter;
 
 use super::{
     At, Config, CountingConfig, DirectionDocument, Document, HookDocument, LevelDocument, LiveConfig,
-    LiveDocument, Problems,
+    LiveDocument, Problems, Shown,
 };
 use crate::{journal::Level, live::Pattern, server, sinks};
 
 /// Judges everything. `None` goes with problems; problems may also come with a value.
 pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Config> {
     let top = At::default();
+    let shown = Shown::of(&document);
     let counting = counting(&document, problems);
     let filter = filter(&document.filter, &top.key("filter"), problems);
     let live = live(&document.live, &top.key("live"), problems);
@@ -41,6 +42,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         store,
         server,
         sinks,
+        shown,
     })
 }
 

@@ -17,6 +17,7 @@ use super::{Answers, ledger, live, metrics, query, status};
         status::status,
         status::fields,
         status::interfaces,
+        status::config,
         ledger::answer,
         live::follow,
         metrics::answer

@@ -104,6 +104,17 @@ pub(super) fn of_snapshot(answers: &Answers, snapshot: &Snapshot) -> Status {
     }
 }
 
+/// The configuration that is in effect, with every default and without secrets.
+#[utoipa::path(
+    get,
+    path = "/api/v1/config",
+    tag = "state",
+    responses((status = 200, description = "Keys as in the file", body = serde_json::Value))
+)]
+pub(super) async fn config(State(answers): State<Answers>) -> Json<serde_json::Value> {
+    Json(serde_json::Value::Object(answers.shown.load().keys().clone()))
+}
+
 fn consumers(snapshot: &Snapshot) -> Vec<ConsumerStatus> {
     let states = snapshot.outlets.iter().map(|(state, pages)| {
         let total = pages.total();
