@@ -27,7 +27,7 @@ use crate::{
     ledger::{self, Loss},
     live::{Live, LiveError, Pattern, Plan, Schedule, Witness},
     naming::Naming,
-    outlet::Outlet,
+    outlet::{Batching, Outlet, OutletConfig},
     pipeline::Pipeline,
     reload::{self, Reload},
     server::{Answers, ServeError, Server, Tokens, query},
@@ -127,10 +127,17 @@ fn count_drops() -> Option<Drops> {
 /// The ways to all consumers: live view, store, sinks.
 fn outlets(config: &Config, view: &Arc<View>, store: Option<&Arc<EmbeddedStore>>) -> io::Result<Vec<Outlet>> {
     let viewer = Viewer::new(Arc::clone(view));
-    let mut outlets = vec![Outlet::start("live".into(), VIEW_QUEUE, Filter::default(), viewer)?];
+    let plain = |name: &str, most_records| OutletConfig {
+        name: name.into(),
+        most_records,
+        filter: Filter::default(),
+        batching: Batching::SINGLE,
+        spool: None,
+    };
+    let mut outlets = vec![Outlet::start(plain("live", VIEW_QUEUE), viewer)?];
     if let Some((store, settings)) = store.zip(config.store.as_ref()) {
         let writer = HistoryWriter::new(Arc::clone(store));
-        outlets.push(Outlet::start("store".into(), settings.queue, Filter::default(), writer)?);
+        outlets.push(Outlet::start(plain("store", settings.queue), writer)?);
     }
     for sink in &config.sinks {
         outlets.push(sinks::start(sink)?);
@@ -187,7 +194,8 @@ fn summary(pipeline: &Pipeline, witnesses: &[Witness]) -> String {
         )
         .expect("a string takes any text");
         let losses = Loss::ALL.map(|loss| (loss.as_str(), page.dropped[loss as usize]));
-        for (name, tally) in [("filtered", page.filtered)].into_iter().chain(losses) {
+        let others = [("filtered", page.filtered), ("spooled", page.spooled)];
+        for (name, tally) in others.into_iter().chain(losses) {
             if tally.records > 0 {
                 write!(text, "; {} {name}", tally.records).expect("a string takes any text");
             }

@@ -82,6 +82,18 @@ impl Collected {
 }
 
 impl Batch {
+    /// A batch that was read from a disk. What its records count was noted when it was written.
+    pub(crate) fn restored(
+        tick: Tick,
+        length: Duration,
+        records: Box<[Record]>,
+        tallies: Tallies,
+        is_last: bool,
+    ) -> Self {
+        let places = records.iter().map(|record| [record.point.id; 2]).collect();
+        Self { tick, length, records, tallies, is_last, places }
+    }
+
     /// The same interval with only those records that match.
     #[must_use]
     pub fn matching(&self, filter: &Filter) -> Self {

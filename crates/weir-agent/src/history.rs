@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    batch::Batch,
     causes::with_causes,
     journal,
-    outlet::{Consumer, Patience, WriteError},
+    outlet::{Consumer, Parcel, Patience, Receipt, WriteError},
     store::{EmbeddedStore, Store as _},
 };
 
@@ -26,8 +25,12 @@ impl HistoryWriter {
 
 impl Consumer for HistoryWriter {
     /// Whatever is wrong, a full disk most likely, may pass.
-    fn write(&mut self, batch: &Batch, _patience: &Patience) -> Result<(), WriteError> {
-        self.store.append(&batch.records, &batch.tick).map_err(|error| WriteError::Retry(error.into()))?;
+    fn write(&mut self, parcels: &[Parcel], _patience: &Patience) -> Result<Receipt, WriteError> {
+        // One at a time: its outlet asks for no more, and of several the first might be written again.
+        for Parcel { batch, .. } in parcels {
+            let appended = self.store.append(&batch.records, &batch.tick);
+            appended.map_err(|error| WriteError::Retry(error.into()))?;
+        }
         // The rows are safe; what comes after may fail and is tried again by the store itself.
         let trouble = self.store.trouble();
         if trouble != self.trouble {
@@ -37,7 +40,7 @@ impl Consumer for HistoryWriter {
             }
             self.trouble = trouble;
         }
-        Ok(())
+        Ok(Receipt::default())
     }
 
     fn finish(&mut self) {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use weir_flow::{Count, Ledger};
 
-pub use self::account::{Account, Loss, Page, Pages};
+pub use self::account::{Account, Loss, Origin, Page, Pages};
 use crate::units::Grouped;
 
 /// One line: `accounted 100.00 %: 1,234 packets, 567,890 bytes seen; 1,200 packets in flows, 34 non-ip`.

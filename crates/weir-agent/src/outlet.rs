@@ -1,59 +1,64 @@
-//! [`Outlet`]: everything between the pipeline and one consumer (store, sink, live view): a bounded queue, a thread
-//! that delivers, attempts, and an account of what became of each record.
+//! [`Outlet`]: everything between the pipeline and one consumer (store, sink, live view): a bounded queue, for sinks
+//! that may be away a spool on disk, a thread that delivers, attempts, and an account of what became of each record.
+//!
+//! ```text
+//! pipeline ─► queue ─► worker ─► consumer
+//! pipeline ─► queue ─► writer of the spool ─► backlog (disk, and some of it in memory) ─► worker ─► consumer
+//! ```
 //!
 //! The pipeline only ever puts a batch into the queue, which does not wait. So a consumer that is slow or gone costs its
-//! own records, by name, and nothing else.
+//! own records, by name, and nothing else. With a spool, what is in it waits for the next run of the agent if need be.
 
+mod backlog;
+mod consumer;
 mod patience;
 mod queue;
+mod spool;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, sync_channel},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use weir_flow::filter::Filter;
 
-pub use self::patience::{BackOff, Patience};
-use self::queue::Queue;
+use self::{
+    backlog::Backlog,
+    queue::Queue,
+    worker::{Supply, Worker},
+};
+pub use self::{
+    consumer::{Batching, BoxError, Consumer, Parcel, ParcelId, Receipt, WriteError},
+    patience::{BackOff, Patience},
+    spool::SpoolConfig,
+};
 use crate::{
-    batch::{Batch, without},
-    causes::with_causes,
+    batch::Batch,
     journal,
     ledger::{Account, Loss},
 };
 
-/// Any error; only its text is of interest.
-pub type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Why a batch was not delivered.
-#[derive(Debug, Error)]
-pub enum WriteError {
-    /// The consumer is away or busy: the same batch will be brought again.
-    #[error(transparent)]
-    Retry(BoxError),
-    /// It will never take this batch.
-    #[error(transparent)]
-    Reject(BoxError),
-}
-
-/// Takes batches: a store, a sink, the live view. It lives on a thread of its own and may block there.
-pub trait Consumer: Send {
-    /// Takes one batch. After [`WriteError::Retry`] the next call brings the same batch. It returns soon once `patience`
-    /// is over.
-    fn write(&mut self, batch: &Batch, patience: &Patience) -> Result<(), WriteError>;
-
-    /// Finishes what it holds back; called once, at the end.
-    fn finish(&mut self) {}
+/// What an outlet is to be like.
+#[derive(Clone, Debug)]
+pub struct OutletConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Most records that wait in memory.
+    pub most_records: usize,
+    /// What the consumer gets; an empty filter lets everything through.
+    pub filter: Filter,
+    /// How much it gets at a time.
+    pub batching: Batching,
+    /// Where records wait that have no room in memory, or that outlive the agent.
+    pub spool: Option<SpoolConfig>,
 }
 
 /// The way to one consumer.
@@ -61,7 +66,8 @@ pub trait Consumer: Send {
 pub struct Outlet {
     name: Arc<str>,
     shared: Arc<Shared>,
-    /// Disconnected when the worker has ended.
+    backlog: Option<(Arc<Backlog>, SpoolConfig)>,
+    /// Disconnected when all its threads have ended.
     ended: Mutex<Receiver<()>>,
     started_ns: u64,
     is_late: bool,
@@ -71,12 +77,23 @@ pub struct Outlet {
 #[derive(Debug)]
 struct Shared {
     queue: Queue,
-    account: Account,
+    account: Arc<Account>,
     patience: Patience,
+    attempts: AtomicU64,
     failures: AtomicU64,
-    trouble: Mutex<Option<String>>,
+    refused: AtomicU64,
+    trouble: Mutex<Option<Trouble>>,
     /// Wall time of the last batch that was delivered, in nanoseconds; 0 before the first.
     delivered_ns: AtomicU64,
+}
+
+/// Why a consumer does not take anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Why the last attempt failed.
+    pub text: String,
+    /// When the first of these attempts failed, nanoseconds of wall time.
+    pub since_ns: u64,
 }
 
 /// How a consumer is doing.
@@ -84,14 +101,20 @@ struct Shared {
 pub struct OutletState {
     /// Its name.
     pub name: Arc<str>,
-    /// Records that wait.
+    /// Records that wait in memory.
     pub waiting: usize,
-    /// Most records that may wait.
+    /// Most records that may wait there.
     pub most_waiting: usize,
-    /// Attempts that failed, since the start.
+    /// Attempts to deliver, since the start.
+    pub attempts: u64,
+    /// Those that failed.
     pub failures: u64,
+    /// Records that it took and then refused without saying which.
+    pub refused: u64,
     /// Why the last attempt failed, until one works.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
+    /// How its spool is, if it has one.
+    pub spool: Option<SpoolState>,
     /// End of the interval of the last batch that was delivered, nanoseconds of wall time.
     pub delivered_ns: Option<u64>,
     /// When it was started, nanoseconds of wall time.
@@ -100,38 +123,69 @@ pub struct OutletState {
     pub is_late: bool,
 }
 
+/// How a spool is.
+#[derive(Clone, Debug)]
+pub struct SpoolState {
+    /// Bytes that wait in it.
+    pub bytes: u64,
+    /// Most bytes that it may take.
+    pub most_bytes: u64,
+    /// Why nothing can be spooled at present.
+    pub trouble: Option<String>,
+}
+
 impl Outlet {
-    /// Starts the thread of a consumer. An empty filter lets everything through.
-    pub fn start(
-        name: Arc<str>,
-        most_records: usize,
-        filter: Filter,
-        consumer: impl Consumer + 'static,
-    ) -> std::io::Result<Self> {
+    /// Starts the threads of a consumer.
+    pub fn start(config: OutletConfig, consumer: impl Consumer + 'static) -> std::io::Result<Self> {
+        let OutletConfig { name, most_records, filter, batching, spool } = config;
+        let account = Arc::<Account>::default();
         let shared = Arc::new(Shared {
             queue: Queue::new(most_records),
-            account: Account::default(),
+            account: Arc::clone(&account),
             patience: Patience::default(),
+            attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             trouble: Mutex::default(),
             delivered_ns: AtomicU64::new(0),
         });
+        let backlog = spool.map(|spool| {
+            let backlog = Backlog::new(Arc::clone(&name), spool.clone(), most_records, account);
+            (Arc::new(backlog), spool)
+        });
         let (running, ended) = sync_channel::<()>(0);
+        let supply = match &backlog {
+            None => Supply::memory(filter),
+            Some((backlog, _)) => {
+                let (shared, backlog, running) = (Arc::clone(&shared), Arc::clone(backlog), running.clone());
+                let supply = Supply::Spool(Arc::clone(&backlog));
+                thread::Builder::new().name(format!("weir-{name}-spool")).spawn(move || {
+                    worker::spool(&shared, &backlog, &filter);
+                    drop(running);
+                })?;
+                supply
+            }
+        };
         let worker = Worker {
             name: Arc::clone(&name),
             shared: Arc::clone(&shared),
-            filter,
+            supply,
+            batching,
             consumer,
             back_off: BackOff::default(),
+            refusal: None,
         };
         // The thread is not joined: one that hangs in a system call must not keep the agent from ending.
-        thread::Builder::new().name(format!("weir-{name}")).spawn(move || {
+        let started = thread::Builder::new().name(format!("weir-{name}")).spawn(move || {
             worker.run();
             drop(running);
-        })?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { name, shared, ended: Mutex::new(ended), started_ns, is_late: false })
+        });
+        if let Err(error) = started {
+            shared.queue.close();
+            return Err(error);
+        }
+        let started_ns = worker::now_ns();
+        Ok(Self { name, shared, backlog, ended: Mutex::new(ended), started_ns, is_late: false })
     }
 
     /// Marks it as one that has not been offered everything since the start.
@@ -162,11 +216,20 @@ impl Outlet {
     pub fn state(&self) -> OutletState {
         let shared = &self.shared;
         let delivered_ns = shared.delivered_ns.load(Ordering::Relaxed);
+        let loose = |(backlog, _): &(Arc<Backlog>, _)| backlog.loose_records.load(Ordering::Relaxed);
+        let spool = |(backlog, config): &(Arc<Backlog>, SpoolConfig)| SpoolState {
+            bytes: backlog.pending_bytes.load(Ordering::Relaxed),
+            most_bytes: config.bytes,
+            trouble: backlog.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
         OutletState {
             name: Arc::clone(&self.name),
-            waiting: shared.queue.records(),
+            waiting: shared.queue.records() + self.backlog.as_ref().map_or(0, loose),
             most_waiting: shared.queue.most_records(),
+            attempts: shared.attempts.load(Ordering::Relaxed),
             failures: shared.failures.load(Ordering::Relaxed),
+            refused: shared.refused.load(Ordering::Relaxed),
+            spool: self.backlog.as_ref().map(spool),
             trouble: shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             delivered_ns: (delivered_ns > 0).then_some(delivered_ns),
             started_ns: self.started_ns,
@@ -180,8 +243,8 @@ impl Outlet {
         self.shared.queue.close();
     }
 
-    /// Waits until the worker has ended, a moment longer than the deadline. What it has not delivered by then is lost,
-    /// and counted so.
+    /// Waits until its threads have ended, a moment longer than the deadline. What is neither delivered nor in the spool by
+    /// then is lost, and counted so.
     pub fn wait(&self, deadline: Instant) {
         let time = deadline.saturating_duration_since(Instant::now()) + GRACE;
         if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) =
@@ -190,10 +253,21 @@ impl Outlet {
             journal::warn(format_args!("{} does not end: it is left behind", self.name));
         }
         self.shared.account.give_up();
-        let lost = self.shared.account.total().dropped[Loss::Stopped as usize].records;
+        if let Some((backlog, _)) = &self.backlog {
+            backlog.abandon();
+        }
+        let pages = self.shared.account.snapshot();
+        let lost = pages.total().dropped[Loss::Stopped as usize].records;
         if lost > 0 {
             journal::error(format_args!(
                 "{}: {lost} records could not be delivered before the end",
+                self.name
+            ));
+        }
+        let spooled = pages.total().spooled.records + pages.earlier().spooled.records;
+        if spooled > 0 {
+            journal::info(format_args!(
+                "{}: {spooled} records wait in the spool for the next run",
                 self.name
             ));
         }
@@ -202,74 +276,3 @@ impl Outlet {
 
 /// Time between the deadline, at which a worker gives up, and the moment at which nobody waits for it any more.
 const GRACE: Duration = Duration::from_millis(500);
-
-struct Worker<C> {
-    name: Arc<str>,
-    shared: Arc<Shared>,
-    filter: Filter,
-    consumer: C,
-    back_off: BackOff,
-}
-
-impl<C: Consumer> Worker<C> {
-    fn run(mut self) {
-        while let Some(batch) = self.shared.queue.next() {
-            let chosen;
-            let batch = if self.filter.is_empty() {
-                &*batch
-            } else {
-                chosen = batch.matching(&self.filter);
-                self.shared.account.filtered(&without(&batch.tallies, &chosen.tallies));
-                &chosen
-            };
-            self.deliver(batch);
-        }
-        self.consumer.finish();
-    }
-
-    fn deliver(&mut self, batch: &Batch) {
-        let account = &self.shared.account;
-        loop {
-            if self.shared.patience.is_over() {
-                account.dropped(&batch.tallies, Loss::Stopped);
-                return;
-            }
-            match self.consumer.write(batch, &self.shared.patience) {
-                Ok(()) => {
-                    account.delivered(&batch.tallies);
-                    self.shared.delivered_ns.store(batch.tick.wall.0, Ordering::Relaxed);
-                    self.works();
-                    return;
-                }
-                Err(WriteError::Reject(error)) => {
-                    account.dropped(&batch.tallies, Loss::Rejected);
-                    self.fails(&*error);
-                    return;
-                }
-                Err(WriteError::Retry(error)) => {
-                    self.fails(&*error);
-                    self.shared.patience.wait(self.back_off.time());
-                }
-            }
-        }
-    }
-
-    fn works(&mut self) {
-        self.back_off.reset();
-        let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if trouble.is_some() {
-            journal::info(format_args!("{} works again", self.name));
-        }
-    }
-
-    /// Says so once, not at each attempt.
-    fn fails(&self, error: &(dyn Error + 'static)) {
-        self.shared.failures.fetch_add(1, Ordering::Relaxed);
-        let text = with_causes(error);
-        let mut trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref() != Some(&text) {
-            journal::warn(format_args!("{}: {text}", self.name));
-            *trouble = Some(text);
-        }
-    }
-}

@@ -1,18 +1,25 @@
 //! Sinks: consumers of flows outside of the agent.
 //!
 //! Each type is a folder of the same shape: `config` (what is written in the file and what it means) and `writer`
-//! (delivers one batch). What is around them, queue, worker, retries and counters, is the same for all: an
+//! (delivers parcels). What is around them, queue, spool, batches, worker, retries and counters, is the same for all: an
 //! [`Outlet`].
 
 pub mod json;
+mod settings;
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use weir_flow::filter::Filter;
 
+pub use self::settings::{BatchDocument, SpoolDocument};
 use crate::{
     config::{self, At, Problems, SinkDocument},
-    outlet::Outlet,
+    outlet::{Batching, Outlet, OutletConfig, SpoolConfig},
 };
 
 /// A sink that is wanted.
@@ -22,8 +29,12 @@ pub struct SinkConfig {
     pub name: Arc<str>,
     /// What it gets; an empty filter lets everything through.
     pub filter: Filter,
-    /// Most flows that wait for it.
+    /// Most flows that wait for it in memory.
     pub queue: usize,
+    /// How much it gets at a time.
+    pub batching: Batching,
+    /// Where flows wait on disk, if they are to.
+    pub spool: Option<SpoolConfig>,
     /// Where they go.
     pub plan: SinkPlan,
 }
@@ -35,36 +46,86 @@ pub enum SinkPlan {
     Json(json::Plan),
 }
 
-/// Starts the thread of a sink.
+/// What a sink may want to know of the rest of the configuration.
+pub(crate) struct Surroundings<'c> {
+    /// The directory for what outlives the agent.
+    pub(crate) state: &'c Path,
+}
+
+/// The part of a sink's document that all have.
+struct Shared<'d> {
+    /// Its type, and its name unless it has another.
+    kind: &'static str,
+    name: Option<&'d str>,
+    filter: &'d str,
+    queue: usize,
+    batching: Batching,
+    spool: &'d SpoolDocument,
+    /// Whether it has a spool unless something else is said.
+    is_remote: bool,
+}
+
+/// Starts the threads of a sink.
 pub fn start(sink: &SinkConfig) -> io::Result<Outlet> {
-    let SinkConfig { name, filter, queue, plan } = sink;
-    let SinkPlan::Json(plan) = plan;
-    Outlet::start(Arc::clone(name), *queue, filter.clone(), json::JsonWriter::new(plan))
+    let SinkConfig { name, filter, queue, batching, spool, plan } = sink;
+    let config = OutletConfig {
+        name: Arc::clone(name),
+        most_records: *queue,
+        filter: filter.clone(),
+        batching: *batching,
+        spool: spool.clone(),
+    };
+    match plan {
+        SinkPlan::Json(plan) => Outlet::start(config, json::JsonWriter::new(plan)),
+    }
 }
 
 /// Names that other consumers have.
 const RESERVED: [&str; 2] = ["store", "live"];
 
 /// Judges all sinks.
-pub(crate) fn validate(documents: Vec<SinkDocument>, at: &At, problems: &mut Problems) -> Vec<SinkConfig> {
+pub(crate) fn validate(
+    documents: &[SinkDocument],
+    surroundings: &Surroundings<'_>,
+    at: &At,
+    problems: &mut Problems,
+) -> Vec<SinkConfig> {
     let mut names = HashSet::new();
+    let mut spools: HashMap<PathBuf, Arc<str>> = HashMap::new();
     let mut sinks = Vec::new();
-    for (index, document) in documents.into_iter().enumerate() {
+    for (index, document) in documents.iter().enumerate() {
         let at = at.index(index);
-        let SinkDocument::Json(document) = document;
-        let plan = SinkPlan::Json(document.validate(&at, problems));
-        let name: Arc<str> = document.name.as_deref().unwrap_or("json").into();
-        let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
-        if name.is_empty() || !is_plain {
-            problems.add(&at.key("name"), "must be made of letters, digits, `-`, `_` and `.`");
+        let (plan, shared) = match document {
+            SinkDocument::Json(document) => {
+                let plan = document.validate(&at, problems);
+                let shared = document.shared(&plan);
+                (SinkPlan::Json(plan), shared)
+            }
+        };
+        let name: Arc<str> = shared.name.unwrap_or(shared.kind).into();
+        let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+            && name.starts_with(|letter: char| letter.is_ascii_alphanumeric());
+        if !is_plain {
+            let text = "must be made of letters, digits, `-`, `_` and `.`, a letter or digit first";
+            problems.add(&at.key("name"), text);
         } else if RESERVED.contains(&&*name) {
             problems.add(&at.key("name"), format!("`{name}` is the name of a part of the agent"));
         } else if !names.insert(Arc::clone(&name)) {
             problems.add(&at.key("name"), format!("`{name}` is the name of another sink: give each its own"));
         }
-        let filter = config::filter(&document.filter, &at.key("filter"), problems);
+        let Shared { filter, queue, batching, spool, is_remote, .. } = shared;
+        let place = at.key("spool");
+        let spool = spool.validate(&name, is_remote, surroundings, &place, problems);
+        if let Some(spool) = &spool
+            && is_plain
+            && let Some(other) = spools.insert(spool.path.clone(), Arc::clone(&name))
+            && other != name
+        {
+            problems.add(&place.key("path"), format!("is the spool of `{other}`: give each sink its own"));
+        }
+        let filter = config::filter(filter, &at.key("filter"), problems);
         if let Some(filter) = filter {
-            sinks.push(SinkConfig { name, filter, queue: document.queue, plan });
+            sinks.push(SinkConfig { name, filter, queue, batching, spool, plan });
         }
     }
     sinks

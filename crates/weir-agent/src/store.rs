@@ -23,6 +23,7 @@ mod error;
 mod frame;
 mod log;
 mod order;
+mod portable;
 mod query;
 mod rollup;
 mod scan;
@@ -35,6 +36,7 @@ use weir_flow::{Record, Tick};
 /// Where the agent keeps its history unless told otherwise.
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/weir";
 
+pub(crate) use self::portable::{Columns, decode_records, encode_records};
 pub use self::{
     answer::{Coverage, Cut, Edge, Edges, Flows, Hint, Hints, Line, Origin, Rows, Series, Traffic},
     embedded::{EmbeddedStore, StoreConfig},

@@ -63,6 +63,24 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// Shows a number of bytes roughly: `120 MiB`.
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let whole = |unit: &u64| self.0 >= *unit && self.0.is_multiple_of(*unit);
+        if let Some((unit, name)) = units.into_iter().find(|(unit, _)| whole(unit)) {
+            return write!(f, "{} {name}", self.0 / unit);
+        }
+        // From ten of a unit on, so that two digits are right.
+        match units.into_iter().find(|(unit, _)| self.0 >= 10 * unit) {
+            Some((unit, name)) => write!(f, "{} {name}", (self.0 + unit / 2) / unit),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +114,15 @@ mod tests {
         check("0", Err("out of range"));
         check("64Mib", Err("unknown unit `Mib`: use B, KiB, MiB or GiB"));
         check("much", Err("a size is a number and a unit, such as 64MiB"));
+    }
+
+    #[test]
+    fn sizes_are_shown_for_people() {
+        assert_eq!(Size(0).to_string(), "0 B");
+        assert_eq!(Size(9_000).to_string(), "9000 B");
+        assert_eq!(Size(125_600_000).to_string(), "120 MiB");
+        assert_eq!(Size(512 << 20).to_string(), "512 MiB");
+        assert_eq!(Size(1 << 30).to_string(), "1 GiB");
     }
 
     #[test]

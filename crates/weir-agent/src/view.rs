@@ -23,7 +23,7 @@ use weir_flow::{
 use crate::{
     batch::Batch,
     config::LiveConfig,
-    outlet::{Consumer, Patience, WriteError},
+    outlet::{Consumer, Parcel, Patience, Receipt, WriteError},
 };
 
 /// One interval, as clients get it.
@@ -156,8 +156,9 @@ fn size(record: &(impl std::borrow::Borrow<Record> + ?Sized)) -> Reverse<u64> {
     Reverse(record.borrow().delta.count().bytes)
 }
 
-impl Consumer for Viewer {
-    fn write(&mut self, batch: &Batch, _patience: &Patience) -> Result<(), WriteError> {
+impl Viewer {
+    /// Adds a batch, and makes a frame when the interval is complete.
+    fn add(&mut self, batch: &Batch) {
         self.take(&batch.records);
         if batch.is_last {
             let json = encode::frame(batch.tick, batch.length, &self.kept, &self.others);
@@ -165,7 +166,15 @@ impl Consumer for Viewer {
             self.kept = Vec::new();
             self.others.clear();
         }
-        Ok(())
+    }
+}
+
+impl Consumer for Viewer {
+    fn write(&mut self, parcels: &[Parcel], _patience: &Patience) -> Result<Receipt, WriteError> {
+        for parcel in parcels {
+            self.add(&parcel.batch);
+        }
+        Ok(Receipt::default())
     }
 }
 

@@ -32,6 +32,25 @@ pub struct LedgerAnswer {
     pub is_balanced: bool,
     /// Every point, in the order in which they came.
     pub points: Vec<PointLedger>,
+    /// What earlier runs left in the spools of consumers.
+    pub earlier: Vec<EarlierLedger>,
+}
+
+/// What an earlier run left in the spool of one consumer: found = delivered + dropped + spooled.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EarlierLedger {
+    /// Name of the consumer.
+    pub consumer: String,
+    /// Everything that was there at the start.
+    pub found: Tally,
+    /// What the consumer has by now.
+    pub delivered: Tally,
+    /// What still waits on disk.
+    pub spooled: Tally,
+    /// What was lost, by reason.
+    pub dropped: Dropped,
+    /// Places in files that made no sense: nobody knows what was there.
+    pub damaged_places: u64,
 }
 
 /// The ledger of one point: seen = flows + filtered + duplicate + `non_ip` + `parse_error` + overflow, and flows = told + held.
@@ -73,7 +92,7 @@ pub struct PointLedger {
     pub is_balanced: bool,
 }
 
-/// What became of records that one consumer was offered: offered = delivered + filtered + dropped + waiting.
+/// What became of records that one consumer was offered: offered = delivered + filtered + dropped + spooled + waiting.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ConsumerLedger {
     /// Name of the consumer.
@@ -84,7 +103,9 @@ pub struct ConsumerLedger {
     pub delivered: Tally,
     /// What its own filter kept away.
     pub filtered: Tally,
-    /// What still waits.
+    /// What waits on disk.
+    pub spooled: Tally,
+    /// What waits in memory.
     pub waiting: Tally,
     /// What was lost, by reason.
     pub dropped: Dropped,
@@ -99,4 +120,8 @@ pub struct Dropped {
     pub rejected: Tally,
     /// The agent stopped, or the sink was removed, before it could be delivered.
     pub stopped: Tally,
+    /// The spool had no more room, so the oldest went.
+    pub spool_full: Tally,
+    /// The disk gave back something else than was spooled.
+    pub spool_damaged: Tally,
 }

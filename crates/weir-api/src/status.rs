@@ -130,15 +130,36 @@ pub struct ConsumerStatus {
     pub delivered_records: u64,
     /// Records that were lost on the way to it.
     pub dropped_records: u64,
-    /// Records that wait.
+    /// Records that wait in memory.
     pub waiting_records: usize,
-    /// Most records that may wait.
+    /// Most records that may wait there.
     pub queue_records: usize,
+    /// What waits on disk, if the consumer has a spool.
+    pub spool: Option<SpoolStatus>,
     /// Seconds between the last interval and the last one that it has.
     pub behind_seconds: f64,
+    /// Attempts to deliver.
+    pub attempts: u64,
     /// Attempts that failed.
     pub failures: u64,
+    /// Records that it took and then refused without saying which.
+    pub refused_records: u64,
     /// Why the last attempt failed, until one works.
+    pub trouble: Option<String>,
+    /// When the first of these attempts failed, RFC 3339.
+    pub trouble_since: Option<String>,
+}
+
+/// What waits on disk for a consumer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SpoolStatus {
+    /// Records, those that an earlier run left included.
+    pub records: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Most bytes that there may be.
+    pub limit_bytes: u64,
+    /// Why nothing can be spooled at present.
     pub trouble: Option<String>,
 }
 

@@ -82,8 +82,11 @@ fn assert_adds_up(ledger: &Value) {
                 let of = |name: &str| number(&consumer[name], field);
                 let lost = |name: &str| number(&consumer["dropped"][name], field);
                 assert_eq!(of("offered"), part("told") - part("dismissed"), "{field} of {point}");
-                let known = of("delivered") + of("filtered") + of("waiting");
-                let lost = lost("queue_full") + lost("rejected") + lost("stopped");
+                let known = of("delivered") + of("filtered") + of("spooled") + of("waiting");
+                let lost: u64 = ["queue_full", "rejected", "stopped", "spool_full", "spool_damaged"]
+                    .into_iter()
+                    .map(lost)
+                    .sum();
                 assert_eq!(of("offered"), known + lost, "{field} of {point}");
             }
         }
@@ -175,7 +178,7 @@ fn sinks_that_nobody_reads_slow_neither_the_drain_nor_other_sinks() {
         &format!(
             "interfaces: [left0]\nstop_deadline: 5s\nsinks:\n\
              - {{type: json, name: fifo, file: {}, queue: 20}}\n\
-             - {{type: json, name: deaf, tcp: '{peer}', queue: 20}}\n\
+             - {{type: json, name: deaf, tcp: '{peer}', queue: 20, spool: {{enabled: false}}}}\n\
              - {{type: json, name: lines, queue: 1000000, file: {}}}\n",
             fifo.display(),
             lines.display()

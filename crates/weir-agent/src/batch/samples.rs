@@ -9,6 +9,12 @@ use weir_flow::{
 use weir_packet::{Details, ipv4_words};
 
 use super::{Batch, Collected};
+use crate::outlet::{Parcel, ParcelId};
+
+/// The same batch as it is brought to a consumer.
+pub(crate) fn parcels(flows: u16, second: u64) -> [Parcel; 1] {
+    [Parcel { id: ParcelId(second.into()), batch: batch(flows, second) }]
+}
 
 /// A batch of as many flows, each of one packet of 60 bytes from 10.0.0.1 to a port of its own at 10.0.0.2, seen at
 /// point 0 in second `second`.

@@ -9,7 +9,12 @@ use super::{
     At, Config, CountingConfig, DirectionDocument, Document, HookDocument, LevelDocument, LiveConfig,
     LiveDocument, Problems, Shown,
 };
-use crate::{journal::Level, live::Pattern, server, sinks};
+use crate::{
+    journal::Level,
+    live::Pattern,
+    server,
+    sinks::{self, Surroundings},
+};
 
 /// Judges everything. `None` goes with problems; problems may also come with a value.
 pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Config> {
@@ -21,7 +26,8 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let (tcp_quality, drops, kubernetes) = (document.tcp_quality, document.drops, document.kubernetes);
     let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
-    let sinks = sinks::validate(document.sinks, &top.key("sinks"), problems);
+    let surroundings = Surroundings { state: &document.store.path };
+    let sinks = sinks::validate(&document.sinks, &surroundings, &top.key("sinks"), problems);
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let stop_deadline = document.stop_deadline.within(least, most, &top.key("stop_deadline"), problems);
     let log = match document.log {

@@ -1,7 +1,8 @@
 //! [`Account`]: what became of the records that one consumer was offered, by observation point.
 //!
-//! At any time: offered = delivered + filtered + dropped (each under a name) + waiting. Points that are gone are summed
-//! up by role and direction, so that an account does not grow for ever.
+//! At any time: offered = delivered + filtered + dropped (each under a name) + spooled + waiting. Points that are gone are
+//! summed up by role and direction, so that an account does not grow for ever. What an earlier run left in a spool has a
+//! page of its own: nobody here saw it at a point.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,11 +22,16 @@ pub enum Loss {
     Rejected,
     /// The agent stopped, or the sink was removed, before it could be delivered.
     Stopped,
+    /// The spool had no more room, so the oldest went.
+    SpoolFull,
+    /// The disk gave back something else than was spooled.
+    SpoolDamaged,
 }
 
 impl Loss {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::QueueFull, Self::Rejected, Self::Stopped];
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::Rejected, Self::Stopped, Self::SpoolFull, Self::SpoolDamaged];
 
     /// The name in the ledger and in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -33,8 +39,21 @@ impl Loss {
             Self::QueueFull => "queue_full",
             Self::Rejected => "rejected",
             Self::Stopped => "stopped",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolDamaged => "spool_damaged",
         }
     }
+}
+
+/// Where a batch was before its fate was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In memory.
+    Memory,
+    /// In the spool.
+    Spool,
+    /// In the spool since an earlier run.
+    Earlier,
 }
 
 /// What became of records.
@@ -48,6 +67,8 @@ pub struct Page {
     pub filtered: Tally,
     /// What was lost, in the order of [`Loss::ALL`].
     pub dropped: [Tally; Loss::ALL.len()],
+    /// What is on disk and waits.
+    pub spooled: Tally,
 }
 
 /// The account of one consumer. Shared: the pipeline offers, the worker delivers, others look.
@@ -59,16 +80,22 @@ pub struct Account(Mutex<Pages>);
 pub struct Pages {
     points: HashMap<PointId, Page>,
     closed: BTreeMap<(Role, Direction), Page>,
+    /// Pages of points that are gone, while something of them is still under way.
+    closing: HashMap<PointId, ((Role, Direction), Page)>,
+    /// What an earlier run left.
+    earlier: Page,
+    /// Places in files of an earlier run that made no sense.
+    damaged: u64,
     /// Nothing is added any more.
     is_closed: bool,
 }
 
 impl Page {
-    /// What has neither been delivered nor lost.
+    /// What has neither been delivered nor lost, and is in memory alone.
     #[must_use]
     pub fn waiting(&self) -> Tally {
         let mut waiting = self.offered;
-        for part in [self.delivered, self.filtered].into_iter().chain(self.dropped) {
+        for part in [self.delivered, self.filtered, self.spooled].into_iter().chain(self.dropped) {
             waiting -= part;
         }
         waiting
@@ -87,6 +114,7 @@ impl Page {
         self.offered += other.offered;
         self.delivered += other.delivered;
         self.filtered += other.filtered;
+        self.spooled += other.spooled;
         for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
             *mine += theirs;
         }
@@ -105,7 +133,33 @@ impl Account {
             return;
         }
         for (id, tally) in tallies {
-            change(pages.points.entry(*id).or_default(), *tally);
+            if let Some((_, page)) = pages.closing.get_mut(id) {
+                change(page, *tally);
+                pages.close_if_settled(*id);
+            } else {
+                change(pages.points.entry(*id).or_default(), *tally);
+            }
+        }
+    }
+
+    /// The same, for what may come from a spool, where it then is no more.
+    fn each_from(&self, tallies: &Tallies, origin: Origin, change: impl Fn(&mut Page, Tally)) {
+        match origin {
+            Origin::Memory => self.each(tallies, change),
+            Origin::Spool => self.each(tallies, |page, tally| {
+                page.spooled -= tally;
+                change(page, tally);
+            }),
+            Origin::Earlier => {
+                let mut pages = self.pages();
+                if pages.is_closed {
+                    return;
+                }
+                for tally in tallies.values() {
+                    pages.earlier.spooled -= *tally;
+                    change(&mut pages.earlier, *tally);
+                }
+            }
         }
     }
 
@@ -116,7 +170,31 @@ impl Account {
 
     /// A batch arrived.
     pub fn delivered(&self, tallies: &Tallies) {
-        self.each(tallies, |page, tally| page.delivered += tally);
+        self.delivered_from(tallies, Origin::Memory);
+    }
+
+    /// A batch arrived.
+    pub fn delivered_from(&self, tallies: &Tallies, origin: Origin) {
+        self.each_from(tallies, origin, |page, tally| page.delivered += tally);
+    }
+
+    /// A batch is on disk now.
+    pub fn spooled(&self, tallies: &Tallies) {
+        self.each(tallies, |page, tally| page.spooled += tally);
+    }
+
+    /// An earlier run left this on disk.
+    pub fn recovered(&self, tallies: &Tallies) {
+        let mut pages = self.pages();
+        for tally in tallies.values() {
+            pages.earlier.offered += *tally;
+            pages.earlier.spooled += *tally;
+        }
+    }
+
+    /// Files of an earlier run made no sense at as many places.
+    pub fn damaged(&self, places: u64) {
+        self.pages().damaged += places;
     }
 
     /// A filter keeps this away.
@@ -126,14 +204,20 @@ impl Account {
 
     /// A batch is lost.
     pub fn dropped(&self, tallies: &Tallies, loss: Loss) {
-        self.each(tallies, |page, tally| page.dropped[loss as usize] += tally);
+        self.dropped_from(tallies, loss, Origin::Memory);
     }
 
-    /// Everything that still waits is lost, and nothing is added any more: the worker was left behind.
+    /// A batch is lost.
+    pub fn dropped_from(&self, tallies: &Tallies, loss: Loss, origin: Origin) {
+        self.each_from(tallies, origin, |page, tally| page.dropped[loss as usize] += tally);
+    }
+
+    /// Everything that still waits in memory is lost, and nothing is added any more: the worker was left behind.
     pub fn give_up(&self) {
         let mut pages = self.pages();
         if !pages.is_closed {
-            for page in pages.points.values_mut() {
+            let Pages { points, closing, .. } = &mut *pages;
+            for page in points.values_mut().chain(closing.values_mut().map(|(_, page)| page)) {
                 let waiting = page.waiting();
                 page.dropped[Loss::Stopped as usize] += waiting;
             }
@@ -146,7 +230,8 @@ impl Account {
         let mut pages = self.pages();
         for (id, role, direction) in gone {
             if let Some(page) = pages.points.remove(id) {
-                pages.closed.entry((*role, *direction)).or_default().add(&page);
+                pages.closing.insert(*id, ((*role, *direction), page));
+                pages.close_if_settled(*id);
             }
         }
     }
@@ -163,6 +248,27 @@ impl Account {
 }
 
 impl Pages {
+    /// Sums up the page of a point that is gone, once nothing of it is under way.
+    fn close_if_settled(&mut self, id: PointId) {
+        let is_settled = |page: &Page| [page.waiting(), page.spooled] == [Tally::default(); 2];
+        if let Some((_, page)) = self.closing.get(&id)
+            && is_settled(page)
+            && let Some((key, page)) = self.closing.remove(&id)
+        {
+            self.closed.entry(key).or_default().add(&page);
+        }
+    }
+
+    /// What became of what an earlier run left in the spool.
+    pub fn earlier(&self) -> Page {
+        self.earlier
+    }
+
+    /// Places in files of an earlier run that made no sense: nobody knows what was there.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
     /// What became of records of one point.
     pub fn of(&self, id: PointId) -> Page {
         self.points.get(&id).copied().unwrap_or_default()
@@ -170,14 +276,21 @@ impl Pages {
 
     /// What became of records of points that are gone for good.
     pub fn of_closed(&self, role: Role, direction: Direction) -> Page {
-        self.closed.get(&(role, direction)).copied().unwrap_or_default()
+        let mut sum = self.closed.get(&(role, direction)).copied().unwrap_or_default();
+        for (key, page) in self.closing.values() {
+            if *key == (role, direction) {
+                sum.add(page);
+            }
+        }
+        sum
     }
 
-    /// The sum of all pages. Packets of different roles may be the same ones: only records are to be read as a number
-    /// of things.
+    /// The sum of all pages but that of an earlier run. Packets of different roles may be the same ones: only records are
+    /// to be read as a number of things.
     pub fn total(&self) -> Page {
         let mut total = Page::default();
-        for page in self.points.values().chain(self.closed.values()) {
+        let closing = self.closing.values().map(|(_, page)| page);
+        for page in self.points.values().chain(self.closed.values()).chain(closing) {
             total.add(page);
         }
         total

@@ -4,8 +4,10 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
+use super::Batching;
 use crate::batch::Batch;
 
 /// A bounded queue of batches. Counted in records, because batches differ.
@@ -56,19 +58,30 @@ impl Queue {
         lost
     }
 
-    /// Waits for the next batch. `None` once the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<Arc<Batch>> {
+    /// Waits for the next batches, as many as are to be brought at a time. Empty once the queue is closed and empty.
+    pub(super) fn next(&self, batching: &Batching) -> Vec<Arc<Batch>> {
         let mut waiting = self.waiting();
-        loop {
-            if let Some(batch) = waiting.batches.pop_front() {
-                waiting.records -= batch.records.len();
-                return Some(batch);
-            }
-            if waiting.is_closed {
-                return None;
-            }
+        while waiting.batches.is_empty() && !waiting.is_closed {
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+        let end = Instant::now() + batching.time;
+        while waiting.records < batching.records && !waiting.is_closed {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let mut taken = Vec::new();
+        let mut records = 0;
+        while (taken.is_empty() || records < batching.records)
+            && let Some(batch) = waiting.batches.pop_front()
+        {
+            records += batch.records.len();
+            taken.push(batch);
+        }
+        waiting.records -= records;
+        taken
     }
 
     /// Takes no more batches; those that wait can still be had.

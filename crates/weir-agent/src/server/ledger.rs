@@ -1,7 +1,7 @@
 //! `GET /api/v1/ledger`.
 
 use axum::{Json, extract::State};
-use weir_api::ledger::{ConsumerLedger, Count, Dropped, LedgerAnswer, PointLedger, Tally};
+use weir_api::ledger::{ConsumerLedger, Count, Dropped, EarlierLedger, LedgerAnswer, PointLedger, Tally};
 
 use super::{
     Answers,
@@ -23,7 +23,21 @@ use crate::{
 pub(super) async fn answer(State(answers): State<Answers>) -> Json<LedgerAnswer> {
     let snapshot = Snapshot::take(&answers);
     let points = snapshot.places.iter().map(|place| point(place, &snapshot)).collect();
-    Json(LedgerAnswer { time: time(snapshot.time), is_balanced: snapshot.is_balanced(), points })
+    let earlier = snapshot
+        .outlets
+        .iter()
+        .map(|(outlet, pages)| (outlet, pages.earlier(), pages.damaged()))
+        .filter(|(_, page, damaged)| *page != Page::default() || *damaged > 0)
+        .map(|(outlet, page, damaged_places)| EarlierLedger {
+            consumer: outlet.name.to_string(),
+            found: tally(page.offered),
+            delivered: tally(page.delivered),
+            spooled: tally(page.spooled),
+            dropped: dropped(&page),
+            damaged_places,
+        })
+        .collect();
+    Json(LedgerAnswer { time: time(snapshot.time), is_balanced: snapshot.is_balanced(), points, earlier })
 }
 
 fn point(place: &Place, snapshot: &Snapshot) -> PointLedger {
@@ -51,18 +65,25 @@ fn point(place: &Place, snapshot: &Snapshot) -> PointLedger {
 }
 
 fn consumer(name: &str, page: &Page) -> ConsumerLedger {
-    let dropped = |loss: Loss| tally(page.dropped[loss as usize]);
     ConsumerLedger {
         consumer: name.to_owned(),
         offered: tally(page.offered),
         delivered: tally(page.delivered),
         filtered: tally(page.filtered),
+        spooled: tally(page.spooled),
         waiting: tally(page.waiting()),
-        dropped: Dropped {
-            queue_full: dropped(Loss::QueueFull),
-            rejected: dropped(Loss::Rejected),
-            stopped: dropped(Loss::Stopped),
-        },
+        dropped: dropped(page),
+    }
+}
+
+fn dropped(page: &Page) -> Dropped {
+    let dropped = |loss: Loss| tally(page.dropped[loss as usize]);
+    Dropped {
+        queue_full: dropped(Loss::QueueFull),
+        rejected: dropped(Loss::Rejected),
+        stopped: dropped(Loss::Stopped),
+        spool_full: dropped(Loss::SpoolFull),
+        spool_damaged: dropped(Loss::SpoolDamaged),
     }
 }
 

@@ -11,6 +11,7 @@ use weir_flow::{Count, Direction, Ledger, Point, Role, Wall};
 
 use super::Answers;
 use crate::{
+    batch::Tally,
     enrich::Miss,
     kubernetes::Status,
     ledger::{Page, Pages},
@@ -121,12 +122,16 @@ impl Snapshot {
 
     /// Whether everything is accounted for, at every point and up to every consumer.
     pub(super) fn is_balanced(&self) -> bool {
-        self.unbalanced == 0 && self.places.iter().all(|place| place.is_balanced(&self.outlets))
+        let earlier = self.outlets.iter().map(|(_, pages)| pages.earlier());
+        self.unbalanced == 0
+            && self.places.iter().all(|place| place.is_balanced(&self.outlets))
+            && earlier.into_iter().all(|page| page.waiting() == Tally::default())
     }
 
     /// Records that some consumer should have had and did not get.
     pub(super) fn dropped_records(&self) -> u64 {
-        self.outlets.iter().map(|(_, pages)| pages.total().lost().records).sum()
+        let lost = |pages: &Pages| pages.total().lost().records + pages.earlier().lost().records;
+        self.outlets.iter().map(|(_, pages)| lost(pages)).sum()
     }
 
     /// Whether the agent counts and hands on: something is attached, or nothing is to be, and intervals end.
@@ -153,7 +158,7 @@ impl Place {
         offered -= self.passage.filtered;
         let is_complete = |(page, (outlet, _)): (&Page, &(OutletState, Pages))| {
             let mut known = page.waiting();
-            for part in [page.delivered, page.filtered].into_iter().chain(page.dropped) {
+            for part in [page.delivered, page.filtered, page.spooled].into_iter().chain(page.dropped) {
                 known += part;
             }
             known == page.offered && (outlet.is_late || page.offered == offered)

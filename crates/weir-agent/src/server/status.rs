@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz`, and those answers that are mere lists: status, fields, interfaces.
 
+use std::fmt::Write as _;
+
 use axum::{
     Json,
     extract::State,
@@ -10,7 +12,7 @@ use weir_api::{
     catalog::{self, FieldsAnswer, InterfacesAnswer},
     status::{
         ConsumerStatus, InterfaceCount, KernelTableStatus, KubernetesStatus, LedgerSummary, ResourceStatus,
-        Status, TableStatus,
+        SpoolStatus, Status, TableStatus,
     },
 };
 use weir_flow::{
@@ -21,8 +23,10 @@ use weir_flow::{
 use super::{Answers, ledger::count, snapshot::Snapshot};
 use crate::{
     kubernetes::{self, ResourceState},
-    ledger::accounted,
+    ledger::{Pages, accounted},
+    outlet::OutletState,
     process,
+    units::Size,
 };
 
 /// Whether the process answers at all.
@@ -118,15 +122,25 @@ pub(super) async fn config(State(answers): State<Answers>) -> Json<serde_json::V
 fn consumers(snapshot: &Snapshot) -> Vec<ConsumerStatus> {
     let states = snapshot.outlets.iter().map(|(state, pages)| {
         let total = pages.total();
+        let spool = state.spool.as_ref().map(|spool| SpoolStatus {
+            records: total.spooled.records + pages.earlier().spooled.records,
+            bytes: spool.bytes,
+            limit_bytes: spool.most_bytes,
+            trouble: spool.trouble.clone(),
+        });
         ConsumerStatus {
             name: state.name.to_string(),
             delivered_records: total.delivered.records,
             dropped_records: total.lost().records,
             waiting_records: state.waiting,
             queue_records: state.most_waiting,
-            behind_seconds: snapshot.behind_seconds(state),
+            spool,
+            behind_seconds: snapshot.behind_seconds(state, pages),
+            attempts: state.attempts,
             failures: state.failures,
-            trouble: state.trouble.clone(),
+            refused_records: state.refused,
+            trouble: state.trouble.as_ref().map(|trouble| trouble.text.clone()),
+            trouble_since: state.trouble.as_ref().map(|trouble| time(Wall(trouble.since_ns))),
         }
     });
     states.collect()
@@ -175,25 +189,44 @@ fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerSta
         let names: Vec<&str> = late.map(|(name, _)| *name).collect();
         parts.push(format!("Kubernetes is not up to date about {}", names.join(", ")));
     }
-    for consumer in consumers {
-        let behind = consumer.behind_seconds;
-        match &consumer.trouble {
-            Some(trouble) => parts.push(format!("{} {behind:.0} s behind: {trouble}", consumer.name)),
-            None if behind >= 2.0 => parts.push(format!("{} {behind:.0} s behind", consumer.name)),
-            None => {}
+    parts.extend(consumers.iter().filter_map(about_consumer));
+    parts.join("; ")
+}
+
+/// `collector 12 s behind: cannot connect to …: connection refused, since 14:02:11, 120 MiB of 512 MiB spooled`, or
+/// nothing where all is well.
+fn about_consumer(consumer: &ConsumerStatus) -> Option<String> {
+    let (name, behind) = (&consumer.name, consumer.behind_seconds);
+    let mut text = format!("{name} {behind:.0} s behind");
+    if let Some(trouble) = &consumer.trouble {
+        write!(text, ": {trouble}").expect("a string takes any text");
+        // `2026-11-21T14:02:11.5Z`
+        if let Some(clock) = consumer.trouble_since.as_ref().and_then(|time| time.get(11..19)) {
+            write!(text, ", since {clock} UTC").expect("a string takes any text");
         }
     }
-    parts.join("; ")
+    let spool = consumer.spool.as_ref();
+    let is_late = behind >= 2.0 || consumer.trouble.is_some();
+    if let Some(spool) = spool.filter(|spool| is_late && spool.records > 0) {
+        let (bytes, limit) = (Size(spool.bytes), Size(spool.limit_bytes));
+        write!(text, ", {bytes} of {limit} spooled").expect("a string takes any text");
+    }
+    let spool_trouble = spool.and_then(|spool| spool.trouble.as_ref());
+    if let Some(trouble) = spool_trouble {
+        write!(text, "; {name}: {trouble}").expect("a string takes any text");
+    }
+    (is_late || spool_trouble.is_some()).then_some(text)
 }
 
 impl Snapshot {
     /// Time between the end of the last interval and that of the last one that a consumer has.
-    pub(super) fn behind_seconds(&self, outlet: &crate::outlet::OutletState) -> f64 {
+    pub(super) fn behind_seconds(&self, outlet: &OutletState, pages: &Pages) -> f64 {
         let Some((last, _)) = self.heartbeat.last else { return 0.0 };
         let since = outlet.delivered_ns.unwrap_or(outlet.started_ns);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
         let behind = last.wall.0.saturating_sub(since) as f64 / 1e9;
-        if outlet.waiting == 0 && outlet.trouble.is_none() { 0.0 } else { behind }
+        let spooled = pages.total().spooled.records + pages.earlier().spooled.records;
+        if outlet.waiting == 0 && spooled == 0 && outlet.trouble.is_none() { 0.0 } else { behind }
     }
 }
 

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::batch::samples::batch;
+use crate::batch::samples::parcels;
 
 fn view(rows: usize, keep: u64, memory: usize) -> Arc<View> {
     View::new(LiveConfig { rows, keep: Duration::from_secs(keep), memory })
@@ -10,7 +10,7 @@ fn view(rows: usize, keep: u64, memory: usize) -> Arc<View> {
 fn fill(view: &Arc<View>, flows: u16, seconds: u64) {
     let mut viewer = Viewer::new(Arc::clone(view));
     for second in 1..=seconds {
-        viewer.write(&batch(flows, second), &Patience::default()).unwrap();
+        assert_eq!(viewer.write(&parcels(flows, second), &Patience::default()).unwrap(), Receipt::default());
     }
 }
 

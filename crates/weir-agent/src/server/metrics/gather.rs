@@ -10,7 +10,13 @@ use super::{
     table as metric,
     text::Text,
 };
-use crate::{causes::with_causes, journal, kubernetes::ResourceState, ledger::Loss, process};
+use crate::{
+    causes::with_causes,
+    journal,
+    kubernetes::ResourceState,
+    ledger::{Loss, Pages},
+    process,
+};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -26,6 +32,7 @@ pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
     table(snapshot, &mut text);
     names(snapshot, &mut text);
     consumers(snapshot, &mut text);
+    spools(snapshot, &mut text);
     let (frames, bytes) = answers.view.size();
     text.single(&metric::LIVE_FRAMES, frames);
     text.single(&metric::LIVE_BYTES, bytes);
@@ -196,9 +203,52 @@ fn consumers(snapshot: &Snapshot, text: &mut Text) {
     text.family(&metric::QUEUE, all.iter().map(|(state, _)| (label(&state.name), state.most_waiting)));
     text.family(
         &metric::BEHIND,
-        all.iter().map(|(state, _)| (label(&state.name), snapshot.behind_seconds(state))),
+        snapshot
+            .outlets
+            .iter()
+            .map(|(state, pages)| (label(&state.name), snapshot.behind_seconds(state, pages))),
     );
+    text.family(&metric::ATTEMPTS, all.iter().map(|(state, _)| (label(&state.name), state.attempts)));
     text.family(&metric::FAILURES, all.iter().map(|(state, _)| (label(&state.name), state.failures)));
+}
+
+/// What only sinks with a spool have.
+fn spools(snapshot: &Snapshot, text: &mut Text) {
+    let all: Vec<_> = snapshot
+        .outlets
+        .iter()
+        .filter_map(|(state, pages)| {
+            Some((vec![("sink", state.name.to_string())], state.spool.as_ref()?, pages))
+        })
+        .collect();
+    let records = |pages: &Pages| pages.total().spooled.records + pages.earlier().spooled.records;
+    text.family(&metric::SPOOL_RECORDS, all.iter().map(|(label, _, pages)| (label.clone(), records(pages))));
+    text.family(&metric::SPOOL_BYTES, all.iter().map(|(label, spool, _)| (label.clone(), spool.bytes)));
+    text.family(&metric::SPOOL_LIMIT, all.iter().map(|(label, spool, _)| (label.clone(), spool.most_bytes)));
+    text.family(
+        &metric::SPOOL_WORKS,
+        all.iter().map(|(label, spool, _)| (label.clone(), u8::from(spool.trouble.is_none()))),
+    );
+    let earlier = || all.iter().map(|(label, _, pages)| (label.clone(), pages.earlier()));
+    text.family(&metric::SPOOL_FOUND, earlier().map(|(label, page)| (label, page.offered.records)));
+    text.family(
+        &metric::SPOOL_FOUND_DELIVERED,
+        earlier().map(|(label, page)| (label, page.delivered.records)),
+    );
+    let losses = earlier().flat_map(|(label, page)| {
+        Loss::ALL.map(|loss| {
+            let mut label = label.clone();
+            label.push(("reason", loss.as_str().to_owned()));
+            (label, page.dropped[loss as usize].records)
+        })
+    });
+    text.family(&metric::SPOOL_FOUND_DROPPED, losses);
+    text.family(&metric::SPOOL_DAMAGED, all.iter().map(|(label, _, pages)| (label.clone(), pages.damaged())));
+    let refused = snapshot.outlets.iter().filter(|(state, _)| state.refused > 0);
+    text.family(
+        &metric::SINK_REFUSED,
+        refused.map(|(state, _)| (vec![("sink", state.name.to_string())], state.refused)),
+    );
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus has floating point numbers only")]

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{At, Problems, SizeText};
+use crate::{
+    config::{At, Problems, SizeText},
+    outlet::Batching,
+    sinks::{Shared, SpoolDocument},
+};
 
 /// Lines of JSON, one flow each, to standard output, or to one of `file`, `unix` and `tcp`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -16,9 +20,12 @@ pub struct Document {
     pub name: Option<String>,
     /// Only flows that match this filter.
     pub filter: String,
-    /// Most flows that wait for this sink. When more come, the oldest are dropped and counted.
+    /// Most flows that wait for this sink in memory. When more come, the oldest are dropped and counted, unless they are
+    /// in the spool.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub queue: usize,
+    /// Where flows wait on disk, across restarts. On unless said otherwise with `tcp`, and off without.
+    pub spool: SpoolDocument,
     /// File to append to. It may be a FIFO.
     pub file: Option<PathBuf>,
     /// Size at which the file is renamed to `FILE.1` and begun anew.
@@ -58,6 +65,7 @@ impl Default for Document {
             name: None,
             filter: String::new(),
             queue: 30_000,
+            spool: SpoolDocument::default(),
             file: None,
             rotate_size: "64MiB".into(),
             rotate_keep: 3,
@@ -68,6 +76,20 @@ impl Default for Document {
 }
 
 impl Document {
+    /// The part that all sinks share.
+    pub(in crate::sinks) fn shared(&self, plan: &Plan) -> Shared<'_> {
+        Shared {
+            kind: "json",
+            name: self.name.as_deref(),
+            filter: &self.filter,
+            queue: self.queue,
+            // A stream has no use for waiting; a file is rotated between batches.
+            batching: Batching::SINGLE,
+            spool: &self.spool,
+            is_remote: matches!(plan, Plan::Tcp(_)),
+        }
+    }
+
     /// Judges everything but the parts that all sinks share.
     pub(in crate::sinks) fn validate(&self, at: &At, problems: &mut Problems) -> Plan {
         let named = [self.file.is_some(), self.unix.is_some(), self.tcp.is_some()];

@@ -8,8 +8,8 @@ use std::{
 
 use super::*;
 use crate::{
-    batch::samples::batch,
-    outlet::{Consumer as _, Patience, WriteError},
+    batch::samples::parcels,
+    outlet::{Consumer as _, Patience, Receipt, WriteError},
 };
 
 fn lines(text: &str) -> usize {
@@ -22,9 +22,9 @@ fn a_file_is_renamed_between_batches_and_the_oldest_goes() {
     let path = directory.path().join("flows");
     let mut writer = JsonWriter::new(&Plan::File { path: path.clone(), rotate_size: 4096, rotate_keep: 2 });
     for second in 1..=3 {
-        writer.write(&batch(50, second), &Patience::default()).unwrap();
+        assert_eq!(writer.write(&parcels(50, second), &Patience::default()).unwrap(), Receipt::default());
     }
-    writer.write(&batch(1, 4), &Patience::default()).unwrap();
+    assert_eq!(writer.write(&parcels(1, 4), &Patience::default()).unwrap(), Receipt::default());
     let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
     assert_eq!(["flows", "flows.1", "flows.2"].map(|name| lines(&read(name))), [1, 50, 50]);
     assert!(!directory.path().join("flows.3").exists());
@@ -36,10 +36,10 @@ fn a_file_that_somebody_renamed_is_begun_anew() {
     let path = directory.path().join("flows");
     let mut writer =
         JsonWriter::new(&Plan::File { path: path.clone(), rotate_size: 1 << 30, rotate_keep: 1 });
-    writer.write(&batch(2, 1), &Patience::default()).unwrap();
+    assert_eq!(writer.write(&parcels(2, 1), &Patience::default()).unwrap(), Receipt::default());
     fs::rename(&path, directory.path().join("taken")).unwrap();
-    writer.write(&batch(3, 2), &Patience::default()).unwrap();
-    writer.write(&batch(4, 3), &Patience::default()).unwrap();
+    assert_eq!(writer.write(&parcels(3, 2), &Patience::default()).unwrap(), Receipt::default());
+    assert_eq!(writer.write(&parcels(4, 3), &Patience::default()).unwrap(), Receipt::default());
     assert_eq!(lines(&fs::read_to_string(&path).unwrap()), 4);
 }
 
@@ -48,15 +48,15 @@ fn a_connection_that_breaks_is_made_again_and_begins_with_a_whole_line() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = listener.local_addr().unwrap().to_string();
     let mut writer = JsonWriter::new(&Plan::Tcp(peer));
-    writer.write(&batch(2, 1), &Patience::default()).unwrap();
+    assert_eq!(writer.write(&parcels(2, 1), &Patience::default()).unwrap(), Receipt::default());
     let first = BufReader::new(listener.accept().unwrap().0);
     assert!(first.lines().take(2).all(|line| line.unwrap().ends_with('}')));
     // The first connection is closed now; sooner or later a write notices.
     let deadline = Instant::now() + std::time::Duration::from_secs(20);
-    while writer.write(&batch(1, 2), &Patience::default()).is_ok() {
+    while writer.write(&parcels(1, 2), &Patience::default()).is_ok() {
         assert!(Instant::now() < deadline);
     }
-    writer.write(&batch(1, 2), &Patience::default()).unwrap();
+    assert_eq!(writer.write(&parcels(1, 2), &Patience::default()).unwrap(), Receipt::default());
     let second = BufReader::new(listener.accept().unwrap().0);
     let line = second.lines().next().unwrap().unwrap();
     assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
@@ -70,7 +70,7 @@ fn a_peer_that_does_not_read_is_waited_for_no_longer_than_patience_lasts() {
     let mut writer = JsonWriter::new(&Plan::Unix(path));
     let patience = Patience::default();
     patience.end_at(Instant::now());
-    let large = batch(10_000, 1);
+    let large = parcels(10_000, 1);
     let error = writer.write(&large, &patience).unwrap_err();
     assert!(
         matches!(&error, WriteError::Retry(reason) if reason.to_string().contains("nobody reads")),
@@ -86,7 +86,7 @@ fn a_fifo_without_reader_is_tried_again() {
     assert!(made.success());
     let plan = Plan::File { path: path.clone(), rotate_size: 1 << 20, rotate_keep: 1 };
     let mut writer = JsonWriter::new(&plan);
-    let error = writer.write(&batch(1, 1), &Patience::default()).unwrap_err();
+    let error = writer.write(&parcels(1, 1), &Patience::default()).unwrap_err();
     assert!(
         matches!(&error, WriteError::Retry(reason) if reason.to_string().contains("nobody reads it")),
         "{error}"

@@ -7,10 +7,7 @@ use std::io::{self, ErrorKind, Write as _};
 use weir_flow::format::json_line;
 
 use super::{Plan, file::RotatedFile, stream::Stream};
-use crate::{
-    batch::Batch,
-    outlet::{Consumer, Patience, WriteError},
-};
+use crate::outlet::{Consumer, Parcel, Patience, Receipt, WriteError};
 
 /// Bytes handed over at a time, so that a deadline is noticed in between.
 const PIECE: usize = 256 << 10;
@@ -18,11 +15,11 @@ const PIECE: usize = 256 << 10;
 /// Writes lines of JSON.
 pub struct JsonWriter {
     destination: Destination,
-    /// The lines of the batch that is being written.
+    /// The lines of the parcels that are being written.
     text: String,
     /// Bytes of them that the kernel has.
     written: usize,
-    /// Whether a batch is under way.
+    /// Whether some are under way.
     is_under_way: bool,
 }
 
@@ -71,10 +68,10 @@ impl JsonWriter {
 }
 
 impl Consumer for JsonWriter {
-    fn write(&mut self, batch: &Batch, patience: &Patience) -> Result<(), WriteError> {
+    fn write(&mut self, parcels: &[Parcel], patience: &Patience) -> Result<Receipt, WriteError> {
         if !self.is_under_way {
             self.text.clear();
-            for record in &batch.records {
+            for record in parcels.iter().flat_map(|parcel| &parcel.batch.records) {
                 json_line(record, &mut self.text);
             }
             (self.written, self.is_under_way) = (0, true);
@@ -99,6 +96,6 @@ impl Consumer for JsonWriter {
         // The room of an unusual batch is not held for ever.
         self.text.clear();
         self.text.shrink_to(PIECE);
-        Ok(())
+        Ok(Receipt::default())
     }
 }

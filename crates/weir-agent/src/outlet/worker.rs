@@ -1,0 +1,205 @@
+//! The threads of an outlet: one that delivers, and with a spool one before it that writes what comes to the disk.
+
+use std::{
+    error::Error,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use weir_flow::filter::Filter;
+
+use super::{
+    BackOff, Batching, Consumer, Parcel, ParcelId, Receipt, Shared, Trouble, WriteError, backlog::Backlog,
+    spool::random,
+};
+use crate::{
+    batch::{Batch, without},
+    causes::with_causes,
+    journal,
+    ledger::{Loss, Origin},
+};
+
+/// Longest time that a consumer may ask to be left alone.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// Where batches come from.
+pub(super) enum Supply {
+    /// The queue, and nothing else.
+    Memory { filter: Filter, run: u64, count: u64 },
+    /// A spool behind the queue.
+    Spool(Arc<Backlog>),
+}
+
+/// The thread that delivers.
+pub(super) struct Worker<C> {
+    pub(super) name: Arc<str>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) supply: Supply,
+    pub(super) batching: Batching,
+    pub(super) consumer: C,
+    pub(super) back_off: BackOff,
+    /// What was last said of records that it refused.
+    pub(super) refusal: Option<String>,
+}
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Supply {
+    /// The queue alone.
+    pub(super) fn memory(filter: Filter) -> Self {
+        Self::Memory { filter, run: random(), count: 0 }
+    }
+}
+
+/// Keeps away what does not match, and counts it.
+fn chosen(batch: Arc<Batch>, filter: &Filter, shared: &Shared) -> Arc<Batch> {
+    if filter.is_empty() {
+        return batch;
+    }
+    let chosen = batch.matching(filter);
+    shared.account.filtered(&without(&batch.tallies, &chosen.tallies));
+    Arc::new(chosen)
+}
+
+/// Moves what comes from the queue to the disk, until the queue is closed.
+pub(super) fn spool(shared: &Shared, backlog: &Backlog, filter: &Filter) {
+    backlog.open();
+    loop {
+        let batches = shared.queue.next(&Batching::SINGLE);
+        if batches.is_empty() {
+            break;
+        }
+        for batch in batches {
+            let batch = chosen(batch, filter, shared);
+            if !batch.records.is_empty() {
+                backlog.put(batch);
+            }
+        }
+    }
+    backlog.close();
+}
+
+impl<C: Consumer> Worker<C> {
+    pub(super) fn run(mut self) {
+        while let Some(group) = self.next() {
+            let (parcels, origins): (Vec<Parcel>, Vec<Origin>) = group.into_iter().unzip();
+            if self.deliver(&parcels, &origins) == Next::Stop {
+                break;
+            }
+            if let Supply::Spool(backlog) = &self.supply {
+                backlog.settle();
+            }
+        }
+        self.consumer.finish();
+    }
+
+    fn next(&mut self) -> Option<Vec<(Parcel, Origin)>> {
+        match &mut self.supply {
+            Supply::Spool(backlog) => backlog.take(&self.batching, &self.shared.patience),
+            Supply::Memory { filter, run, count } => {
+                let batches = self.shared.queue.next(&self.batching);
+                if batches.is_empty() {
+                    return None;
+                }
+                let parcel = |batch| {
+                    *count += 1;
+                    let id = ParcelId(u128::from(*run) << 64 | u128::from(*count));
+                    (Parcel { id, batch: chosen(batch, filter, &self.shared) }, Origin::Memory)
+                };
+                Some(batches.into_iter().map(parcel).collect())
+            }
+        }
+    }
+
+    /// Brings parcels until they are taken or refused for good. What is left when it stops stays where it is accounted.
+    fn deliver(&mut self, parcels: &[Parcel], origins: &[Origin]) -> Next {
+        loop {
+            if self.shared.patience.is_over() {
+                return Next::Stop;
+            }
+            self.shared.attempts.fetch_add(1, Ordering::Relaxed);
+            match self.consumer.write(parcels, &self.shared.patience) {
+                Ok(receipt) => {
+                    for (parcel, origin) in parcels.iter().zip(origins) {
+                        self.shared.account.delivered_from(&parcel.batch.tallies, *origin);
+                    }
+                    let newest = parcels.iter().map(|parcel| parcel.batch.tick.wall.0).max();
+                    self.shared.delivered_ns.store(newest.unwrap_or_default(), Ordering::Relaxed);
+                    self.works(receipt);
+                    return Next::GoOn;
+                }
+                Err(WriteError::Reject(error)) => {
+                    self.fails(&*error);
+                    if let ([parcel], [origin]) = (parcels, origins) {
+                        self.shared.account.dropped_from(&parcel.batch.tallies, Loss::Rejected, *origin);
+                        return Next::GoOn;
+                    }
+                    // One of them spoils the others.
+                    for (parcel, origin) in parcels.iter().zip(origins) {
+                        if self.deliver(std::slice::from_ref(parcel), &[*origin]) == Next::Stop {
+                            return Next::Stop;
+                        }
+                    }
+                    return Next::GoOn;
+                }
+                Err(WriteError::Retry(error)) => {
+                    self.fails(&*error);
+                    if self.has_nothing_to_lose(origins) {
+                        return Next::Stop;
+                    }
+                    self.shared.patience.wait(self.back_off.time());
+                }
+                Err(error @ WriteError::RetryAfter { after, .. }) => {
+                    self.fails(&error);
+                    if self.has_nothing_to_lose(origins) {
+                        return Next::Stop;
+                    }
+                    self.shared.patience.wait(after.min(LONGEST_PAUSE));
+                }
+            }
+        }
+    }
+
+    /// Whether the end has come and everything is on disk, so that the next run can go on with it.
+    fn has_nothing_to_lose(&self, origins: &[Origin]) -> bool {
+        let Supply::Spool(backlog) = &self.supply else { return false };
+        !origins.contains(&Origin::Memory) && backlog.is_safe()
+    }
+
+    fn works(&mut self, receipt: Receipt) {
+        self.back_off.reset();
+        let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if trouble.is_some() {
+            journal::info(format_args!("{} works again", self.name));
+        }
+        let Some((records, text)) = receipt.refused else { return };
+        self.shared.refused.fetch_add(records, Ordering::Relaxed);
+        if self.refusal.as_ref() != Some(&text) {
+            journal::warn(format_args!("{}: it refused {records} records: {text}", self.name));
+            self.refusal = Some(text);
+        }
+    }
+
+    /// Says so once, not at each attempt.
+    fn fails(&self, error: &(dyn Error + 'static)) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+        let text = with_causes(error);
+        let mut trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_none_or(|trouble| trouble.text != text) {
+            journal::warn(format_args!("{}: {text}", self.name));
+            let since_ns = trouble.as_ref().map_or_else(now_ns, |trouble| trouble.since_ns);
+            *trouble = Some(Trouble { text, since_ns });
+        }
+    }
+}
+
+/// Wall time, in nanoseconds.
+pub(super) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
