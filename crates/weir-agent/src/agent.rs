@@ -31,7 +31,7 @@ use crate::{
     pipeline::Pipeline,
     reload::{self, Reload},
     server::{Answers, ServeError, Server, Tokens, query},
-    sinks,
+    sinks::{self, prometheus::Exposed},
     store::{EmbeddedStore, StoreError},
     view::{VIEW_QUEUE, View, Viewer},
 };
@@ -91,17 +91,19 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let schedule = Schedule { interval: config.counting.interval, end: None };
     let live = Live::start(plan, options, schedule)?;
     let view = View::new(config.live.clone());
-    let outlets = outlets(&config, &view, store.as_ref()).map_err(AgentError::Thread)?;
+    let exposed = Arc::<Exposed>::default();
+    let outlets = outlets(&config, &view, store.as_ref(), &exposed).map_err(AgentError::Thread)?;
     let pipeline = Arc::new(Pipeline::new(&live, enrichers, config.filter.clone(), outlets));
 
     let drops = if config.drops { count_drops() } else { None };
     let shown = Arc::new(ArcSwap::from_pointee(config.shown.clone()));
     let answers =
-        Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, Arc::clone(&shown), server.is_ending());
+        Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, Arc::clone(&shown), server.is_ending())
+            .with_edges(Arc::clone(&exposed));
     let history = store.map_or_else(Router::new, |store| query::routes(store));
     server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
-    let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens, shown };
+    let reload = Reload { sources, current: config, pipeline: Arc::clone(&pipeline), tokens, shown, exposed };
     reload::on_signal(reload).map_err(AgentError::Thread)?;
 
     let outcome = pipeline.run(&live);
@@ -125,7 +127,12 @@ fn count_drops() -> Option<Drops> {
 }
 
 /// The ways to all consumers: live view, store, sinks.
-fn outlets(config: &Config, view: &Arc<View>, store: Option<&Arc<EmbeddedStore>>) -> io::Result<Vec<Outlet>> {
+fn outlets(
+    config: &Config,
+    view: &Arc<View>,
+    store: Option<&Arc<EmbeddedStore>>,
+    exposed: &Arc<Exposed>,
+) -> io::Result<Vec<Outlet>> {
     let viewer = Viewer::new(Arc::clone(view));
     let plain = |name: &str, most_records| OutletConfig {
         name: name.into(),
@@ -140,7 +147,7 @@ fn outlets(config: &Config, view: &Arc<View>, store: Option<&Arc<EmbeddedStore>>
         outlets.push(Outlet::start(plain("store", settings.queue), writer)?);
     }
     for sink in &config.sinks {
-        outlets.push(sinks::start(sink)?);
+        outlets.push(sinks::start(sink, exposed)?);
     }
     Ok(outlets)
 }

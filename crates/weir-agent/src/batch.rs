@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod samples;
+mod sightings;
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use sightings::seen_again;
 use weir_flow::{Count, PointId, Record, Tick, filter::Filter};
 
 /// Most records of one batch. A tick with more yields several, so that its memory has a bound; what looks at all sightings

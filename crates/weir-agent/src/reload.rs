@@ -17,7 +17,7 @@ use crate::{
     outlet::Outlet,
     pipeline::Pipeline,
     server::Tokens,
-    sinks::{self, SinkConfig},
+    sinks::{self, SinkConfig, prometheus::Exposed},
 };
 
 /// Listens for SIGHUP from now on, until the process ends.
@@ -43,6 +43,8 @@ pub struct Reload {
     pub tokens: Arc<Tokens>,
     /// What the server shows of the configuration.
     pub shown: Arc<ArcSwap<Shown>>,
+    /// Where a sink for `/metrics` puts its sums.
+    pub exposed: Arc<Exposed>,
 }
 
 impl Reload {
@@ -100,7 +102,7 @@ impl Reload {
             journal::info(format_args!("reload: sink {} ended", outlet.name()));
         }
         for sink in wanted.iter().filter(|sink| !current.contains(sink)) {
-            match sinks::start(sink) {
+            match sinks::start(sink, &self.exposed) {
                 Ok(outlet) => {
                     self.pipeline.outlets().push(outlet.late());
                     journal::info(format_args!("reload: sink {} started", sink.name));

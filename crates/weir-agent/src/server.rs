@@ -34,7 +34,9 @@ pub use self::{
     metrics::reference,
     tokens::Tokens,
 };
-use crate::{config::Shown, kubernetes::Kubernetes, pipeline::Pipeline, view::View};
+use crate::{
+    config::Shown, kubernetes::Kubernetes, pipeline::Pipeline, sinks::prometheus::Exposed, view::View,
+};
 
 /// Clients that may follow the live view at a time.
 const MOST_FOLLOWERS: usize = 64;
@@ -47,6 +49,7 @@ pub struct Answers {
     pub(crate) kubernetes: Arc<Kubernetes>,
     pub(crate) drops: Option<Arc<Drops>>,
     pub(crate) shown: Arc<ArcSwap<Shown>>,
+    pub(crate) edges: Arc<Exposed>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) followers: Arc<Semaphore>,
     /// Becomes true when the server ends.
@@ -71,11 +74,18 @@ impl Answers {
             kubernetes,
             drops: drops.map(Arc::new),
             shown,
+            edges: Arc::default(),
             refusals: Arc::default(),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             is_ending,
             started: snapshot::now(),
         }
+    }
+
+    /// With the sums of a sink for `/metrics`, as long as there is one.
+    #[must_use]
+    pub fn with_edges(self, edges: Arc<Exposed>) -> Self {
+        Self { edges, ..self }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Outlet`].
 
 pub mod json;
+pub mod prometheus;
 mod settings;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 use weir_flow::filter::Filter;
 
+use self::prometheus::Exposed;
 pub use self::settings::{BatchDocument, SpoolDocument};
 use crate::{
     config::{self, At, Problems, SinkDocument},
@@ -44,6 +46,8 @@ pub struct SinkConfig {
 pub enum SinkPlan {
     /// Lines of JSON.
     Json(json::Plan),
+    /// Sums of edges for `/metrics`.
+    Prometheus(prometheus::Plan),
 }
 
 /// What a sink may want to know of the rest of the configuration.
@@ -60,13 +64,14 @@ struct Shared<'d> {
     filter: &'d str,
     queue: usize,
     batching: Batching,
-    spool: &'d SpoolDocument,
+    /// Its spool, where it can have one.
+    spool: Option<&'d SpoolDocument>,
     /// Whether it has a spool unless something else is said.
     is_remote: bool,
 }
 
-/// Starts the threads of a sink.
-pub fn start(sink: &SinkConfig) -> io::Result<Outlet> {
+/// Starts the threads of a sink. `exposed` is where one for `/metrics` puts its sums.
+pub fn start(sink: &SinkConfig, exposed: &Arc<Exposed>) -> io::Result<Outlet> {
     let SinkConfig { name, filter, queue, batching, spool, plan } = sink;
     let config = OutletConfig {
         name: Arc::clone(name),
@@ -77,6 +82,9 @@ pub fn start(sink: &SinkConfig) -> io::Result<Outlet> {
     };
     match plan {
         SinkPlan::Json(plan) => Outlet::start(config, json::JsonWriter::new(plan)),
+        SinkPlan::Prometheus(plan) => {
+            Outlet::start(config, prometheus::EdgeWriter::new(*plan, Arc::clone(exposed)))
+        }
     }
 }
 
@@ -93,6 +101,7 @@ pub(crate) fn validate(
     let mut names = HashSet::new();
     let mut spools: HashMap<PathBuf, Arc<str>> = HashMap::new();
     let mut sinks = Vec::new();
+    let mut is_exposed = false;
     for (index, document) in documents.iter().enumerate() {
         let at = at.index(index);
         let (plan, shared) = match document {
@@ -100,6 +109,13 @@ pub(crate) fn validate(
                 let plan = document.validate(&at, problems);
                 let shared = document.shared(&plan);
                 (SinkPlan::Json(plan), shared)
+            }
+            SinkDocument::Prometheus(document) => {
+                let plan = document.validate(&at, problems);
+                if std::mem::replace(&mut is_exposed, true) {
+                    problems.add(&at, "is a second sink of type prometheus: there is one /metrics only");
+                }
+                (SinkPlan::Prometheus(plan), document.shared())
             }
         };
         let name: Arc<str> = shared.name.unwrap_or(shared.kind).into();
@@ -115,7 +131,7 @@ pub(crate) fn validate(
         }
         let Shared { filter, queue, batching, spool, is_remote, .. } = shared;
         let place = at.key("spool");
-        let spool = spool.validate(&name, is_remote, surroundings, &place, problems);
+        let spool = spool.and_then(|spool| spool.validate(&name, is_remote, surroundings, &place, problems));
         if let Some(spool) = &spool
             && is_plain
             && let Some(other) = spools.insert(spool.path.clone(), Arc::clone(&name))

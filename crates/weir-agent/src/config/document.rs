@@ -151,6 +151,8 @@ pub struct TlsDocument {
 pub enum SinkDocument {
     /// Lines of JSON.
     Json(sinks::json::Document),
+    /// Traffic between workloads, for Prometheus to scrape.
+    Prometheus(sinks::prometheus::Document),
 }
 
 impl Default for Document {

@@ -3,6 +3,7 @@
 //! Everything is read at the moment of the request from the same snapshot as the ledger. Each name is declared once, in
 //! the table, from which the reference page is made.
 
+mod edges;
 mod gather;
 mod table;
 mod text;

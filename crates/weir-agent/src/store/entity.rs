@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use weir_flow::{Role, field::Value};
+use weir_flow::{Detail, Endpoint, Record, Role, field::Value};
 
 /// An end of an edge: the workload where it is known; else the process, if it is on this node; else the address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,22 @@ pub enum Entity {
 }
 
 impl Entity {
+    /// Who is at an end of a record.
+    pub fn of(end: &Endpoint, detail: Detail) -> Self {
+        if let Some(workload) = &end.identity.workload {
+            return Self::Workload {
+                kind: Arc::clone(&workload.owner_kind),
+                namespace: workload.namespace.clone(),
+                name: Arc::clone(&workload.owner_name),
+            };
+        }
+        match (&end.process, detail) {
+            (_, Detail::Folded) => Self::Others,
+            (Some(process), Detail::Flow) => Self::Process(Arc::clone(&process.executable)),
+            (None, Detail::Flow) => Self::Address(end.address.to_string().into()),
+        }
+    }
+
     /// `workload`, `process`, `address` or `others`.
     pub const fn sort(&self) -> &'static str {
         match self {
@@ -73,6 +89,18 @@ pub struct EdgeKey {
 }
 
 impl EdgeKey {
+    /// The edge that a record belongs to.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            source: Entity::of(&record.source, record.detail),
+            destination: Entity::of(&record.destination, record.detail),
+            transport: record.tuple.protocol(),
+            port: (record.tuple.has_ports() && record.detail == Detail::Flow)
+                .then_some(record.destination.port),
+            role: record.point.role,
+        }
+    }
+
     /// The value of a field that is the same for all the traffic of the edge. `None` where it need not be.
     pub fn value(&self, field: &str) -> Option<Value<'_>> {
         let (end, attribute) = match field {

@@ -7,7 +7,7 @@ use weir_flow::{Count, Ledger};
 
 use super::{
     super::{Answers, guard::Refusal, snapshot::Snapshot},
-    table as metric,
+    edges, table as metric,
     text::Text,
 };
 use crate::{
@@ -43,6 +43,9 @@ pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
     let refused = Refusal::ALL
         .map(|refusal| (vec![("reason", refusal.as_str().to_owned())], answers.refusals.count(refusal)));
     text.family(&metric::REFUSED, refused);
+    if let Some(table) = answers.edges.shown() {
+        edges::families(table.snapshot(), &mut text);
+    }
     let usage = process::usage();
     text.single(&metric::CPU, usage.cpu_seconds);
     text.single(&metric::RESIDENT, usage.resident_bytes);

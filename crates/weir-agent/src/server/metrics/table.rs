@@ -18,6 +18,10 @@ pub(super) enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// A sum and how many were summed.
+    Summary,
+    /// The same, with how many were below some bounds.
+    Histogram,
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +29,8 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Summary => "summary",
+            Self::Histogram => "histogram",
         })
     }
 }
@@ -92,6 +98,16 @@ metrics! {
     LIVE_BYTES Gauge "weir_live_bytes" "Memory of these.";
     LIVE_FOLLOWERS Gauge "weir_live_followers" "Clients that follow the live view.";
     REFUSED Counter "weir_http_refused_total" "Requests that were refused, by reason: method, host, origin, token, busy.";
+    EDGES Gauge "weir_edges" "Edges with series of their own. Only with a sink of type prometheus, as all that begins with network_flow.";
+    EDGES_RETIRED Counter "weir_edges_retired_total" "Edges that lost their series: without traffic for long, or far smaller than one that had none.";
+    FLOW_BYTES Counter "network_flow_bytes_total" "Bytes on the wire between two workloads, by direction: forward is from source to destination. Each flow counts at one interface of a role (flow_observation); roles are not to be added up.";
+    FLOW_PACKETS Counter "network_flow_packets_total" "Frames on the wire between two workloads, by direction.";
+    FLOW_RETRANSMITS Counter "network_flow_retransmits_total" "TCP segments sent again by sockets of this machine, by direction.";
+    FLOW_CONNECTIONS Counter "network_flow_connections_total" "Flows by state: opened (began), closed (ended), and of the ended ones those that failed: refused, unanswered, reset.";
+    FLOW_RTT Summary "network_flow_rtt_seconds" "Round-trip times that TCP sockets of this machine told.";
+    CALLS Counter "traces_service_graph_request_total" "Calls between two services. Made of calls and never of flows: without a source of calls there are none.";
+    CALLS_FAILED Counter "traces_service_graph_request_failed_total" "Calls between two services that failed. Made of calls and never of flows.";
+    CALL_SECONDS Histogram "traces_service_graph_request_server_seconds" "Time that servers took for calls. Made of calls and never of flows.";
     CPU Counter "process_cpu_seconds_total" "Processor time of the agent, user and system.";
     RESIDENT Gauge "process_resident_memory_bytes" "Memory of the agent in RAM.";
     DESCRIPTORS Gauge "process_open_fds" "Open descriptors of the agent.";

@@ -3,7 +3,10 @@
 //! Written here and not by a library: what there is writes `OpenMetrics`, in which counters are named otherwise than in
 //! the format that `promtool check metrics` and plain scrapers read.
 
-use std::fmt::{Display, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+};
 
 use super::table::Metric;
 
@@ -20,23 +23,49 @@ impl Text {
     ) {
         let mut is_first = true;
         for (labels, value) in samples {
-            if is_first {
-                let Metric { name, kind, help } = metric;
-                writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
-                    .expect("a string takes any text");
-                is_first = false;
-            }
-            self.0.push_str(metric.name);
-            let mut separator = '{';
-            for (name, value) in &labels {
-                write!(self.0, "{separator}{name}=\"{}\"", escaped(value)).expect("a string takes any text");
-                separator = ',';
-            }
-            if !labels.is_empty() {
-                self.0.push('}');
-            }
-            writeln!(self.0, " {value}").expect("a string takes any text");
+            self.head(metric, &mut is_first);
+            self.sample(metric.name, "", &labels, value);
         }
+    }
+
+    /// A family of sums: its samples are `(labels, sum, count)`.
+    pub(super) fn summary(
+        &mut self,
+        metric: &Metric,
+        samples: impl IntoIterator<Item = (Vec<(&'static str, String)>, f64, u64)>,
+    ) {
+        let mut is_first = true;
+        for (labels, sum, count) in samples {
+            self.head(metric, &mut is_first);
+            self.sample(metric.name, "_sum", &labels, sum);
+            self.sample(metric.name, "_count", &labels, count);
+        }
+    }
+
+    /// Name and type of a family that may get samples later.
+    pub(super) fn declare(&mut self, metric: &Metric) {
+        self.head(metric, &mut true);
+    }
+
+    fn head(&mut self, metric: &Metric, is_first: &mut bool) {
+        if std::mem::take(is_first) {
+            let Metric { name, kind, help } = metric;
+            writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes any text");
+        }
+    }
+
+    fn sample(&mut self, name: &str, suffix: &str, labels: &[(&'static str, String)], value: impl Display) {
+        self.0.push_str(name);
+        self.0.push_str(suffix);
+        let mut separator = '{';
+        for (name, value) in labels {
+            write!(self.0, "{separator}{name}=\"{}\"", escaped(value)).expect("a string takes any text");
+            separator = ',';
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        writeln!(self.0, " {value}").expect("a string takes any text");
     }
 
     /// A family of one sample without labels.
@@ -49,8 +78,11 @@ impl Text {
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\\', '"', '\n']) {
+        return text.into();
+    }
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into()
 }
 
 #[cfg(test)]

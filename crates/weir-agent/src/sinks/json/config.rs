@@ -85,7 +85,7 @@ impl Document {
             queue: self.queue,
             // A stream has no use for waiting; a file is rotated between batches.
             batching: Batching::SINGLE,
-            spool: &self.spool,
+            spool: Some(&self.spool),
             is_remote: matches!(plan, Plan::Tcp(_)),
         }
     }
