@@ -10,8 +10,6 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What the kernel has counted of one of our programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramRun {
-    /// Its sort, as the kernel numbers them; 3 is a TC classifier.
-    pub(crate) kind: u32,
     /// Its number.
     pub(crate) id: u32,
     /// Time that it ran, in nanoseconds.
@@ -62,7 +60,6 @@ fn program_run(info: &str) -> Option<ProgramRun> {
     };
     let runs = number("run_cnt").filter(|runs| *runs > 0)?;
     Some(ProgramRun {
-        kind: u32::try_from(number("prog_type")?).ok()?,
         id: u32::try_from(number("prog_id")?).ok()?,
         nanoseconds: number("run_time_ns")?,
         runs,
@@ -88,7 +85,7 @@ mod tests {
     #[test]
     fn programs_that_ran_are_told_and_other_descriptors_are_not() {
         let info = "pos:\t0\nflags:\t02000002\nprog_type:\t3\nprog_jited:\t1\nprog_tag:\tabc\nmemlock:\t4096\nprog_id:\t77\nrun_time_ns:\t5000\nrun_cnt:\t10\n";
-        let expect = ProgramRun { kind: 3, id: 77, nanoseconds: 5000, runs: 10 };
+        let expect = ProgramRun { id: 77, nanoseconds: 5000, runs: 10 };
         assert_eq!(program_run(info), Some(expect));
         assert_eq!(program_run(&info.replace("run_cnt:\t10", "run_cnt:\t0")), None);
         assert_eq!(program_run("pos:\t0\nflags:\t02\n"), None);

@@ -19,6 +19,7 @@ pub mod netns;
 mod now;
 mod object;
 pub mod packets;
+pub mod programs;
 pub mod quality;
 pub mod role;
 pub mod selfcheck;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use weir_datapath::drops::{DropCount, DropPlace, Drops};
+use weir_datapath::{
+    drops::{DropCount, DropPlace, Drops},
+    programs,
+};
 use weir_flow::{Count, Ledger};
 
 use super::{
@@ -113,8 +116,10 @@ fn kernel(snapshot: &Snapshot, text: &mut Text) {
     text.single(&metric::KERNEL_OVERFLOW_USED, drains.last.overflow_used);
     text.single(&metric::KERNEL_OVERFLOW, drains.last.overflow);
     let runs = process::program_runs();
+    let names = if runs.is_empty() { BTreeMap::new() } else { programs::names() };
     let labels = |run: &process::ProgramRun| {
-        vec![("program_id", run.id.to_string()), ("program_type", run.kind.to_string())]
+        let name = names.get(&run.id).cloned().unwrap_or_default();
+        vec![("program_id", run.id.to_string()), ("program", name)]
     };
     text.family(&metric::KERNEL_RUN_SECONDS, runs.iter().map(|run| (labels(run), seconds(run.nanoseconds))));
     text.family(&metric::KERNEL_RUNS, runs.iter().map(|run| (labels(run), run.runs)));
