@@ -140,6 +140,39 @@ pub struct Entity {
     pub name: String,
 }
 
+/// The ends of the service map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodesAnswer {
+    /// What this covers.
+    pub coverage: Coverage,
+    /// The most bytes first.
+    pub nodes: Vec<Node>,
+    /// Nodes that are not listed.
+    pub left_out: usize,
+    /// Traffic of edges that are in no node, by role. Roles are never added up.
+    pub others: Vec<RoleTraffic>,
+}
+
+/// An end of the service map with all its edges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Who it is.
+    #[serde(flatten)]
+    pub entity: Entity,
+    /// Others that opened flows to it.
+    pub clients: usize,
+    /// Others to whom it opened flows.
+    pub servers: usize,
+    /// Flows that it opened.
+    pub opened: u64,
+    /// Flows that were opened to it.
+    pub accepted: u64,
+    /// What it sent.
+    pub sent: Count,
+    /// What was sent to it.
+    pub received: Count,
+}
+
 /// Courses over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SeriesAnswer {

@@ -1,10 +1,11 @@
-//! What the agent remembers, over HTTP: `GET /api/v1/{flows,edges,series,hints}`.
+//! What the agent remembers, over HTTP: `GET /api/v1/{flows,edges,nodes,series,hints}`.
 //!
 //! Parameters that make no sense are answered with 400, which parameter, and what to do. Answers have a limit of rows,
 //! of time for reading, and a few are made at a time, because each may take some tens of megabytes; whoever waits too long
 //! gets 503. An answer that was cut says so.
 
 mod answers;
+mod nodes;
 mod parameters;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use weir_api::{
     catalog::Problem,
     history::{
         BadParameter, EdgesAnswer, EdgesParameters, FlowsAnswer, FlowsParameters, HintsAnswer,
-        HintsParameters, SeriesAnswer, SeriesParameters,
+        HintsParameters, NodesAnswer, SeriesAnswer, SeriesParameters,
     },
 };
 use weir_flow::Wall;
@@ -60,6 +61,7 @@ pub fn routes(store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/edges", get(edges))
+        .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/series", get(series))
         .route("/api/v1/hints", get(hints))
         .with_state(asked)
@@ -74,7 +76,7 @@ pub async fn serve(listener: tokio::net::TcpListener, store: Arc<dyn Store>) -> 
 /// The description of these routes.
 #[derive(OpenApi)]
 #[openapi(
-    paths(flows, edges, series, hints),
+    paths(flows, edges, nodes, series, hints),
     tags((name = "history", description = "What the agent remembers"))
 )]
 pub struct Description;
@@ -116,6 +118,27 @@ async fn edges(State(asked): State<Asked>, Query(pairs): Pairs) -> Response {
     asked
         .answer(pairs, |store, parameters, now| {
             Ok(answers::edges(&store.edges(&parameters.edges(now, LONGEST_READ)?)?))
+        })
+        .await
+}
+
+/// The ends of the service map, each with the sums of its edges, the most bytes first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/nodes",
+    tag = "history",
+    params(EdgesParameters),
+    responses(
+        (status = 200, description = "Nodes", body = NodesAnswer),
+        (status = 400, description = "A parameter makes no sense", body = BadParameter),
+        (status = 503, description = "Too many questions at a time", body = Problem)
+    )
+)]
+async fn nodes(State(asked): State<Asked>, Query(pairs): Pairs) -> Response {
+    asked
+        .answer(pairs, |store, parameters, now| {
+            let (query, rows) = parameters.nodes(now, LONGEST_READ)?;
+            Ok(nodes::nodes(&store.edges(&query)?, rows))
         })
         .await
 }

@@ -90,7 +90,7 @@ pub(super) fn hints(hints: &Hints, field: &Field) -> api::HintsAnswer {
     }
 }
 
-fn by_role(sums: &[(Role, Traffic)]) -> Vec<api::RoleTraffic> {
+pub(super) fn by_role(sums: &[(Role, Traffic)]) -> Vec<api::RoleTraffic> {
     let of = |(role, sum): &(Role, Traffic)| api::RoleTraffic {
         role: role.as_str().to_owned(),
         traffic: traffic(sum),
@@ -103,7 +103,7 @@ fn traffic(traffic: &Traffic) -> api::Traffic {
     api::Traffic { records, opened, forward: forward.into(), reverse: reverse.into() }
 }
 
-fn entity(entity: &Entity) -> api::Entity {
+pub(super) fn entity(entity: &Entity) -> api::Entity {
     let (kind, namespace) = match entity {
         Entity::Workload { kind, namespace, .. } => (Some(kind), namespace.as_ref()),
         Entity::Process(_) | Entity::Address(_) | Entity::Others => (None, None),
@@ -116,7 +116,7 @@ fn entity(entity: &Entity) -> api::Entity {
     }
 }
 
-fn coverage(coverage: &Coverage) -> api::Coverage {
+pub(super) fn coverage(coverage: &Coverage) -> api::Coverage {
     api::Coverage {
         since: moment_text(coverage.range.since),
         until: moment_text(coverage.range.until),

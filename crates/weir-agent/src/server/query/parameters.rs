@@ -57,6 +57,13 @@ impl Parameters {
         Ok(query)
     }
 
+    /// The question of `GET /api/v1/nodes`: as many edges as can be had, and how many nodes are wanted.
+    pub(super) fn nodes(&mut self, now: Wall, time: Duration) -> Result<(EdgeQuery, usize), BadParameter> {
+        let mut query = self.edges(now, time)?;
+        let rows = std::mem::replace(&mut query.limits.rows, MOST_ROWS);
+        Ok((query, rows))
+    }
+
     /// The question of `GET /api/v1/series`.
     pub(super) fn series(&mut self, now: Wall, time: Duration) -> Result<SeriesQuery, BadParameter> {
         let query = SeriesQuery {

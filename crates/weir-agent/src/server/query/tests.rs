@@ -165,3 +165,30 @@ fn every_route_is_described() {
         assert!(described.contains("\"since\""), "{path}: {described}");
     }
 }
+
+#[test]
+fn nodes_have_the_sums_of_their_edges() {
+    let server = server();
+    let edges: EdgesAnswer =
+        serde_json::from_value(server.answer(&format!("/api/v1/edges?{TIME}&limit=10000"))).unwrap();
+    let nodes: NodesAnswer = serde_json::from_value(server.answer(&format!("/api/v1/nodes?{TIME}"))).unwrap();
+    assert!(nodes.left_out == 0 && nodes.nodes.len() > 3);
+    for node in &nodes.nodes {
+        let from_it = || edges.edges.iter().filter(|edge| edge.source == node.entity);
+        let to_it = || edges.edges.iter().filter(|edge| edge.destination == node.entity);
+        let sent: u64 = from_it().map(|edge| edge.traffic.forward.bytes).sum::<u64>()
+            + to_it().map(|edge| edge.traffic.reverse.bytes).sum::<u64>();
+        assert_eq!(node.sent.bytes, sent, "{node:?}");
+        assert_eq!(node.opened, from_it().map(|edge| edge.traffic.opened).sum::<u64>(), "{node:?}");
+        assert_eq!(node.clients > 0, to_it().next().is_some(), "{node:?}");
+    }
+    // All that was sent was received by somebody.
+    let sum = |of: fn(&weir_api::history::Node) -> u64| nodes.nodes.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|node| node.sent.bytes), sum(|node| node.received.bytes));
+    assert_eq!(sum(|node| node.opened), sum(|node| node.accepted));
+
+    let two: NodesAnswer =
+        serde_json::from_value(server.answer(&format!("/api/v1/nodes?{TIME}&limit=2"))).unwrap();
+    assert_eq!((two.nodes.len(), two.left_out), (2, nodes.nodes.len() - 2));
+    assert_eq!(two.nodes, nodes.nodes[..2]);
+}
