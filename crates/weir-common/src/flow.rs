@@ -67,8 +67,10 @@ pub struct FlowValue {
     pub ttl: u8,
     /// Outcome of the filter, one of the `VERDICT_` constants.
     pub verdict: u8,
+    /// Whether the flow is at a DNS port, so that its packets are handed over: 1 or 0.
+    pub is_dns: u8,
     /// Not used, zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// Cookie of the socket that the first packet with a socket belonged to, or 0.
     pub cookie: u64,
     /// Cgroup (v2) id of that socket, or 0.

@@ -7,6 +7,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod drops;
 pub mod flow;
 pub mod packets;

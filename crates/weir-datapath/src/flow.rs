@@ -19,6 +19,8 @@ pub use drain::{DrainError, Drained, FlowReader, TableState};
 pub use load::{FlowOptions, Hook, load};
 pub use sizes::Sizes;
 
+pub(crate) use points::Points;
+
 pub use crate::{
     attach::{AttachBy, AttachError, Attached, Device, Directions, Mechanism},
     object::{LoadError, ProgramCost},

@@ -8,6 +8,7 @@ mod bpf;
 pub mod cleanup;
 mod conditions;
 mod cpus;
+pub mod dns;
 pub mod drops;
 pub mod features;
 pub mod flow;

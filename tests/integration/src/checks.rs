@@ -10,6 +10,7 @@ use std::{
 };
 
 use weir_datapath::{
+    dns::DnsPacket,
     flow::{AttachBy, FlowOptions, Hook},
     packets::PacketOptions,
 };
@@ -92,6 +93,54 @@ pub fn udp_is_counted_exactly(options: &FlowOptions) {
         assert_eq!(seen.flow(ingress, tuple(&flow).reversed()), answer);
         assert_eq!(seen.ledger(egress).seen, expected);
         assert_eq!(seen.ledger(ingress).seen, answer);
+    }
+}
+
+/// Datagrams at a DNS port are handed over besides being counted, as much of them as is copied, and others are not.
+pub fn datagrams_at_a_dns_port_are_handed_over(options: &FlowOptions) {
+    let veth = Veth::new();
+    for ipv6 in [false, true] {
+        let flow = UdpFlow::open(&veth.left, &veth.right, ipv6);
+        let other = UdpFlow::open(&veth.left, &veth.right, ipv6);
+        let options = FlowOptions { dns_ports: vec![9, flow.destination().port()], ..options.clone() };
+        let (mut counting, ingress, egress) = Counting::on(&veth.left, &options);
+        let mut reader = counting.reader.take_dns().expect("there are ports");
+        // The first packets of a flow take another way than later ones. The longest come in fragments.
+        let lengths = [40, 40, 400, 1000, 3000, 41];
+        for length in lengths {
+            flow.send(1, length);
+            other.send(1, length);
+        }
+        flow.reply(100);
+        let mut seen = Vec::new();
+        let read = |packet: &DnsPacket<'_>| {
+            assert_eq!(packet.ifindex, veth.left.index);
+            let is_query = packet.tuple == tuple(&flow);
+            assert!(is_query || packet.tuple == tuple(&flow).reversed(), "{packet:?}");
+            let letter = if is_query { 0x5a } else { 0xa5 };
+            assert!(packet.body.bytes.iter().all(|byte| *byte == letter), "{packet:?}");
+            seen.push((packet.body.bytes.len(), packet.body.is_cut));
+        };
+        reader.read(read).expect("records are whole");
+        let copied = 1280 - 8;
+        assert_eq!(
+            seen,
+            [
+                (40, false),
+                (40, false),
+                (400, false),
+                (1000, false),
+                (copied, true),
+                (41, false),
+                (100, false)
+            ]
+        );
+        let ledger = reader.ledger().expect("it can be read");
+        assert_eq!((ledger.seen, ledger.written, ledger.lost, ledger.unreadable), (7, 7, 0, 0));
+        let seen = counting.drain_all();
+        // 3000 bytes are two or three fragments; without ports these are another flow.
+        assert_eq!(seen.flow(egress, tuple(&flow)).packets, lengths.len() as u64);
+        assert_eq!(seen.flow(ingress, tuple(&flow).reversed()).packets, 1);
     }
 }
 

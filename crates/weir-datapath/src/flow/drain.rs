@@ -27,6 +27,7 @@ use super::{
 use crate::{
     bpf::BatchReader,
     conditions::{self, FILTER_WORDS},
+    dns::DnsReader,
     grace::Grace,
     now,
     object::{LoadError, take},
@@ -121,6 +122,7 @@ pub struct FlowReader {
     batch: BatchReader<KEY_WORDS, VALUE_WORDS>,
     clock: Clock,
     points: Points,
+    dns: Option<DnsReader>,
     sizes: Sizes,
     live: u32,
     /// Since when the overflow map is nearly empty.
@@ -186,11 +188,22 @@ impl FlowReader {
             batch: BatchReader::new(BATCH),
             clock,
             points,
+            dns: None,
             sizes,
             live: 0,
             idle_since: None,
             unfinished: None,
         })
+    }
+
+    /// Adds what reads DNS messages.
+    pub(super) fn with_dns(self, dns: Option<DnsReader>) -> Self {
+        Self { dns, ..self }
+    }
+
+    /// What reads DNS messages, if they were asked for and nobody took it yet. It belongs on a thread of its own.
+    pub fn take_dns(&mut self) -> Option<DnsReader> {
+        self.dns.take()
     }
 
     /// The sizes of the kernel's tables.

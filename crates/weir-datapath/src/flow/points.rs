@@ -55,7 +55,7 @@ struct State {
 
 /// The registry of interfaces.
 #[derive(Clone)]
-pub(super) struct Points(Arc<Mutex<State>>);
+pub(crate) struct Points(Arc<Mutex<State>>);
 
 /// Why an interface cannot get a row.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,6 +132,15 @@ impl Points {
             rows: rows.map(|listed| (listed.row, listed.pair)).collect(),
             unlisted: state.unlisted.clone(),
         }
+    }
+
+    /// What the interface with this index is, if it has, or had a moment ago, this row for either direction.
+    pub(crate) fn role_at(&self, row: u32, ifindex: u32) -> Option<Role> {
+        let state = self.state();
+        let resting = state.resting.iter().map(|resting| &resting.listed);
+        let mut listed = state.by_ifindex.get(&ifindex).into_iter().chain(resting);
+        let found = listed.find(|it| u32::from(it.row) == row & !1 && it.pair.ingress.ifindex == ifindex)?;
+        Some(found.pair.ingress.role)
     }
 
     /// Counts a finished drain and returns the interfaces that nothing is left of: their entries in the kernel's table
@@ -224,10 +233,14 @@ mod tests {
         assert_ne!(first.ingress.id, second.ingress.id);
         let rows: Vec<u16> = points.view().rows.iter().map(|(row, _)| *row).collect();
         assert_eq!(rows.len(), 2, "both are read: {rows:?}");
+        assert_eq!(points.role_at(row.into(), 7), Some(Role::Other));
         for _ in 0..4 {
             assert_eq!(points.drained(), [], "it is attached again");
         }
         assert_eq!(points.view().rows.len(), 1);
+        assert_eq!(points.role_at(row.into(), 7), None);
+        assert_eq!(points.role_at(u32::from(again) + 1, 7), Some(Role::Other), "egress has the next row");
+        assert_eq!(points.role_at(again.into(), 8), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 
 #[path = "../flow/account.rs"]
 mod account;
+#[path = "../flow/dns.rs"]
+mod dns;
 #[path = "../flow/entry.rs"]
 mod entry;
 #[path = "../flow/filter.rs"]

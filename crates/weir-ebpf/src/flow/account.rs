@@ -20,6 +20,7 @@ use weir_packet::{
 };
 
 use crate::{
+    dns,
     entry::{self, Outcome, Packet},
     maps::{LEDGER, POINTS, ROWS, SCRATCH, Scratch, live_generation},
     table,
@@ -39,6 +40,15 @@ pub(crate) enum Direction {
     Ingress,
     /// Sent.
     Egress,
+}
+
+/// Whether a packet is wanted for more than counting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is not.
+    Plain,
+    /// Its flow is at a DNS port.
+    Dns,
 }
 
 /// What does not depend on the headers.
@@ -63,8 +73,12 @@ pub(crate) fn packet(skb: Skb, link: Link, direction: Direction) {
     let generation = live_generation();
     let place = Place::of(skb, direction, generation);
     let Some(row) = place.ledger() else { return };
-    if plain_packet(skb, link, direction, &place, row).is_none() {
-        unusual_packet(skb, link, direction, generation);
+    let kind = match plain_packet(skb, link, direction, &place, row) {
+        Some(kind) => kind,
+        None => unusual_packet(skb, link, direction, generation),
+    };
+    if kind == Kind::Dns {
+        dns::hand_over(skb, link, direction);
     }
 }
 
@@ -76,13 +90,14 @@ pub(crate) fn tapped_packet(skb: Skb, link: Link, direction: Direction) {
         Direction::Ingress => POINT_SKIP_INGRESS,
         Direction::Egress => POINT_SKIP_EGRESS,
     };
-    if point(skb.ifindex()).flags & skip == 0 {
-        unusual_packet(skb, link, direction, generation);
+    if point(skb.ifindex()).flags & skip == 0 && unusual_packet(skb, link, direction, generation) == Kind::Dns
+    {
+        dns::hand_over(skb, link, direction);
     }
 }
 
 #[inline(always)]
-fn point(ifindex: u32) -> PointEntry {
+pub(crate) fn point(ifindex: u32) -> PointEntry {
     match POINTS.get(ifindex & 0xffff) {
         Some(point) if point.ifindex == ifindex => *point,
         // "Unlisted": nobody told us about this interface.
@@ -146,7 +161,7 @@ fn plain_packet(
     direction: Direction,
     place: &Place,
     row: &mut LedgerRow,
-) -> Option<()> {
+) -> Option<Kind> {
     match link {
         Link::Ethernet => {
             let frame: &[u8; ETHERNET_BYTES + IPV4_BYTES] = skb.linear()?;
@@ -177,15 +192,14 @@ fn plain_ipv4(
     row: &mut LedgerRow,
     offset: usize,
     packet: &[u8; IPV4_BYTES],
-) -> Option<()> {
+) -> Option<Kind> {
     let header = packet.first_chunk()?;
     let late = || {
         let (dscp, ttl) = plain::ipv4_marks(header);
         let is_tcp = header[9] == protocol::TCP;
         Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV4_BYTES) as u64 }
     };
-    plain_flow(skb, direction, place, row, &plain::ipv4(header)?, packet.last_chunk()?, late);
-    Some(())
+    Some(plain_flow(skb, direction, place, row, &plain::ipv4(header)?, packet.last_chunk()?, late))
 }
 
 #[inline(always)]
@@ -196,15 +210,14 @@ fn plain_ipv6(
     row: &mut LedgerRow,
     offset: usize,
     packet: &[u8; IPV6_BYTES],
-) -> Option<()> {
+) -> Option<Kind> {
     let header = packet.first_chunk()?;
     let late = || {
         let (dscp, ttl) = plain::ipv6_marks(header);
         let is_tcp = header[6] == protocol::TCP;
         Late { dscp, ttl, is_tcp, offset: (offset + plain::IPV6_BYTES) as u64 }
     };
-    plain_flow(skb, direction, place, row, &plain::ipv6(header)?, packet.last_chunk()?, late);
-    Some(())
+    Some(plain_flow(skb, direction, place, row, &plain::ipv6(header)?, packet.last_chunk()?, late))
 }
 
 /// What is read from the headers only after the lookup, because machine registers are few and a call leaves only four.
@@ -235,7 +248,7 @@ fn plain_flow(
     plain: &Plain,
     transport: &[u8; plain::TCP_FLAGS_BYTES],
     late: impl Fn() -> Late,
-) {
+) -> Kind {
     let tag = skb.stripped_vlan();
     let details = match tag {
         None => plain.details,
@@ -247,7 +260,7 @@ fn plain_flow(
         let frames = skb.frames(tag.is_some(), || late.offset + late.transport(transport).1);
         see(row, &frames);
         add(&mut row.duplicate, &frames.count);
-        return;
+        return Kind::Plain;
     }
     let key = place.key(&tuple);
     let Some(entry) = table::find(&key, place) else {
@@ -266,8 +279,7 @@ fn plain_flow(
             // SAFETY: the scratch memory belongs to this CPU until the program ends.
             unsafe { (*scratch).parsed = parsed };
         }
-        weir_elsewhere(skb.as_ptr(), Hint::new(PARSED_IP, direction, place.generation).0);
-        return;
+        return elsewhere(skb, &Hint::new(PARSED_IP, direction, place.generation));
     };
     let late = late();
     let outcome = table::admission(entry);
@@ -282,6 +294,7 @@ fn plain_flow(
     } else {
         refuse(row, outcome, &frames.count);
     }
+    if table::value(entry).is_dns == 0 { Kind::Plain } else { Kind::Dns }
 }
 
 /// What [`weir_elsewhere`] needs to know in one number.
@@ -313,9 +326,15 @@ impl Hint {
 
 /// Counts a packet whose headers take the general parser.
 #[inline(always)]
-fn unusual_packet(skb: Skb, link: Link, direction: Direction, generation: u32) {
+fn unusual_packet(skb: Skb, link: Link, direction: Direction, generation: u32) -> Kind {
     let parsed = weir_parse(skb.as_ptr(), u64::from(link == Link::Ip));
-    weir_elsewhere(skb.as_ptr(), Hint::new(parsed, direction, generation).0);
+    elsewhere(skb, &Hint::new(parsed, direction, generation))
+}
+
+/// [`weir_elsewhere`] with types.
+#[inline(always)]
+fn elsewhere(skb: Skb, hint: &Hint) -> Kind {
+    if weir_elsewhere(skb.as_ptr(), hint.0) == 0 { Kind::Plain } else { Kind::Dns }
 }
 
 /// Copies the headers of a packet, parses them and leaves the result in the scratch memory.
@@ -332,7 +351,7 @@ pub(crate) extern "C" fn weir_parse(context: *mut __sk_buff, is_ip_device: u64) 
     headers::read(skb, link, headers, parsed)
 }
 
-/// Counts a packet by `hint` and by what the scratch memory has about its headers.
+/// Counts a packet by `hint` and by what the scratch memory has about its headers. Returns 1 if it is at a DNS port.
 ///
 /// A global function, as above.
 #[unsafe(no_mangle)]
@@ -359,7 +378,8 @@ pub(crate) extern "C" fn weir_elsewhere(context: *mut __sk_buff, hint: u64) -> u
         return 0;
     }
     let key = place.key(&Tuple::from_words(headers.words));
-    let packet = Packet { frames: &frames, headers };
+    let is_dns = dns::weir_is_dns(headers.words[4]) as u8;
+    let packet = Packet { frames: &frames, headers, is_dns };
     let outcome = match table::find(&key, &place) {
         Some(entry) => add_packet(entry, &packet),
         None => table::enter(skb, &key, &packet, &place, value),
@@ -367,7 +387,7 @@ pub(crate) extern "C" fn weir_elsewhere(context: *mut __sk_buff, hint: u64) -> u
     if outcome != Outcome::Counted {
         refuse(row, outcome, &frames.count);
     }
-    0
+    u64::from(is_dns)
 }
 
 /// Adds a packet to an entry, unless that takes no more.

@@ -30,6 +30,8 @@ const fn closes(tcp_flags: u16) -> bool {
 pub(crate) struct Packet<'a> {
     pub(crate) frames: &'a Frames,
     pub(crate) headers: &'a ParsedHeaders,
+    /// 1 if it is at a DNS port.
+    pub(crate) is_dns: u8,
 }
 
 impl Packet<'_> {
@@ -124,7 +126,8 @@ pub(crate) fn first_packet(
     let is_kept = filter::admits(key, place.generation);
     (value.verdict, value.packets) =
         if is_kept { (VERDICT_KEEP, 0) } else { (VERDICT_FILTERED, FlowValue::SATURATED) };
-    value.reserved = [0; 3];
+    value.is_dns = packet.is_dns;
+    value.reserved = [0; 2];
     value.skb_bytes = 0;
     value.bytes = 0;
     value.skbs = 0;

@@ -5,13 +5,14 @@
 //! whatever comes next, socket filters return 0, which copies nothing to user space.
 //!
 //! `account` is the path of a packet, `table` the flow table, `entry` one entry of it, `filter` the verdict on a new
-//! flow, `maps` what is shared with user space.
+//! flow, `dns` the way of DNS messages to user space, `maps` what is shared with user space.
 
 #![no_std]
 #![no_main]
 
 mod account;
 mod clock;
+mod dns;
 mod entry;
 mod filter;
 mod maps;

@@ -9,7 +9,10 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use weir_common::flow::{FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS};
+use weir_common::{
+    dns::DnsHeader,
+    flow::{FlowValue, GENERATIONS, KEY_WORDS, LedgerRow, PointEntry, Slot, VALUE_WORDS},
+};
 use weir_ebpf::{filter::FilterSet, headers::ParsedHeaders};
 use weir_packet::Buffer;
 
@@ -88,6 +91,8 @@ pub(crate) struct Scratch {
     pub(crate) parsed: ParsedHeaders,
     /// A new entry of the overflow map.
     pub(crate) value: FlowValue,
+    /// What goes in front of a DNS message.
+    pub(crate) event: DnsHeader,
 }
 
 /// One per CPU. Programs of one instance never interrupt each other on a CPU: TC and packet sockets run with bottom

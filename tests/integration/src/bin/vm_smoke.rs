@@ -75,6 +75,11 @@ fn main() -> ExitCode {
             checks::udp_is_counted_exactly(&options);
         });
     }
+    for (way, options) in checks::ways().into_iter().skip(skipped) {
+        report.check(&format!("datagrams at a DNS port are handed over by {way}"), move || {
+            checks::datagrams_at_a_dns_port_are_handed_over(&options);
+        });
+    }
     report.check("a device without Ethernet headers is counted exactly", || {
         checks::a_device_without_ethernet_headers_is_counted_exactly(&FlowOptions::default());
     });
