@@ -161,6 +161,7 @@ impl Flows {
             detail: Detail::Flow,
             outcome: Outcome::default(),
             quality: Quality::default(),
+            dns: None,
         }
     }
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use thiserror::Error;
 use weir_datapath::{
+    dns::DnsReader,
     drops::Drops,
     features::{self, MissingPrivilege},
     flow::FlowOptions,
@@ -20,7 +21,9 @@ use weir_flow::filter::Filter;
 
 use crate::{
     causes::with_causes,
-    config::{Config, ConfigError, SecretError, Sources},
+    config::{Config, ConfigError, DnsConfig, SecretError, Sources},
+    dns::DnsWatch,
+    enrich::DnsEnricher,
     history::HistoryWriter,
     journal,
     kubernetes::ConnectError,
@@ -30,7 +33,7 @@ use crate::{
     outlet::{Batching, Outlet, OutletConfig},
     pipeline::Pipeline,
     reload::{self, Reload},
-    server::{Answers, ServeError, Server, Tokens, query},
+    server::{AnswerSources, Answers, ServeError, Server, Tokens, query},
     sinks::{self, prometheus::Exposed},
     store::{EmbeddedStore, StoreError},
     view::{VIEW_QUEUE, View, Viewer},
@@ -86,10 +89,15 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
     let store = config.store.as_ref().map(|settings| EmbeddedStore::open(&settings.path, settings.config));
     let store = store.transpose()?.map(Arc::new);
 
-    let Naming { enrichers, kubernetes, containers: _looking } = Naming::start(&config, server.runtime())?;
+    let Naming { mut enrichers, kubernetes, containers: _looking } =
+        Naming::start(&config, server.runtime())?;
     let (plan, options) = plan(&config)?;
     let schedule = Schedule { interval: config.counting.interval, end: None };
-    let live = Live::start(plan, options, schedule)?;
+    let mut live = Live::start(plan, options, schedule)?;
+    let dns = live.take_dns().and_then(|reader| watch_dns(reader, &config.dns));
+    if let Some(watch) = &dns {
+        enrichers.push(Box::new(DnsEnricher::new(Arc::clone(watch))));
+    }
     let view = View::new(config.live.clone());
     let exposed = Arc::<Exposed>::default();
     let outlets = outlets(&config, &view, store.as_ref(), &exposed).map_err(AgentError::Thread)?;
@@ -97,9 +105,9 @@ pub fn run(sources: Sources) -> Result<String, AgentError> {
 
     let drops = if config.drops { count_drops() } else { None };
     let shown = Arc::new(ArcSwap::from_pointee(config.shown.clone()));
+    let parts = AnswerSources { pipeline: Arc::clone(&pipeline), view, kubernetes, drops, dns };
     let answers =
-        Answers::new(Arc::clone(&pipeline), view, kubernetes, drops, Arc::clone(&shown), server.is_ending())
-            .with_edges(Arc::clone(&exposed));
+        Answers::new(parts, Arc::clone(&shown), server.is_ending()).with_edges(Arc::clone(&exposed));
     let history = store.map_or_else(Router::new, |store| query::routes(store));
     server.start(answers, &tokens, history).map_err(AgentError::Thread)?;
     let stop_deadline = config.stop_deadline;
@@ -124,6 +132,14 @@ fn count_drops() -> Option<Drops> {
             journal::warn(format_args!("no counts of dropped packets: {}", with_causes(error)));
         })
         .ok()
+}
+
+/// Reads the DNS messages that the kernel hands over.
+fn watch_dns(reader: DnsReader, config: &DnsConfig) -> Option<Arc<DnsWatch>> {
+    DnsWatch::start(reader, config.ports.clone())
+        .inspect_err(|error| journal::warn(format_args!("no DNS: {}", with_causes(error))))
+        .ok()
+        .map(Arc::new)
 }
 
 /// The ways to all consumers: live view, store, sinks.
@@ -174,6 +190,7 @@ fn plan(config: &Config) -> Result<(Plan, FlowOptions), AgentError> {
         hook: counting.hook,
         promiscuous: counting.promiscuous,
         filter: config.filter.pushdown(),
+        dns_ports: config.dns.ports.clone(),
         netns: netns.as_ref().and_then(|netns| netns.name().cloned()),
         ..FlowOptions::default()
     };

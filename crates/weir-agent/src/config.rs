@@ -4,6 +4,7 @@
 //! ([`Document`]), and those into [`Config`], whose values cannot be wrong any more. Every problem is reported, with
 //! its path. Judging needs no privilege and looks at nothing but the file and the variables.
 
+mod dns;
 mod document;
 mod merge;
 mod problems;
@@ -30,6 +31,7 @@ use weir_flow::filter::Filter;
 
 pub(crate) use self::validate::filter;
 pub use self::{
+    dns::{DnsConfig, DnsDocument},
     document::{
         DirectionDocument, Document, HookDocument, LevelDocument, LiveDocument, ServerDocument, SinkDocument,
         TlsDocument,
@@ -61,6 +63,8 @@ pub struct Config {
     pub tcp_quality: bool,
     /// Whether packets that the kernel drops are counted.
     pub drops: bool,
+    /// Which DNS messages are read.
+    pub dns: DnsConfig,
     /// Names from a cluster.
     pub kubernetes: KubernetesConfig,
     /// History on this machine, if it is wanted.

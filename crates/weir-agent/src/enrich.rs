@@ -1,4 +1,5 @@
-//! Who is at the ends of flows: workloads of a cluster and containers of this machine.
+//! Who is at the ends of flows (workloads of a cluster, containers of this machine, names from DNS), and what sockets and
+//! messages know of the flows themselves.
 //!
 //! Enrichment comes after aggregation and before anything else sees the records, one tick at a time: the pods behind
 //! services show only where the same connection is seen twice. Enrichers take what others have found out into account,
@@ -8,12 +9,14 @@ use weir_flow::Record;
 
 pub mod cgroup;
 pub mod containers;
+mod dns;
 mod quality;
 mod translation;
 pub mod workload;
 
 pub use self::{
     containers::{ContainerEnricher, Containers},
+    dns::DnsEnricher,
     quality::QualityEnricher,
     workload::WorkloadEnricher,
 };
@@ -25,6 +28,11 @@ pub trait Enrich: Send + Sync {
 
     /// What was not found since the start, for each reason.
     fn misses(&self) -> Vec<Miss>;
+
+    /// What was known, or could have been, and was lost on the way to records.
+    fn losses(&self) -> Vec<Lost> {
+        Vec::new()
+    }
 }
 
 /// How often something was not found.
@@ -36,6 +44,17 @@ pub struct Miss {
     pub reason: &'static str,
     /// Ends of records.
     pub ends: u64,
+}
+
+/// How often something was lost that records could have said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What: `dns` or `tcp_quality`.
+    pub what: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
 }
 
 /// Enrichers, in the order in which they are applied.
@@ -53,6 +72,16 @@ impl Enrichers {
         for enricher in &self.0 {
             enricher.enrich(records);
         }
+    }
+
+    /// Adds one that is applied after all others.
+    pub fn push(&mut self, enricher: Box<dyn Enrich>) {
+        self.0.push(enricher);
+    }
+
+    /// What was lost since the start, for each thing and reason.
+    pub fn losses(&self) -> Vec<Lost> {
+        self.0.iter().flat_map(|enricher| enricher.losses()).collect()
     }
 
     /// What was not found since the start, for each thing and reason.

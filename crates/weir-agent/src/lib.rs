@@ -9,6 +9,7 @@ pub mod agent;
 pub mod batch;
 pub mod causes;
 pub mod config;
+pub mod dns;
 pub mod enrich;
 pub mod history;
 pub mod journal;

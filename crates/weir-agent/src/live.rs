@@ -26,6 +26,7 @@ use std::{
 };
 
 use weir_datapath::{
+    dns::DnsReader,
     features,
     flow::{self, FlowOptions, LoadError, TableState},
 };
@@ -213,19 +214,26 @@ impl Drop for Attachment {
 pub struct Live {
     attachment: Attachment,
     shared: Shared,
+    dns: Option<DnsReader>,
 }
 
 impl Live {
     /// Loads, starts reading, and starts attaching in the background.
     pub fn start(plan: Plan, options: FlowOptions, schedule: Schedule) -> Result<Self, LiveError> {
         let netns = plan.netns.clone();
-        let (attachment, reader, let_go) =
+        let (attachment, mut reader, let_go) =
             Attachment::start(plan, move || flow::load(&options).map_err(refusal))?;
         let shared = Shared::new(usize::try_from(reader.sizes().user_bytes).unwrap_or(usize::MAX));
+        let dns = reader.take_dns();
         let (sender, attaching) = (attachment.sender.clone(), attachment.attaching.clone());
         let reading = Reading::new(reader, shared.clone(), schedule, sender, attaching, netns);
         spawn("read", move || reading.run(&let_go))?;
-        Ok(Self { attachment, shared })
+        Ok(Self { attachment, shared, dns })
+    }
+
+    /// What reads DNS messages, if they are wanted and nobody took it yet.
+    pub fn take_dns(&mut self) -> Option<DnsReader> {
+        self.dns.take()
     }
 
     /// The state that the threads share.

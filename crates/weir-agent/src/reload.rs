@@ -130,6 +130,7 @@ fn fixed(current: &Config, wanted: &Config) -> Vec<&'static str> {
         ("live", current.live != wanted.live),
         ("tcp_quality", current.tcp_quality != wanted.tcp_quality),
         ("drops", current.drops != wanted.drops),
+        ("dns", current.dns != wanted.dns),
         ("kubernetes", current.kubernetes != wanted.kubernetes),
         ("store", current.store != wanted.store),
         ("server", old_server != new_server),

@@ -35,7 +35,8 @@ pub use self::{
     tokens::Tokens,
 };
 use crate::{
-    config::Shown, kubernetes::Kubernetes, pipeline::Pipeline, sinks::prometheus::Exposed, view::View,
+    config::Shown, dns::DnsWatch, kubernetes::Kubernetes, pipeline::Pipeline, sinks::prometheus::Exposed,
+    view::View,
 };
 
 /// Clients that may follow the live view at a time.
@@ -50,6 +51,7 @@ pub struct Answers {
     pub(crate) drops: Option<Arc<Drops>>,
     pub(crate) shown: Arc<ArcSwap<Shown>>,
     pub(crate) edges: Arc<Exposed>,
+    pub(crate) dns: Option<Arc<DnsWatch>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) followers: Arc<Semaphore>,
     /// Becomes true when the server ends.
@@ -58,16 +60,28 @@ pub struct Answers {
     pub(crate) started: weir_flow::Wall,
 }
 
+/// The parts of the agent that answers are about.
+pub struct AnswerSources {
+    /// Records on their way, and ledgers.
+    pub pipeline: Arc<Pipeline>,
+    /// What happens now.
+    pub view: Arc<View>,
+    /// Names from a cluster.
+    pub kubernetes: Arc<Kubernetes>,
+    /// Dropped packets, where they are counted.
+    pub drops: Option<Drops>,
+    /// DNS, where it is read.
+    pub dns: Option<Arc<DnsWatch>>,
+}
+
 impl Answers {
-    /// Answers about this pipeline.
+    /// Answers about these, and about the settings in effect.
     pub fn new(
-        pipeline: Arc<Pipeline>,
-        view: Arc<View>,
-        kubernetes: Arc<Kubernetes>,
-        drops: Option<Drops>,
+        sources: AnswerSources,
         shown: Arc<ArcSwap<Shown>>,
         is_ending: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
+        let AnswerSources { pipeline, view, kubernetes, drops, dns } = sources;
         Self {
             pipeline,
             view,
@@ -75,6 +89,7 @@ impl Answers {
             drops: drops.map(Arc::new),
             shown,
             edges: Arc::default(),
+            dns,
             refusals: Arc::default(),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             is_ending,

@@ -34,6 +34,9 @@ pub struct LedgerAnswer {
     pub points: Vec<PointLedger>,
     /// What earlier runs left in the spools of consumers.
     pub earlier: Vec<EarlierLedger>,
+    /// What became of packets at DNS ports, if messages are read. They are in the ledgers of their points besides.
+    #[serde(default)]
+    pub dns: Option<MessageLedger>,
 }
 
 /// What an earlier run left in the spool of one consumer: found = delivered + dropped + spooled.
@@ -51,6 +54,19 @@ pub struct EarlierLedger {
     pub dropped: Dropped,
     /// Places in files that made no sense: nobody knows what was there.
     pub damaged_places: u64,
+}
+
+/// Packets at DNS ports on their way to be read, as the kernel hands them over: seen = written + lost + unreadable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MessageLedger {
+    /// Packets that could hold a message.
+    pub seen: u64,
+    /// Handed over.
+    pub written: u64,
+    /// No room in the ring.
+    pub lost: u64,
+    /// The kernel would not copy them.
+    pub unreadable: u64,
 }
 
 /// The ledger of one point: seen = flows + filtered + duplicate + `non_ip` + `parse_error` + overflow, and flows = told + held.

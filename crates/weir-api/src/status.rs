@@ -28,6 +28,9 @@ pub struct Status {
     pub kernel_table: KernelTableStatus,
     /// Names from a cluster.
     pub kubernetes: KubernetesStatus,
+    /// DNS, if messages are read.
+    #[serde(default)]
+    pub dns: Option<DnsStatus>,
     /// Store, sinks and live view.
     pub consumers: Vec<ConsumerStatus>,
     /// The process.
@@ -119,6 +122,21 @@ pub struct ResourceStatus {
     pub heard: Option<String>,
     /// What was wrong last, if it still is.
     pub trouble: Option<String>,
+}
+
+/// Lookups and names, since the start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DnsStatus {
+    /// Lookups that got a response, whatever it said. Those that pass interfaces of different roles count once.
+    pub answered: u64,
+    /// Lookups that got none for five seconds.
+    pub unanswered: u64,
+    /// Packets with messages for which the ring had no room.
+    pub lost_packets: u64,
+    /// Lookups that wait for a response, or had one a moment ago.
+    pub pending: usize,
+    /// Names of addresses that are known.
+    pub names: usize,
 }
 
 /// How a consumer is doing.

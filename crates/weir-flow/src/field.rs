@@ -144,6 +144,8 @@ pub const ALIASES: &[Alias] = &[
     Alias { name: "node", fields: &["source.k8s.node.name", "destination.k8s.node.name"] },
     Alias { name: "service", fields: &["source.k8s.service.name", "destination.k8s.service.name"] },
     Alias { name: "container", fields: &["source.container.name", "destination.container.name"] },
+    Alias { name: "domain", fields: &["source.dns.name", "destination.dns.name"] },
+    Alias { name: "rcode", fields: &["dns.response_code"] },
 ];
 
 /// What a name given by a user stands for.

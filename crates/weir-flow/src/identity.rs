@@ -1,4 +1,4 @@
-//! Who is at an end of a flow: a pod, a service or a node, and the container, as far as somebody could say.
+//! Who is at an end of a flow: a pod, a service or a node, the container, and a domain name, as far as somebody could say.
 //!
 //! Plain data that the agent's enrichers fill in after aggregation; nothing here looks anything up. Everything is
 //! shared: a hundred thousand records of one pod point to one [`Workload`].
@@ -16,6 +16,9 @@ pub struct Identity {
     pub service: Option<Arc<Workload>>,
     /// The container that owns the socket of this end.
     pub container: Option<Arc<Container>>,
+    /// The domain name that led to the address of this end: somebody asked for it and got the address, before the flow
+    /// began.
+    pub dns_name: Option<Arc<str>>,
     /// Why there is no workload, where one was looked for.
     pub unknown: Option<Unknown>,
 }

@@ -7,6 +7,7 @@
 
 pub mod aggregate;
 pub mod community_id;
+pub mod dns;
 pub mod field;
 pub mod filter;
 pub mod format;
@@ -24,6 +25,7 @@ pub mod time;
 
 pub use aggregate::{Balance, Drained, Emit, Flow, FlowTable, TableConfig};
 pub use community_id::community_id;
+pub use dns::{Dns, Question, RecordType, ResponseCode};
 pub use identity::{Container, Identity, Unknown, Workload, WorkloadConfidence, WorkloadKind};
 pub use initiator::Listener;
 pub use ledger::{Count, Ledger, LedgerBook};

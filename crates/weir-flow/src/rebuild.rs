@@ -16,8 +16,9 @@ use std::{
 use weir_packet::{Details, Tuple, answering_type, ipv4_words, ipv6_words, protocol};
 
 use crate::{
-    Counters, Detail, Direction, EndReason, Endpoint, Initiator, Monotonic, Outcome, Point, PointId, Process,
-    ProcessConfidence, Quality, Record, Role, SocketOwner, TcpFailure, Traffic, Wall,
+    Counters, Detail, Direction, Dns, EndReason, Endpoint, Initiator, Monotonic, Outcome, Point, PointId,
+    Process, ProcessConfidence, Quality, Question, Record, RecordType, ResponseCode, Role, SocketOwner,
+    TcpFailure, Traffic, Wall,
     field::{TcpFlags, Value, enumerated},
 };
 
@@ -61,6 +62,7 @@ pub fn record_of<'v>(value: &dyn Fn(&str) -> Value<'v>) -> Record {
         detail,
         outcome: fields.outcome(),
         quality: fields.quality(),
+        dns: fields.dns().map(Box::new),
     }
 }
 
@@ -137,6 +139,29 @@ impl<'v> Fields<'_, 'v> {
             retransmits: count("flow.tcp.retransmits"),
             reverse_retransmits: count("flow.reverse.tcp.retransmits"),
         }
+    }
+
+    fn dns(&self) -> Option<Dns> {
+        // Whoever has any of it has this counter.
+        let Value::Integer(_) = self.get("flow.dns.queries") else { return None };
+        let question = self.text("dns.question.name").map(|name| {
+            let record_type = self.text("dns.question.type");
+            let record_type = record_type.and_then(|name| RecordType::by_name(&name));
+            Question { name, record_type: record_type.unwrap_or(RecordType(0)) }
+        });
+        let lookup_duration = match self.get("dns.lookup.duration") {
+            Value::Duration(duration) => Some(duration),
+            _ => None,
+        };
+        Some(Dns {
+            question,
+            response_code: self.some_of(&ResponseCode::ALL, "dns.response_code", ResponseCode::name),
+            lookup_duration,
+            queries: self.number("flow.dns.queries"),
+            responses: self.number("flow.dns.responses"),
+            failures: self.number("flow.dns.failures"),
+            unanswered: self.number("flow.dns.unanswered"),
+        })
     }
 
     fn tuple(&self) -> Tuple {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use weir_packet::Tuple;
 
 use crate::{
-    Count, Direction, Identity, Monotonic, Outcome, Point, Quality, Role, SocketOwner, Traffic, Wall,
+    Count, Direction, Dns, Identity, Monotonic, Outcome, Point, Quality, Role, SocketOwner, Traffic, Wall,
 };
 
 /// A flow at one interface, both directions, as of one tick.
@@ -47,6 +47,8 @@ pub struct Record {
     pub outcome: Outcome,
     /// What the sockets at its ends know of the way between them, where they were asked.
     pub quality: Quality,
+    /// What its DNS messages said, if it has any that were read.
+    pub dns: Option<Box<Dns>>,
 }
 
 impl Record {

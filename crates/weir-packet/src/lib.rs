@@ -4,6 +4,8 @@
 //! I/O, allocates nothing, never panics and forbids `unsafe`. Numbers come out in host byte order. What it cannot
 //! read it names ([`Parsed`]); it never guesses.
 //!
+//! [`dns`] reads what is in DNS messages, which programs of the kernel do not.
+//!
 //! [`plain`] reads what nearly all traffic is, in a few nanoseconds; [`parse()`] reads the rest and agrees with it.
 
 #![no_std]
@@ -14,6 +16,7 @@
 extern crate std;
 
 mod accounting;
+pub mod dns;
 mod icmp;
 mod parse;
 pub mod plain;

@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LengthText, SecretDocument, SizeText, StoreDocument};
+use super::{DnsDocument, LengthText, SecretDocument, SizeText, StoreDocument};
 use crate::{kubernetes::KubernetesConfig, sinks};
 
 /// Settings of the agent. Every one has a default; an empty file works.
@@ -42,6 +42,8 @@ pub struct Document {
     pub tcp_quality: bool,
     /// Count packets that the kernel drops, by its own reasons, for `/metrics`.
     pub drops: bool,
+    /// What DNS messages say.
+    pub dns: DnsDocument,
     /// Names of pods, services and nodes from the API server of a Kubernetes cluster.
     pub kubernetes: KubernetesConfig,
     /// History on this machine.
@@ -171,6 +173,7 @@ impl Default for Document {
             live: LiveDocument::default(),
             tcp_quality: true,
             drops: true,
+            dns: DnsDocument::default(),
             kubernetes: KubernetesConfig::default(),
             store: StoreDocument::default(),
             server: ServerDocument::default(),

@@ -24,6 +24,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let filter = filter(&document.filter, &top.key("filter"), problems);
     let live = live(&document.live, &top.key("live"), problems);
     let (tcp_quality, drops, kubernetes) = (document.tcp_quality, document.drops, document.kubernetes);
+    let dns = document.dns.validate(&top.key("dns"), problems);
     let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
     let surroundings = Surroundings { state: &document.store.path };
@@ -44,6 +45,7 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
         live,
         tcp_quality,
         drops,
+        dns,
         kubernetes,
         store,
         server,

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use weir_datapath::quality::{Qualities, QualityError, TcpQuality};
+use weir_datapath::quality::{Qualities, QualityError, QualityReading, TcpQuality};
 use weir_flow::Record;
 
-use super::{Enrich, Miss};
+use super::{Enrich, Lost, Miss};
 use crate::{causes::with_causes, journal};
 
 /// Asks the sockets once per tick, right before its records are completed: a millisecond or two for a thousand open ones.
@@ -19,6 +19,8 @@ struct Asking {
     sockets: TcpQuality,
     /// Whether the last reading failed, which is told once.
     is_failing: bool,
+    /// The last reading that worked.
+    last: QualityReading,
 }
 
 impl QualityEnricher {
@@ -26,7 +28,10 @@ impl QualityEnricher {
     pub fn attach() -> Result<Self, QualityError> {
         let sockets = TcpQuality::attach()?;
         let qualities = sockets.qualities();
-        Ok(Self { asking: Mutex::new(Asking { sockets, is_failing: false }), qualities })
+        Ok(Self {
+            asking: Mutex::new(Asking { sockets, is_failing: false, last: QualityReading::default() }),
+            qualities,
+        })
     }
 }
 
@@ -42,6 +47,12 @@ impl Enrich for QualityEnricher {
     fn misses(&self) -> Vec<Miss> {
         Vec::new()
     }
+
+    fn losses(&self) -> Vec<Lost> {
+        let last = self.asking.lock().unwrap_or_else(PoisonError::into_inner).last;
+        let of = |reason, count| Lost { what: "tcp_quality", reason, count };
+        vec![of("end_not_read", last.lost), of("no_room", last.left_out)]
+    }
 }
 
 impl Asking {
@@ -53,6 +64,7 @@ impl Asking {
             journal::warn(format_args!("round-trip times stay as they were: {}", with_causes(error)));
         }
         self.is_failing = outcome.is_err();
+        self.last = outcome.unwrap_or(self.last);
     }
 }
 

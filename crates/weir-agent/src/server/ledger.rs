@@ -1,7 +1,9 @@
 //! `GET /api/v1/ledger`.
 
 use axum::{Json, extract::State};
-use weir_api::ledger::{ConsumerLedger, Count, Dropped, EarlierLedger, LedgerAnswer, PointLedger, Tally};
+use weir_api::ledger::{
+    ConsumerLedger, Count, Dropped, EarlierLedger, LedgerAnswer, MessageLedger, PointLedger, Tally,
+};
 
 use super::{
     Answers,
@@ -37,7 +39,22 @@ pub(super) async fn answer(State(answers): State<Answers>) -> Json<LedgerAnswer>
             damaged_places,
         })
         .collect();
-    Json(LedgerAnswer { time: time(snapshot.time), is_balanced: snapshot.is_balanced(), points, earlier })
+    Json(LedgerAnswer {
+        time: time(snapshot.time),
+        is_balanced: snapshot.is_balanced(),
+        points,
+        earlier,
+        dns: snapshot.dns.as_ref().map(|dns| messages(dns.ledger)),
+    })
+}
+
+fn messages(ledger: weir_datapath::dns::DnsLedger) -> MessageLedger {
+    MessageLedger {
+        seen: ledger.seen,
+        written: ledger.written,
+        lost: ledger.lost,
+        unreadable: ledger.unreadable,
+    }
 }
 
 fn point(place: &Place, snapshot: &Snapshot) -> PointLedger {

@@ -12,7 +12,8 @@ use weir_flow::{Count, Direction, Ledger, Point, Role, Wall};
 use super::Answers;
 use crate::{
     batch::Tally,
-    enrich::Miss,
+    dns::DnsState,
+    enrich::{Lost, Miss},
     kubernetes::Status,
     ledger::{Page, Pages},
     live::Drains,
@@ -36,6 +37,10 @@ pub(super) struct Snapshot {
     pub(super) kubernetes: Status,
     /// What enrichers did not find.
     pub(super) misses: Vec<Miss>,
+    /// What enrichers lost.
+    pub(super) losses: Vec<Lost>,
+    /// What is known of DNS, if messages are read.
+    pub(super) dns: Option<DnsState>,
     /// Interfaces that are attached, and how many should be.
     pub(super) progress: (usize, usize),
 }
@@ -116,6 +121,8 @@ impl Snapshot {
             drains,
             kubernetes: answers.kubernetes.status(),
             misses: pipeline.enrichers.misses(),
+            losses: pipeline.enrichers.losses(),
+            dns: answers.dns.as_ref().map(|watch| watch.state()),
             progress: pipeline.progress.get(),
         }
     }

@@ -11,17 +11,18 @@ use axum::{
 use weir_api::{
     catalog::{self, FieldsAnswer, InterfacesAnswer},
     status::{
-        ConsumerStatus, InterfaceCount, KernelTableStatus, KubernetesStatus, LedgerSummary, ResourceStatus,
-        SpoolStatus, Status, TableStatus,
+        ConsumerStatus, DnsStatus, InterfaceCount, KernelTableStatus, KubernetesStatus, LedgerSummary,
+        ResourceStatus, SpoolStatus, Status, TableStatus,
     },
 };
 use weir_flow::{
-    Wall,
+    Role, Wall,
     field::{ALIASES, FIELDS, Value},
 };
 
 use super::{Answers, ledger::count, snapshot::Snapshot};
 use crate::{
+    dns::DnsState,
     kubernetes::{self, ResourceState},
     ledger::{Pages, accounted},
     outlet::OutletState,
@@ -103,6 +104,7 @@ pub(super) fn of_snapshot(answers: &Answers, snapshot: &Snapshot) -> Status {
             overflow: kernel.overflow as usize,
         },
         kubernetes: cluster(&snapshot.kubernetes),
+        dns: snapshot.dns.as_ref().map(dns),
         consumers,
         process: process::usage(),
     }
@@ -167,6 +169,17 @@ fn cluster(status: &kubernetes::Status) -> KubernetesStatus {
     }
 }
 
+fn dns(state: &DnsState) -> DnsStatus {
+    let roles = Role::ALL.map(|role| state.counts.role(role));
+    DnsStatus {
+        answered: roles.iter().map(|counts| counts.all_answered()).sum(),
+        unanswered: roles.iter().map(|counts| counts.unanswered).sum(),
+        lost_packets: state.ledger.lost,
+        pending: state.fill.lookups,
+        names: state.fill.names,
+    }
+}
+
 /// `accounted 100.00 %; 0 records dropped; lines 12 s behind: cannot connect to …`.
 fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerStatus]) -> String {
     let mut parts = vec![
@@ -179,6 +192,9 @@ fn summary(snapshot: &Snapshot, ledger: &LedgerSummary, consumers: &[ConsumerSta
     let (attached, wanted) = snapshot.progress;
     if attached < wanted {
         parts.push(format!("{} of {wanted} interfaces are not counted", wanted - attached));
+    }
+    if let Some(lost) = snapshot.dns.as_ref().map(|dns| dns.ledger.lost).filter(|lost| *lost > 0) {
+        parts.push(format!("{lost} packets with DNS messages were not read"));
     }
     let cluster = &snapshot.kubernetes;
     if cluster.off.is_none() && !cluster.is_current() {

@@ -23,7 +23,7 @@ const LEFT_OUT: [&str; 8] = [
 ];
 
 /// Fields that are columns although flows cannot be grouped by them.
-const BESIDES: [&str; 3] = ["flow.start", "flow.end", "flow.end_reason"];
+const BESIDES: [&str; 4] = ["flow.start", "flow.end", "flow.end_reason", "dns.lookup.duration"];
 
 /// Columns of a frame, in the order of the table of fields.
 pub(super) fn columns() -> impl Iterator<Item = &'static Field> {

@@ -84,6 +84,7 @@ impl Builder<'_> {
             detail: Detail::Flow,
             outcome: Outcome::of(&tuple, &total, end_reason, answers),
             quality: Quality::default(),
+            dns: None,
         }
     }
 

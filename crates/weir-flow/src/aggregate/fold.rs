@@ -140,6 +140,7 @@ impl Row {
             detail: Detail::Folded,
             outcome: Outcome::default(),
             quality: Quality::default(),
+            dns: None,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use weir_packet::protocol;
 
 use super::Value;
-use crate::{Detail, EndReason, Endpoint, Initiator, ProcessConfidence, Workload, WorkloadKind};
+use crate::{
+    Detail, EndReason, Endpoint, Initiator, ProcessConfidence, Question, Record, Workload, WorkloadKind,
+};
 
 /// Keywords of the protocols above IP that people know by name (IANA "Assigned Internet Protocol Numbers", lower
 /// case; `icmpv6` and `ospf` in their everyday form). Other protocols go by number.
@@ -80,6 +82,11 @@ pub(crate) const fn confidence(confidence: ProcessConfidence) -> &'static str {
         ProcessConfidence::Proven => "proven",
         ProcessConfidence::Listener => "listener",
     }
+}
+
+/// What the last DNS message of a record is about.
+pub(super) fn question(record: &Record) -> Option<&Question> {
+    record.dns.as_ref()?.question.as_ref()
 }
 
 pub(super) fn workload(end: &Endpoint) -> Option<&Workload> {

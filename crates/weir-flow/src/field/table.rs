@@ -6,7 +6,10 @@ use super::{
     Cardinality::{self, High, Low, Medium},
     Field, Kind, TcpFlags, Value, names,
 };
-use crate::{Detail, Endpoint, Record, TcpFailure, Traffic, Unknown, WorkloadConfidence, community_id};
+use crate::{
+    Detail, Dns, Endpoint, Record, ResponseCode, TcpFailure, Traffic, Unknown, WorkloadConfidence,
+    community_id,
+};
 
 const TCP: u8 = weir_packet::protocol::TCP;
 
@@ -189,6 +192,46 @@ pub const FIELDS: &[Field] = &[
         |record| Value::integer(record.quality.reverse_retransmits),
     )
     .counter("segments"),
+    Field::new("dns.question.name", Kind::Text, "Name that the last DNS message of the flow asked for, or answered.", |record| {
+        Value::text(names::question(record).map(|question| &*question.name))
+    })
+    .groupable(High),
+    Field::new("dns.question.type", Kind::Text, "Type of the records that it wanted: `A`, `AAAA`, …; `TYPE1234` where a number has no name.", |record| {
+        names::question(record).map_or(Value::Absent, |question| Value::Text(question.record_type.name()))
+    })
+    .groupable(Low),
+    Field::new("dns.response_code", Kind::Text, "Code of the last DNS response of the flow.", |record| {
+        Value::text(dns(record).and_then(|dns| dns.response_code).map(ResponseCode::name))
+    })
+    .values(ResponseCode::NAMES)
+    .groupable(Low),
+    Field::new(
+        "dns.lookup.duration",
+        Kind::Duration,
+        "Longest time from a DNS query to its response, from where the query was seen first to where the response was: of \
+         the responses since the previous record, or, where there were none, of the last ones before.",
+        |record| dns(record).and_then(|dns| dns.lookup_duration).map_or(Value::Absent, Value::Duration),
+    )
+    .unit("seconds"),
+    Field::new("flow.dns.queries", Kind::Integer, "DNS queries since the previous record.", |record| {
+        Value::integer(dns(record).map(|dns| dns.queries))
+    })
+    .counter("queries"),
+    Field::new("flow.dns.responses", Kind::Integer, "DNS responses since the previous record whose query was seen.", |record| {
+        Value::integer(dns(record).map(|dns| dns.responses))
+    })
+    .counter("responses"),
+    Field::new("flow.dns.failures", Kind::Integer, "Those of them whose code is not `NOERROR`.", |record| {
+        Value::integer(dns(record).map(|dns| dns.failures))
+    })
+    .counter("responses"),
+    Field::new(
+        "flow.dns.unanswered",
+        Kind::Integer,
+        "DNS queries that got no response for five seconds, where these ended since the previous record.",
+        |record| Value::integer(dns(record).map(|dns| dns.unanswered)),
+    )
+    .counter("queries"),
     Field::new("flow.icmp.type", Kind::Integer, "Type of ICMP or ICMPv6.", |record| {
         Value::integer(icmp(record).map(|(kind, _)| kind))
     })
@@ -350,6 +393,10 @@ pub const FIELDS: &[Field] = &[
         "folded",
     ])
     .groupable(Low),
+    Field::new("source.dns.name", Kind::Text, "Domain name by which the address of the source was found: the last one for which the other end had got it from DNS, else what all others who got it had asked for.", |record| {
+        Value::text(record.source.identity.dns_name.as_deref())
+    })
+    .groupable(High),
     Field::new("source.container.id", Kind::Text, "Container that owns the socket of the source, if it is on this machine.", |record| {
         Value::text(record.source.identity.container.as_ref().map(|container| &*container.id))
     })
@@ -449,6 +496,10 @@ pub const FIELDS: &[Field] = &[
         "folded",
     ])
     .groupable(Low),
+    Field::new("destination.dns.name", Kind::Text, "Domain name by which the address of the destination was found: the last one for which the other end had got it from DNS, else what all others who got it had asked for.", |record| {
+        Value::text(record.destination.identity.dns_name.as_deref())
+    })
+    .groupable(High),
     Field::new("destination.container.id", Kind::Text, "Container that owns the socket of the destination, if it is on this machine.", |record| {
         Value::text(record.destination.identity.container.as_ref().map(|container| &*container.id))
     })
@@ -503,6 +554,10 @@ fn address<'r>(record: &Record, end: &Endpoint) -> Value<'r> {
 fn port<'r>(record: &Record, end: &Endpoint) -> Value<'r> {
     let known = record.tuple.has_ports() && record.detail == Detail::Flow;
     Value::integer(known.then_some(end.port))
+}
+
+fn dns(record: &Record) -> Option<&Dns> {
+    record.dns.as_deref()
 }
 
 fn icmp(record: &Record) -> Option<(u8, u8)> {

@@ -89,6 +89,7 @@ pub(crate) fn record(tuple: Tuple, forward: Traffic, reverse: Traffic) -> Record
         detail: Detail::Flow,
         outcome: Outcome::default(),
         quality: Quality::default(),
+        dns: None,
     }
 }
 
@@ -114,6 +115,7 @@ pub(crate) fn pod(namespace: &str, name: &str) -> Identity {
         confidence: Some(WorkloadConfidence::Address),
         service: None,
         container: Some(Arc::new(Container { id: "0123456789ab".into(), name: Some("nginx".into()) })),
+        dns_name: None,
         unknown: None,
     }
 }

@@ -148,5 +148,5 @@ fn csv_has_a_column_for_every_field_and_quotes_what_must_be() {
     assert!(line.contains(",\"a,\"\"b\"\"\nc\","), "{line}");
     let quoted = line.replace("\"a,\"\"b\"\"\nc\"", "name");
     assert_eq!(quoted.trim_end().split(',').count(), FIELDS.len());
-    assert_snapshot!(quoted.trim_end(), @"2024-11-21T23:33:48.988000000Z,2024-11-21T23:33:50.000000000Z,1.012,172.18.0.5,55136,172.18.0.6,443,tcp,ipv4,eth0,,egress,uplink,660,10,10,30280,20,20,660,10,30280,20,66,SYN|ACK,ACK,,,,,,,,,0,64,,false,false,1:A6tImwjrdxXM4zOG3QdetvFAJ8M=,,proven,flow,1,name,proven,77,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,");
+    assert_snapshot!(quoted.trim_end(), @"2024-11-21T23:33:48.988000000Z,2024-11-21T23:33:50.000000000Z,1.012,172.18.0.5,55136,172.18.0.6,443,tcp,ipv4,eth0,,egress,uplink,660,10,10,30280,20,20,660,10,30280,20,66,SYN|ACK,ACK,,,,,,,,,,,,,,,,,0,64,,false,false,1:A6tImwjrdxXM4zOG3QdetvFAJ8M=,,proven,flow,1,name,proven,77,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,");
 }

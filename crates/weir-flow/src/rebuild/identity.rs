@@ -34,6 +34,7 @@ impl Fields<'_, '_> {
             ),
             service,
             container,
+            dns_name: text("dns.name"),
             unknown: self.some_of(&Unknown::ALL, &name("k8s.unknown"), Unknown::as_str),
         }
     }

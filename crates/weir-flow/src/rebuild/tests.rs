@@ -36,6 +36,18 @@ fn every_field_of_a_rebuilt_record_has_its_value() {
         reverse_retransmits: Some(u32::MAX),
     };
     check(&record);
+    record.dns = Some(Box::default());
+    check(&record);
+    record.dns = Some(Box::new(Dns {
+        question: Some(Question { name: "www.example.com".into(), record_type: RecordType(65_280) }),
+        response_code: Some(ResponseCode::new(3)),
+        lookup_duration: Some(Duration::from_micros(1234)),
+        queries: 4,
+        responses: 3,
+        failures: 2,
+        unanswered: 1,
+    }));
+    check(&record);
     let netns = Some("shop".into());
     record.point = Arc::new(Point { role: Role::Tunnel, netns, ..(*record.point).clone() });
     check(&record);
@@ -65,6 +77,7 @@ fn who_is_at_an_end_is_rebuilt_whatever_it_is() {
         Identity { service: Some(Arc::clone(&service)), ..known(&service) },
         known(&Arc::new(of_kind(WorkloadKind::Node, None, "Node"))),
         Identity { unknown: Some(Unknown::NotAtThatTime), ..Identity::default() },
+        Identity { dns_name: Some("www.example.com".into()), ..pod("shop", "web-1") },
     ] {
         let mut record = web();
         record.destination.identity = identity;

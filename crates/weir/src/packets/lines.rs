@@ -83,6 +83,7 @@ pub(crate) fn record(packet: &Packet<'_>, processes: Option<&dyn ProcessLookup>)
         detail: Detail::Flow,
         outcome: Outcome::default(),
         quality: Quality::default(),
+        dns: None,
     })
 }
 

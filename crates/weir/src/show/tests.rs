@@ -46,6 +46,7 @@ fn record(role: Role, destination: (u8, u16), (forward, reverse): (u64, u64)) ->
         detail: Detail::Flow,
         outcome: Outcome::default(),
         quality: Quality::default(),
+        dns: None,
     }
 }
 

@@ -56,6 +56,7 @@ fn flow(source: (&str, u16), destination: (&str, u16), age: u64) -> Record {
         detail: Detail::Flow,
         outcome: weir_flow::Outcome::default(),
         quality: weir_flow::Quality::default(),
+        dns: None,
     }
 }
 

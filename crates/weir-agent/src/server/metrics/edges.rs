@@ -2,7 +2,10 @@
 
 use weir_flow::field::Value;
 
-use super::{table as metric, text::Text};
+use super::{
+    table as metric,
+    text::{Labels, Text},
+};
 use crate::{
     sinks::prometheus::{EdgeSnapshot, Sums},
     store::{EdgeKey, Entity},
@@ -10,8 +13,6 @@ use crate::{
 
 /// Stands for all edges that have no series of their own.
 const OTHERS: &str = "__other__";
-
-type Labels = Vec<(&'static str, String)>;
 
 /// All families of the edges.
 pub(super) fn families(snapshot: EdgeSnapshot, text: &mut Text) {

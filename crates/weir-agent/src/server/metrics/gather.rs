@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 
 use weir_datapath::{
+    dns::DnsLedger,
     drops::{DropCount, DropPlace, Drops},
     programs,
 };
-use weir_flow::{Count, Ledger};
+use weir_flow::{Count, Ledger, ResponseCode, Role};
 
 use super::{
     super::{Answers, guard::Refusal, snapshot::Snapshot},
     edges, table as metric,
-    text::Text,
+    text::{Distribution, Labels, Text},
 };
 use crate::{
     causes::with_causes,
+    dns::{DURATION_BOUNDS, DnsState, RoleCounts},
     journal,
     kubernetes::ResourceState,
     ledger::{Loss, Pages},
     process,
 };
-
-type Labels = Vec<(&'static str, String)>;
 
 /// All of them.
 pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
@@ -34,6 +34,9 @@ pub(super) fn all(answers: &Answers, snapshot: &Snapshot) -> String {
     }
     table(snapshot, &mut text);
     names(snapshot, &mut text);
+    if let Some(dns) = &snapshot.dns {
+        lookups(dns, &mut text);
+    }
     consumers(snapshot, &mut text);
     spools(snapshot, &mut text);
     let (frames, bytes) = answers.view.size();
@@ -169,6 +172,11 @@ fn names(snapshot: &Snapshot, text: &mut Text) {
         .iter()
         .map(|miss| (vec![("what", miss.what.to_owned()), ("reason", miss.reason.to_owned())], miss.ends));
     text.family(&metric::MISSES, misses);
+    let losses = snapshot
+        .losses
+        .iter()
+        .map(|lost| (vec![("what", lost.what.to_owned()), ("reason", lost.reason.to_owned())], lost.count));
+    text.family(&metric::LOST, losses);
     let cluster = &snapshot.kubernetes;
     if cluster.off.is_some() {
         return;
@@ -183,6 +191,44 @@ fn names(snapshot: &Snapshot, text: &mut Text) {
         resources().map(|(name, it)| (label(name), is_current(it.state))),
     );
     text.family(&metric::KUBERNETES_LISTS, resources().map(|(name, it)| (label(name), it.lists)));
+}
+
+fn lookups(dns: &DnsState, text: &mut Text) {
+    let DnsLedger { written, lost, unreadable, .. } = dns.ledger;
+    let outcomes = [("written", written), ("lost", lost), ("unreadable", unreadable)];
+    text.family(
+        &metric::DNS_PACKETS,
+        outcomes.map(|(outcome, packets)| (vec![("outcome", outcome.to_owned())], packets)),
+    );
+    text.single(&metric::DNS_MESSAGES, dns.counts.messages);
+    text.single(&metric::DNS_CUT, dns.counts.cut);
+    let label = |role: Role| ("role", role.as_str().to_owned());
+    let roles = || {
+        let roles = Role::ALL.map(|role| (role, dns.counts.role(role)));
+        roles.into_iter().filter(|(_, counts)| **counts != RoleCounts::default())
+    };
+    text.family(
+        &metric::DNS_QUERIES,
+        roles().flat_map(|(role, counts)| {
+            let codes = ResponseCode::ALL.map(|code| (code, counts.answered[usize::from(code.number())]));
+            let present = codes.into_iter().filter(|(_, count)| *count > 0);
+            present.map(move |(code, count)| (vec![label(role), ("rcode", code.name().to_owned())], count))
+        }),
+    );
+    text.family(
+        &metric::DNS_UNANSWERED,
+        roles().map(|(role, counts)| (vec![label(role)], counts.unanswered)),
+    );
+    text.histogram(
+        &metric::DNS_DURATION,
+        roles().map(|(role, counts)| {
+            let bounds = DURATION_BOUNDS.iter().map(|bound| seconds(*bound)).zip(counts.durations).collect();
+            let (sum, count) = (counts.duration.as_secs_f64(), counts.all_answered());
+            (vec![label(role)], Distribution { bounds, sum, count })
+        }),
+    );
+    text.single(&metric::DNS_PENDING, dns.fill.lookups);
+    text.single(&metric::DNS_NAMES, dns.fill.names);
 }
 
 fn consumers(snapshot: &Snapshot, text: &mut Text) {

@@ -68,6 +68,15 @@ metrics! {
     FOLDED_PACKETS Counter "weir_folded_packets_total" "Packets of flows for which there was no room: they are in coarser rows.";
     FOLDED_BYTES Counter "weir_folded_bytes_total" "Bytes of flows for which there was no room.";
     MISSES Counter "weir_enrichment_misses_total" "Ends of records that got no name: what was looked for (label what), and why there is none (label reason).";
+    LOST Counter "weir_enrichment_lost_total" "What records could have said and do not, because it was lost: of what (label what), and why (label reason). dns: ring_full and unreadable are packets in the kernel; partial, malformed, other_operation and unasked are messages that tell nothing; lookups_full, flows_full, names_full and named_flows_full are tables without room; no_record are flows that a filter keeps away. tcp_quality: end_not_read and no_room are sockets.";
+    DNS_PACKETS Counter "weir_dns_packets_total" "Packets at DNS ports that could hold a message: the sum of written (handed over), lost (no room in the ring) and unreadable (label outcome). Only if DNS messages are read, as all of weir_dns.";
+    DNS_MESSAGES Counter "weir_dns_messages_total" "DNS messages heard, once for each interface that they passed.";
+    DNS_CUT Counter "weir_dns_cut_messages_total" "Of these, longer than what was copied: fragments, long segments. Answers behind the cut are not known.";
+    DNS_QUERIES Counter "weir_dns_queries_total" "DNS lookups that got a response, by its code and by the role of the interface where the query was seen first. A lookup counts once, at however many interfaces it passes; the two sides of an address translation are two lookups.";
+    DNS_UNANSWERED Counter "weir_dns_unanswered_total" "DNS lookups that got no response for five seconds, by role.";
+    DNS_DURATION Histogram "weir_dns_lookup_duration_seconds" "Time from a query to its response, from where the query was seen first to where the response was, by role.";
+    DNS_PENDING Gauge "weir_dns_pending_lookups" "DNS lookups that wait for a response, or had one in the last five seconds.";
+    DNS_NAMES Gauge "weir_dns_names" "Names of addresses that are known from responses, those of the last minutes included; each counts once for each client.";
     KUBERNETES_PODS Gauge "weir_kubernetes_pods" "Pods that are known. Only with a cluster.";
     KUBERNETES_ADDRESSES Gauge "weir_kubernetes_addresses" "Addresses of pods, nodes and services that are known. Only with a cluster.";
     KUBERNETES_CURRENT Gauge "weir_kubernetes_resource_current" "1 if the list of a resource is complete and changes are heard of. Only with a cluster.";

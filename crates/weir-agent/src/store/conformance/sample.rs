@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use weir_flow::{
-    Container, Counters, Detail, Direction, EndReason, Endpoint, Identity, Initiator, Monotonic, Outcome,
-    Point, PointId, Process, ProcessConfidence, Quality, Record, Role, SocketOwner, TcpFailure, Tick,
-    Traffic, Tuple, Unknown, Wall, Workload, WorkloadConfidence, WorkloadKind,
+    Container, Counters, Detail, Direction, Dns, EndReason, Endpoint, Identity, Initiator, Monotonic,
+    Outcome, Point, PointId, Process, ProcessConfidence, Quality, Question, Record, RecordType, ResponseCode,
+    Role, SocketOwner, TcpFailure, Tick, Traffic, Tuple, Unknown, Wall, Workload, WorkloadConfidence,
+    WorkloadKind,
 };
 use weir_packet::{Details, ipv4_words, ipv6_words, protocol};
 
@@ -116,6 +117,7 @@ impl Sample {
             detail: Detail::Flow,
             outcome: self.outcome(),
             quality: self.quality(),
+            dns: Self::dns(&tuple),
         }
     }
 
@@ -135,6 +137,27 @@ impl Sample {
             retransmits: Some(self.below(3)),
             reverse_retransmits: None,
         }
+    }
+
+    /// What a flow to a DNS server said, by its port.
+    fn dns(tuple: &Tuple) -> Option<Box<Dns>> {
+        if tuple.protocol() != protocol::UDP || tuple.destination_port() != 53 {
+            return None;
+        }
+        let port = tuple.source_port();
+        let response_code = ResponseCode::ALL[usize::from(port % 2) * 3];
+        Some(Box::new(Dns {
+            question: Some(Question {
+                name: format!("host{}.example.com", port % 9).into(),
+                record_type: RecordType(28),
+            }),
+            response_code: Some(response_code),
+            lookup_duration: Some(Duration::from_micros(port.into())),
+            queries: 1,
+            responses: 1,
+            failures: u32::from(response_code.is_failure()),
+            unanswered: u32::from(port.is_multiple_of(3)),
+        }))
     }
 
     fn tuple(&mut self, number: u64) -> Tuple {
@@ -168,7 +191,10 @@ impl Sample {
         let mut identity = Identity::default();
         let (mut process, mut owner) = (None, SocketOwner::default());
         match self.below::<u8>(4) {
-            0 => identity = pod("shop", "web"),
+            0 => {
+                identity = pod("shop", "web");
+                identity.dns_name = Some("web.example.com".into());
+            }
             1 => identity = pod("pay", "api"),
             2 => {
                 let confidence = ProcessConfidence::Proven;

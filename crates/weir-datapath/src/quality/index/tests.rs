@@ -41,6 +41,7 @@ fn record(ifindex: u32, direction: Direction, [source, destination]: [u64; 2]) -
         detail: Detail::Flow,
         outcome: Outcome::default(),
         quality: Quality::default(),
+        dns: None,
     }
 }
 
