@@ -14,8 +14,10 @@ pub(super) const DIST: &[&str] = &["musl-tools"];
 
 /// Namespaces, traffic, and the tools that our counts are compared with.
 pub(super) const TEST: &[&str] = &[
+    "bind9-dnsutils",
     "bpftool",
     "curl",
+    "dnsmasq-base",
     "ethtool",
     "iperf3",
     "iproute2",
