@@ -5,6 +5,7 @@
 //! [`Outlet`].
 
 pub mod json;
+pub mod postgres;
 pub mod prometheus;
 mod settings;
 
@@ -48,6 +49,8 @@ pub enum SinkPlan {
     Json(json::Plan),
     /// Sums of edges for `/metrics`.
     Prometheus(prometheus::Plan),
+    /// A PostgreSQL database.
+    Postgres(postgres::Plan),
 }
 
 /// What a sink may want to know of the rest of the configuration.
@@ -85,6 +88,7 @@ pub fn start(sink: &SinkConfig, exposed: &Arc<Exposed>) -> io::Result<Outlet> {
         SinkPlan::Prometheus(plan) => {
             Outlet::start(config, prometheus::EdgeWriter::new(*plan, Arc::clone(exposed)))
         }
+        SinkPlan::Postgres(plan) => Outlet::start(config, postgres::PostgresWriter::new(plan)?),
     }
 }
 
@@ -116,6 +120,11 @@ pub(crate) fn validate(
                     problems.add(&at, "is a second sink of type prometheus: there is one /metrics only");
                 }
                 (SinkPlan::Prometheus(plan), document.shared())
+            }
+            SinkDocument::Postgres(document) => {
+                let plan = document.validate(&at, problems);
+                let shared = document.shared(&at, problems);
+                (SinkPlan::Postgres(plan), shared)
             }
         };
         let name: Arc<str> = shared.name.unwrap_or(shared.kind).into();

@@ -23,6 +23,7 @@ pub(super) const TEST: &[&str] = &[
     "iproute2",
     "kmod",
     "openssl",
+    "postgresql-15",
     "procps",
     "prometheus",
     "tcpdump",

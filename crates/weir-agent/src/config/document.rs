@@ -155,6 +155,8 @@ pub enum SinkDocument {
     Json(sinks::json::Document),
     /// Traffic between workloads, for Prometheus to scrape.
     Prometheus(sinks::prometheus::Document),
+    /// A PostgreSQL database.
+    Postgres(sinks::postgres::Document),
 }
 
 impl Default for Document {

@@ -74,24 +74,35 @@ impl SecretDocument {
 }
 
 impl SecretSource {
-    /// Reads the secret.
+    /// Reads a secret that must keep everybody out by itself.
     pub fn read(&self) -> Result<Secret, SecretError> {
-        let (text, place) = match self {
+        let secret = self.read_any()?;
+        let place = match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Variable(name) => name.clone(),
+        };
+        if secret.0.len() < SHORTEST { Err(SecretError::Short(place)) } else { Ok(secret) }
+    }
+
+    /// Reads a secret that somebody else chose, however short.
+    pub fn read_any(&self) -> Result<Secret, SecretError> {
+        let text = match self {
             Self::File(path) => {
                 let file = |source| SecretError::File { path: path.clone(), source };
-                (fs::read_to_string(path).map_err(file)?, path.display().to_string())
+                fs::read_to_string(path).map_err(file)?
             }
-            Self::Variable(name) => {
-                let text = env::var(name).map_err(|_unset| SecretError::Variable(name.clone()))?;
-                (text, name.clone())
-            }
+            Self::Variable(name) => env::var(name).map_err(|_unset| SecretError::Variable(name.clone()))?,
         };
-        let text = text.trim();
-        if text.len() < SHORTEST { Err(SecretError::Short(place)) } else { Ok(Secret(text.to_owned())) }
+        Ok(Secret(text.trim().to_owned()))
     }
 }
 
 impl Secret {
+    /// The secret, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `text` is the secret. Takes the same time wherever they differ.
     pub fn is(&self, text: &str) -> bool {
         let (ours, theirs) = (self.0.as_bytes(), text.as_bytes());
