@@ -398,6 +398,11 @@ fn postgres_sums_and_views_agree_with_the_flows() {
         "SELECT count(*) FROM weir_nodes({span}) WHERE abs(arc__ok + arc__failed - 1) > 0.001 OR arc__ok IS NULL"
     ));
     assert_eq!(arcs, "0");
+    // Whom nobody connects to has nothing that failed.
+    let wrong = database.0.query(&format!(
+        "SELECT count(*) FROM weir_nodes({span}) WHERE detail__failed_in = 0 AND arc__failed > 0"
+    ));
+    assert_eq!(wrong, "0");
 }
 
 #[test]

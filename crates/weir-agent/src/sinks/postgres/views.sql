@@ -63,8 +63,8 @@ CREATE FUNCTION weir_nodes(since timestamptz, until timestamptz) RETURNS TABLE (
 ) LANGUAGE sql STABLE AS $$
     SELECT concat_ws('/', n.kind, nullif(n.namespace, ''), n.name), n.name, coalesce(nullif(n.namespace, ''), n.kind),
         (sum(n.received) / n.seconds)::double precision, (sum(n.sent) / n.seconds)::double precision,
-        1 - coalesce(least(1, sum(n.failed) / nullif(sum(n.flows), 0)), 0)::double precision,
-        coalesce(least(1, sum(n.failed) / nullif(sum(n.flows), 0)), 0)::double precision,
+        1 - least(1, coalesce(sum(n.failed) / nullif(sum(n.flows), 0), 0))::double precision,
+        least(1, coalesce(sum(n.failed) / nullif(sum(n.flows), 0), 0))::double precision,
         CASE WHEN sum(n.failed) > 0 THEN '#f2495c' ELSE '#73bf69' END,
         n.kind, sum(n.received)::bigint, sum(n.sent)::bigint, sum(n.flows)::bigint, sum(n.failed)::bigint
     FROM (
