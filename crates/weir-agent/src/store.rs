@@ -25,6 +25,7 @@ mod log;
 mod order;
 mod portable;
 mod query;
+mod retention;
 mod rollup;
 mod scan;
 mod schema;

@@ -35,8 +35,17 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// As many as the schema has.
     pub(super) columns: Vec<Option<ArrayRef>>,
-    /// The numbers of the rows in their source, where these are not all of them.
-    pub(super) origin: Option<Vec<u32>>,
+    /// The numbers of the rows in their source.
+    pub(super) numbers: Numbers,
+}
+
+/// Which rows of a source these are.
+#[derive(Clone, Debug)]
+pub(super) enum Numbers {
+    /// One after another, from this one on.
+    From(u32),
+    /// These.
+    Listed(Vec<u32>),
 }
 
 /// A column of texts: the different ones, and for each row which.
@@ -56,7 +65,7 @@ impl<'b> Texts<'b> {
     pub(super) fn map<T: Copy>(&self, meanings: &[T], none: T) -> Vec<T> {
         let meaning = |key: &i32| usize::try_from(*key).map_or(none, |code| meanings[code]);
         let keys = self.keys.values();
-        match self.keys.nulls() {
+        match self.keys.nulls().filter(|nulls| nulls.null_count() > 0) {
             None => keys.iter().map(meaning).collect(),
             Some(valid) => {
                 let of = |(key, is_valid)| if is_valid { meaning(key) } else { none };
@@ -74,14 +83,14 @@ impl<'b> Texts<'b> {
 impl Batch {
     /// A batch without rows.
     pub(super) fn empty() -> Self {
-        Self { rows: 0, columns: vec![None; COLUMNS.len()], origin: None }
+        Self { rows: 0, columns: vec![None; COLUMNS.len()], numbers: Numbers::From(0) }
     }
 
     /// Several batches in one, in their order.
     pub(super) fn joined(batches: &[Arc<Self>]) -> Self {
         let rows = batches.iter().map(|batch| batch.rows).sum();
         let columns = (0..COLUMNS.len()).map(|column| Self::joined_column(batches, column)).collect();
-        Self { rows, columns, origin: None }
+        Self { rows, columns, numbers: Numbers::From(0) }
     }
 
     /// One column of several batches.
@@ -125,9 +134,11 @@ impl Batch {
     }
 
     /// The number of a row in its source.
-    pub(super) fn origin_of(&self, row: usize) -> u32 {
-        let row_itself = || u32::try_from(row).unwrap_or(u32::MAX);
-        self.origin.as_ref().map_or_else(row_itself, |origin| origin[row])
+    pub(super) fn number_of(&self, row: usize) -> u32 {
+        match &self.numbers {
+            Numbers::From(first) => first.saturating_add(u32::try_from(row).unwrap_or(u32::MAX)),
+            Numbers::Listed(numbers) => numbers[row],
+        }
     }
 
     /// Milliseconds since 1970 at which each row was recorded.
@@ -156,9 +167,10 @@ impl Batch {
             Access::End { recorded, lag } => Value::Timestamp(Wall(
                 self.recorded_ns(recorded, row).wrapping_sub(signed(lag)).cast_unsigned(),
             )),
-            Access::Start { recorded, lag, duration } => {
+            Access::Start { recorded, lag, duration, skew } => {
                 let end = self.recorded_ns(recorded, row).wrapping_sub(signed(lag));
-                Value::Timestamp(Wall(end.wrapping_sub(signed(duration)).cast_unsigned()))
+                let start = end.wrapping_sub(signed(duration)).wrapping_add(signed(skew));
+                Value::Timestamp(Wall(start.cast_unsigned()))
             }
             Access::Rebuilt => owned(&field.value(&self.record(row))),
         }

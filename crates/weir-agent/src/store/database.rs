@@ -140,6 +140,19 @@ impl Writer {
         flushed.of(file)
     }
 
+    /// The time by which history was last kept, milliseconds since 1970.
+    pub(super) fn kept_by_ms(&self) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT value FROM meta WHERE name = 'kept_by_ms'";
+        self.connection.query_row(sql, [], |row| row.get(0)).optional().of(&self.file)
+    }
+
+    /// Notes that time.
+    pub(super) fn note_kept_by_ms(&self, time_ms: i64) -> Result<(), StoreError> {
+        let sql = "INSERT INTO meta VALUES ('kept_by_ms', ?1) ON CONFLICT DO UPDATE SET value = ?1";
+        let noted = self.connection.prepare_cached(sql).and_then(|mut insert| insert.execute([time_ms]));
+        noted.map(|_| ()).of(&self.file)
+    }
+
     /// Moves everything to the database proper and sends it to the disk.
     pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).of(&self.file)
@@ -187,7 +200,7 @@ fn flush(
     applied: Applied,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for Sum { start, key, traffic, .. } in pending.iter() {
+    let mut add_sum = |Sum { start, key, traffic, .. }: Sum<'_>| -> rusqlite::Result<()> {
         let edge = edge_number(&transaction, known, key)?;
         for level in Level::ALL {
             let start = level.interval_of(start);
@@ -204,7 +217,15 @@ fn flush(
             edges.insert(edge);
             add(&transaction, level, start, edge, traffic)?;
         }
-    }
+        Ok(())
+    };
+    let mut added = Ok(());
+    pending.each(&mut |sum| {
+        if added.is_ok() {
+            added = add_sum(sum);
+        }
+    });
+    added?;
     for (name, value) in [("applied_log", applied.log), ("applied_frames", applied.frames)] {
         transaction
             .prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?

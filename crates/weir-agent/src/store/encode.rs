@@ -40,7 +40,7 @@ pub(super) fn batches(records: &[Record], tick: &Tick, most: usize) -> impl Iter
             }
         }
         let columns = makers.into_iter().map(Maker::finish).collect();
-        Batch { rows: records.len(), columns, origin: None }
+        Batch { rows: records.len(), columns, ..Batch::empty() }
     })
 }
 
@@ -98,6 +98,11 @@ impl<'r> Maker<'r> {
             Source::Lag => {
                 let end = record.end.0.cast_signed();
                 return self.push_signed(recorded_ms.wrapping_mul(1_000_000).wrapping_sub(end));
+            }
+            Source::Skew => {
+                let duration = u64::try_from((record.last - record.first).as_nanos()).unwrap_or(u64::MAX);
+                let even = record.end.0.wrapping_sub(duration);
+                return self.push_signed(record.start.0.wrapping_sub(even).cast_signed());
             }
             Source::Again => Value::Boolean(again),
         };

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// With the number of the format, which goes up when columns change their meaning.
-const MAGIC: &[u8; 8] = b"weirlog2";
+const MAGIC: &[u8; 8] = b"weirlog3";
 
 /// How often the log is sent to the disk. What the kernel has survives the death of the process in any case; this is
 /// about power failures.

@@ -1,6 +1,6 @@
 //! Sums of edges by intervals of time: what they are made of, and those that are not in the database yet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_flow::{Role, field::Field};
 
@@ -70,53 +70,41 @@ pub(super) struct SumKey {
 }
 
 /// Sums that are not in the database yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pending {
     /// By beginning of the ten seconds, seconds since 1970.
-    intervals: BTreeMap<i64, HashMap<SumKey, Traffic>>,
+    intervals: BTreeMap<i64, Tally>,
 }
 
 impl Pending {
     /// Adds the rows of a batch.
     pub(super) fn add(&mut self, batch: &Batch) {
-        let mut tally =
-            edge_tally(Some(Part::Interval { since_ms: 0, step_ms: 1_000 * Level::TenSeconds.seconds() }));
-        tally.add(batch, &vec![true; batch.rows], 0);
-        for group in 0..tally.len() {
-            let number = tally.parts(group).find_map(|(part, words)| match part {
-                Part::Interval { .. } => Some(i64::from(words[0])),
-                _ => None,
-            });
-            let interval = number.unwrap_or_default() * Level::TenSeconds.seconds();
-            self.insert(interval, sum_key(&tally, group), traffic(&tally, group));
-        }
-        // What the tally had no room for is an edge between others.
-        for (role, sums) in tally.others() {
-            let interval = Level::TenSeconds.interval_of(batch.first_ms().div_euclid(1_000));
-            let traffic =
-                Traffic { records: sums.flows, opened: 0, forward: sums.forward, reverse: sums.reverse };
-            self.insert(interval, SumKey { edge: others(*role), again: false }, traffic);
+        let starts = batch.times_ms().iter().map(|ms| Level::TenSeconds.interval_of(ms.div_euclid(1_000)));
+        let starts: Vec<i64> = starts.collect();
+        // The rows of a tick are of one time; nothing depends on that.
+        for start in starts.iter().collect::<BTreeSet<_>>() {
+            let selected: Vec<bool> = starts.iter().map(|other| other == start).collect();
+            self.intervals.entry(*start).or_insert_with(edge_tally).add(batch, &selected, 0);
         }
     }
 
-    fn insert(&mut self, interval: i64, key: SumKey, traffic: Traffic) {
-        let sums = self.intervals.entry(interval).or_default();
-        let key = if sums.len() < MOST_EDGES || sums.contains_key(&key) {
-            key
-        } else {
-            SumKey { edge: others(key.edge.role), again: key.again }
-        };
-        *sums.entry(key).or_default() += traffic;
-    }
-
-    /// Everything, by beginning of the ten seconds.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Sum<'_>> {
-        let of_interval = |(start, sums): (&i64, _)| {
-            let start = *start;
-            let sums: &HashMap<SumKey, Traffic> = sums;
-            sums.iter().map(move |(key, traffic)| Sum { start, number: None, key, traffic })
-        };
-        self.intervals.iter().flat_map(of_interval)
+    /// Hands out everything. What an interval has no room for, or its tally had none for, is between others.
+    pub(super) fn each(&self, each: &mut dyn FnMut(Sum<'_>)) {
+        for (start, tally) in &self.intervals {
+            for group in 0..tally.len() {
+                let mut key = sum_key(tally, group);
+                if group >= MOST_EDGES {
+                    key.edge = others(key.edge.role);
+                }
+                each(Sum { start: *start, number: None, key: &key, traffic: &traffic(tally, group) });
+            }
+            for (role, sums) in tally.others() {
+                let key = SumKey { edge: others(*role), again: false };
+                let traffic =
+                    Traffic { records: sums.flows, opened: 0, forward: sums.forward, reverse: sums.reverse };
+                each(Sum { start: *start, number: None, key: &key, traffic: &traffic });
+            }
+        }
     }
 
     /// Forgets everything: it is in the database.
@@ -125,17 +113,16 @@ impl Pending {
     }
 }
 
-/// A tally of edges, with one more part.
-pub(super) fn edge_tally(more: Option<Part>) -> Tally {
+/// A tally of edges.
+pub(super) fn edge_tally() -> Tally {
     let field = |name| Field::by_name(name).expect("the table of fields has it");
-    let mut parts = vec![
+    let parts = vec![
         Part::End(Side::Source),
         Part::End(Side::Destination),
         Part::Field(field("network.transport")),
         Part::Field(field("destination.port")),
         Part::Again,
     ];
-    parts.extend(more);
     Tally::by(parts, Counted::Opened)
 }
 

@@ -21,6 +21,10 @@ pub(super) const AGAIN: &str = "weir.again";
 /// Column: how long before that the last packet of the flow was; takes less room than the time itself.
 pub(super) const LAG: &str = "weir.lag";
 
+/// Column: how much later the flow began than its end and duration say. Wall and monotonic clock do not go evenly, but the
+/// beginning of a flow must stay what it was: it tells flows apart. Zero in the first record of each flow.
+pub(super) const SKEW: &str = "weir.skew";
+
 /// How the values of a column are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Storage {
@@ -55,6 +59,8 @@ pub(super) enum Source {
     Recorded,
     /// From the end of the flow to the time of the batch.
     Lag,
+    /// [`SKEW`].
+    Skew,
     /// [`AGAIN`].
     Again,
 }
@@ -78,8 +84,8 @@ pub(super) enum Access {
     Difference(usize, usize),
     /// The time of the batch less the lag.
     End { recorded: usize, lag: usize },
-    /// The same less the duration.
-    Start { recorded: usize, lag: usize, duration: usize },
+    /// The same less the duration, and the skew more.
+    Start { recorded: usize, lag: usize, duration: usize, skew: usize },
     /// By rebuilding the record.
     Rebuilt,
 }
@@ -139,7 +145,7 @@ fn find_access(field: &Field) -> Access {
     let (recorded, lag) = (find(RECORDED), find(LAG));
     match field.name {
         "flow.end" => Access::End { recorded, lag },
-        "flow.start" => Access::Start { recorded, lag, duration: find("flow.duration") },
+        "flow.start" => Access::Start { recorded, lag, duration: find("flow.duration"), skew: find(SKEW) },
         _ => Access::Rebuilt,
     }
 }
@@ -151,7 +157,7 @@ pub(super) fn require(field: &Field, columns: &mut Vec<usize>) {
         Access::Sum(left, right)
         | Access::Difference(left, right)
         | Access::End { recorded: left, lag: right } => columns.extend([left, right]),
-        Access::Start { recorded, lag, duration } => columns.extend([recorded, lag, duration]),
+        Access::Start { recorded, lag, duration, skew } => columns.extend([recorded, lag, duration, skew]),
         Access::Rebuilt => columns.extend(0..COLUMNS.len()),
     }
 }
@@ -187,6 +193,7 @@ fn columns() -> Vec<Column> {
     let mut columns = vec![
         Column { name: RECORDED, storage: Storage::Tick, source: Source::Recorded },
         Column { name: LAG, storage: Storage::Length, source: Source::Lag },
+        Column { name: SKEW, storage: Storage::Signed, source: Source::Skew },
     ];
     for candidate in FIELDS {
         if DERIVED.contains(&candidate.name) {

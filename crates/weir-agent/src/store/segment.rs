@@ -1,12 +1,12 @@
 //! Segments: immutable Parquet files of raw flows.
 //!
 //! Zstandard level 1, texts as dictionaries, rows in the order of their ends ([`order`]), one row group with least and
-//! greatest values. Only the columns that a query asks for are read, and those that its filter does not need only
-//! where a row of the group passed the filter. A row group is read as one batch, so texts are looked at once each.
+//! greatest values. Only the columns that a query asks for are read, those that its filter needs first; of the others
+//! only what passed the filter, where that is little. A dictionary is the same for all batches of a group.
 
 use std::{fs::File, io, ops::ControlFlow, path::Path, sync::Arc};
 
-use arrow_array::{RecordBatch, UInt32Array, new_null_array};
+use arrow_array::{RecordBatch, new_null_array};
 use arrow_select::take::take;
 use parquet::{
     arrow::{
@@ -28,7 +28,7 @@ use parquet::{
 
 use super::{
     StoreError,
-    batch::Batch,
+    batch::{Batch, Numbers},
     directory::{Directory, SegmentName},
     order,
     schema::{self, COLUMNS, RECORDED},
@@ -37,12 +37,15 @@ use super::{
 /// Where fewer than one row in so many passes a filter, the other columns are read of these rows only.
 const SPARSE: usize = 8;
 
+/// Rows that are read at a time, so that their columns stay in the cache and their memory is used again.
+const BATCH: usize = 8_192;
+
 /// Rows that a segment has by default, and most rows of a batch.
 pub(super) const ROWS: usize = 65_536;
 
 /// What a segment says of its format. It goes up when columns change their meaning or new ones take the place of others;
 /// a new field is just a column that older segments lack.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// Where a segment says it.
 const FORMAT_NAME: &str = "weir.format";
@@ -128,7 +131,8 @@ fn properties() -> WriterProperties {
 /// Columns of numbers that are nearly all different, and small for their type: their bytes are kept apart, so that the
 /// upper ones take no room. Dictionaries suit the others, times and totals included. Measured column by column on the
 /// flows of `cargo xtask bench store`.
-const SPLIT: [&str; 13] = [
+const SPLIT: [&str; 14] = [
+    schema::SKEW,
     "source.port",
     "flow.bytes",
     "flow.packets",
@@ -193,83 +197,116 @@ impl Reader {
         }
     }
 
-    /// Reads the `deciding` columns of a row group and, if `select` selects any row, those that are `taken`; hands
-    /// both to `take`.
+    /// Reads a row group and hands out what `select` selects, with the columns that are `taken` and those that are
+    /// `deciding`, on which the selection depends. Where few rows are selected, only these are read.
     pub(super) fn read_group(
         &self,
         group: usize,
-        deciding: &[usize],
-        taken: &[usize],
+        (deciding, taken): (&[usize], &[usize]),
         select: &dyn Fn(&Batch) -> Vec<bool>,
-        take: &mut dyn FnMut(&Batch, &[bool]) -> ControlFlow<()>,
+        take: &mut dyn FnMut(Batch, Vec<bool>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Unreadable> {
-        let mut batch = self.columns(group, deciding, None)?;
-        let mut selected = select(&batch);
-        let count = selected.iter().filter(|selected| **selected).count();
-        if count == 0 {
-            return Ok(ControlFlow::Continue(()));
+        let mut all = [deciding, taken].concat();
+        all.sort_unstable();
+        all.dedup();
+        let mut decided = None;
+        if deciding.len() > 1 {
+            let rows = self.rows(group);
+            let mut selected = Vec::with_capacity(rows);
+            for batch in self.batches(group, deciding, None, rows)? {
+                selected.extend(select(&batch?));
+            }
+            let numbers = numbers(&selected);
+            if numbers.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if numbers.len() < rows / SPARSE {
+                let batch = self.some(group, &all, numbers)?;
+                let selected = vec![true; batch.rows];
+                return Ok(take(batch, selected));
+            }
+            decided = Some(selected);
         }
-        if count < batch.rows / SPARSE {
-            let rows = selected.iter().enumerate().filter(|(_, selected)| **selected);
-            let rows = rows.filter_map(|(row, _)| u32::try_from(row).ok()).collect();
-            batch = rows_of(&batch, rows)?;
-            selected = vec![true; count];
-        }
-        let more: Vec<usize> =
-            taken.iter().copied().filter(|column| batch.columns[*column].is_none()).collect();
-        for (place, column) in
-            batch.columns.iter_mut().zip(self.columns(group, &more, batch.origin.as_deref())?.columns)
-        {
-            if column.is_some() {
-                *place = column;
+        let mut first = 0;
+        for batch in self.batches(group, &all, None, BATCH)? {
+            let batch = batch?;
+            let selected = match &decided {
+                Some(selected) => selected[first..first + batch.rows].to_vec(),
+                None => select(&batch),
+            };
+            first += batch.rows;
+            if selected.contains(&true) && take(batch, selected).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(take(&batch, &selected))
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Some columns of a row group; of all rows, or of some, which are in order.
-    pub(super) fn columns(
+    /// Some columns of some rows of a group, whose numbers are in order.
+    pub(super) fn some(&self, group: usize, columns: &[usize], rows: Vec<u32>) -> Result<Batch, Unreadable> {
+        let count = rows.len();
+        let read = match self.batches(group, columns, Some(&rows), count)?.next() {
+            Some(read) => read?,
+            None => Batch::empty(),
+        };
+        Ok(Batch { numbers: Numbers::Listed(rows), ..read })
+    }
+
+    /// Whether a column has a value in every row of a group, as far as the file says so.
+    pub(super) fn is_full(&self, group: usize, column: usize) -> bool {
+        self.places[column].is_some_and(|place| self.nulls(group, place) == Some(0))
+    }
+
+    /// Rows of a group without a value in the column at this place of the file.
+    fn nulls(&self, group: usize, place: usize) -> Option<u64> {
+        self.metadata.metadata().row_group(group).column(place).statistics()?.null_count_opt()
+    }
+
+    /// Rows of a group.
+    fn rows(&self, group: usize) -> usize {
+        usize::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or_default()
+    }
+
+    /// Some columns of a row group, of all rows or of some, which are in order; so many rows at a time.
+    fn batches(
         &self,
         group: usize,
         columns: &[usize],
-        rows: Option<&[u32]>,
-    ) -> Result<Batch, Unreadable> {
-        let all = self.metadata.metadata().row_group(group).num_rows();
-        let all = usize::try_from(all).unwrap_or_default();
-        let count = rows.map_or(all, <[u32]>::len);
-        let empty = Batch { rows: count, origin: rows.map(<[u32]>::to_vec), ..Batch::empty() };
-        let places: Vec<usize> = columns.iter().filter_map(|column| self.places[*column]).collect();
-        if places.is_empty() || count == 0 {
-            return Ok(empty);
-        }
+        some: Option<&[u32]>,
+        size: usize,
+    ) -> Result<impl Iterator<Item = Result<Batch, Unreadable>>, Unreadable> {
+        let rows = self.rows(group);
+        // A column without values would be read value by value, which takes longer than all others together.
+        let is_empty = |place: &usize| self.nulls(group, *place).is_some_and(|nulls| nulls >= rows as u64);
+        let places = columns.iter().filter_map(|column| self.places[*column]);
+        let places: Vec<usize> = places.filter(|place| !is_empty(place)).collect();
         let builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone());
         let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
-        let mut builder = builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(count);
-        if let Some(rows) = rows {
-            let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
-            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, all));
+        let mut builder = builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(size);
+        if let Some(some) = some {
+            let ranges = some.iter().map(|row| *row as usize..*row as usize + 1);
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows));
         }
-        match builder.build()?.next() {
-            Some(read) => Ok(batch(&read.map_err(ParquetError::from)?, empty)),
-            None => Ok(empty),
-        }
+        let mut first = 0;
+        Ok(builder.build()?.map(move |read| {
+            let read = batch(&read.map_err(ParquetError::from)?, first);
+            first = first.saturating_add(u32::try_from(read.rows).unwrap_or(u32::MAX));
+            Ok(read)
+        }))
     }
 }
 
-/// Some rows of a batch.
-fn rows_of(batch: &Batch, rows: Vec<u32>) -> Result<Batch, ParquetError> {
-    let numbers = UInt32Array::from(rows.clone());
-    let mut some = Batch { rows: rows.len(), origin: Some(rows), ..Batch::empty() };
-    for (place, column) in some.columns.iter_mut().zip(&batch.columns) {
-        *place = column.as_ref().map(|column| take(column, &numbers, None)).transpose()?;
-    }
-    Ok(some)
+/// The numbers of the rows that are selected.
+fn numbers(selected: &[bool]) -> Vec<u32> {
+    let selected = selected.iter().enumerate().filter(|(_, selected)| **selected);
+    selected.filter_map(|(row, _)| u32::try_from(row).ok()).collect()
 }
 
 /// Puts the columns of the file in the places of the schema; one of another type is as good as none.
-fn batch(rows: &RecordBatch, mut batch: Batch) -> Batch {
-    for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+fn batch(read: &RecordBatch, first: u32) -> Batch {
+    let mut batch = Batch { rows: read.num_rows(), numbers: Numbers::From(first), ..Batch::empty() };
+    for (field, array) in read.schema_ref().fields().iter().zip(read.columns()) {
         if let Some(position) = schema::position(field.name())
             && *array.data_type() == COLUMNS[position].storage.data_type()
         {

@@ -23,7 +23,7 @@ use super::{
     batch::Batch,
     schema::{self, AGAIN, RECORDED},
 };
-pub(super) use key::{Part, Side};
+pub(super) use key::{Part, Side, Spare};
 use names::Names;
 
 /// Groups that are kept when there are too many; there may be twice as many before.
@@ -129,6 +129,16 @@ impl Tally {
         columns
     }
 
+    /// Of these columns, those that can sometimes be spared.
+    pub(super) fn spare(&self) -> Vec<Spare> {
+        let spare: Vec<Spare> = self.parts.iter().flat_map(Part::spare).collect();
+        let mut others = Vec::new();
+        for part in self.parts.iter().filter(|part| part.spare().is_empty()) {
+            part.require(&mut others);
+        }
+        spare.into_iter().filter(|spare| !others.contains(&spare.column)).collect()
+    }
+
     /// Groups so far.
     pub(super) fn len(&self) -> usize {
         self.totals.len()
@@ -153,16 +163,19 @@ impl Tally {
             part.words(batch, &mut self.names, &mut words);
         }
         // Neighbours are often of one group, because of the order of rows in segments.
-        let (mut key, mut group) = (Vec::new(), 0);
-        for row in (0..batch.rows).filter(|row| selected[*row]) {
-            let is_same =
-                !key.is_empty() && key.iter().zip(&words).all(|(word, column)| *word == column[row]);
-            if !is_same {
+        let differs = differs_from_row_before(&words, batch.rows);
+        let (mut key, mut group, mut is_known) = (Vec::with_capacity(self.width), 0, false);
+        for row in 0..batch.rows {
+            is_known &= !differs[row];
+            if !selected[row] {
+                continue;
+            }
+            if !is_known {
                 key.clear();
                 key.extend(words.iter().map(|column| column[row]));
-                group = self.group(&key);
+                (group, is_known) = (self.group(&key), true);
             }
-            let place = Place { source, row: batch.origin_of(row) };
+            let place = Place { source, row: batch.number_of(row) };
             counters.add_to(&mut self.totals[group], row, place);
         }
         if self.totals.len() > 2 * MOST_GROUPS {
@@ -190,23 +203,37 @@ impl Tally {
 
     /// Keeps the largest groups.
     fn fold(&mut self) {
-        let mut order: Vec<usize> = (0..self.totals.len()).collect();
-        order.sort_by_key(|group| Reverse(self.totals[*group].sums.both().bytes));
+        let mut order = self.by_bytes();
+        order.select_nth_unstable(MOST_GROUPS);
         let rest = order.split_off(MOST_GROUPS);
-        for group in rest {
+        for (_, group) in rest {
+            let group = group as usize;
             let (role, sums) = (self.role(group), self.totals[group].sums);
             self.fold_into_others(role, sums);
         }
-        order.sort_unstable();
-        self.keys = order.iter().flat_map(|group| self.key(*group).to_vec()).collect();
-        self.totals = order.iter().map(|group| self.totals[*group]).collect();
+        // Those that stay move to the front, in their order.
+        order.sort_unstable_by_key(|(_, group)| *group);
+        let width = self.width;
+        for (place, (_, group)) in order.iter().enumerate() {
+            let group = *group as usize;
+            self.keys.copy_within(group * width..(group + 1) * width, place * width);
+            self.totals[place] = self.totals[group];
+        }
+        self.keys.truncate(order.len() * width);
+        self.totals.truncate(order.len());
         self.table.clear();
         for group in 0..self.totals.len() {
-            let (hasher, keys, width) = (&self.hasher, &self.keys, self.width);
+            let (hasher, keys) = (&self.hasher, &self.keys);
             let hash_of = |group: usize| hasher.hash_one(&keys[group * width..(group + 1) * width]);
             let number = u32::try_from(group).expect("groups are folded long before 2^32");
             self.table.insert_unique(hash_of(group), number, |group| hash_of(*group as usize));
         }
+    }
+
+    /// Groups with their bytes, such that the largest are the least.
+    fn by_bytes(&self) -> Vec<(Reverse<u64>, u32)> {
+        let bytes = self.totals.iter().map(|total| Reverse(total.sums.both().bytes));
+        bytes.zip(0..).collect()
     }
 
     fn fold_into_others(&mut self, role: Role, sums: Sums) {
@@ -265,8 +292,9 @@ impl Tally {
 
     /// Groups with their sums, the largest first, and the sum of those beyond the first `limit`.
     pub(super) fn ranked(&self, limit: usize) -> (Vec<usize>, Vec<(Role, Sums)>) {
-        let mut order: Vec<usize> = (0..self.totals.len()).collect();
-        order.sort_by_key(|group| Reverse(self.totals[*group].sums.both().bytes));
+        let mut order = self.by_bytes();
+        order.sort_unstable();
+        let mut order: Vec<usize> = order.into_iter().map(|(_, group)| group as usize).collect();
         let rest = order.split_off(limit.min(order.len()));
         let rest = rest.into_iter().map(|group| (self.role(group), self.totals[group].sums));
         let mut others =
@@ -274,6 +302,20 @@ impl Tally {
         others.retain(|item| item.role_and_sums().1 != Sums::default());
         (order, others)
     }
+}
+
+/// For each row whether any word is another one than in the row before.
+fn differs_from_row_before(words: &[Vec<u32>], rows: usize) -> Vec<bool> {
+    let mut differs = vec![false; rows];
+    if let Some(first) = differs.first_mut() {
+        *first = true;
+    }
+    for column in words {
+        for (differs, pair) in differs.iter_mut().skip(1).zip(column.windows(2)) {
+            *differs |= pair[0] != pair[1];
+        }
+    }
+    differs
 }
 
 /// The counters of a batch, ready to be added.
@@ -354,8 +396,8 @@ fn enumerated<T: Copy>(batch: &Batch, name: &str, of: impl Fn(&str) -> T) -> Vec
 /// Which rows count: a flow that was seen at several interfaces of a role counts at one of them.
 pub(super) fn counted_once(batch: &Batch, selected: &mut [bool]) {
     if let Some(again) = schema::position(AGAIN).and_then(|position| batch.truths(position)) {
-        for (row, selected) in selected.iter_mut().enumerate() {
-            *selected &= !again.value(row);
+        for (selected, again) in selected.iter_mut().zip(again.values()) {
+            *selected &= !again;
         }
     }
 }

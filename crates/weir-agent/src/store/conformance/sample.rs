@@ -41,7 +41,9 @@ impl Sample {
     /// The records of one tick.
     pub fn tick(&mut self, number: u64) -> (Tick, Vec<Record>) {
         let since = number * 1_000_000_000;
-        let tick = Tick { monotonic: Monotonic(10_000_000_000 + since), wall: Wall(BEGIN.0 + since) };
+        // The two clocks do not go evenly.
+        let skew = number * 7_919 % 1_000;
+        let tick = Tick { monotonic: Monotonic(10_000_000_000 + since + skew), wall: Wall(BEGIN.0 + since) };
         let mut records = Vec::new();
         for flow in &mut self.lasting {
             // One record more of a flow that is known.

@@ -51,7 +51,7 @@ impl EmbeddedStore {
         if query.precision == Precision::Rollup && can_sum {
             return self.summed_edges(query);
         }
-        let mut tally = edge_tally(None);
+        let mut tally = edge_tally();
         let (_, coverage) =
             self.tally(&mut tally, query.range, &query.filter, query.limits, Sightings::Once)?;
         let edges = (0..tally.len())
@@ -172,6 +172,7 @@ impl EmbeddedStore {
             range,
             filter,
             columns: tally.columns(),
+            spare: tally.spare(),
             time: limits.time,
         };
         let scanned = scan.run(&mut |batch, selected, source| {

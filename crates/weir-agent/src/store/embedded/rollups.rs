@@ -20,7 +20,7 @@ const STEPS: [u64; 14] =
     [10, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400];
 
 /// Intervals that a course has where nobody says how many, and at most.
-const FEW: u32 = 120;
+const FEW: u32 = 100;
 const MOST: u32 = 2_000;
 
 /// Length of the intervals of a course.
@@ -91,23 +91,40 @@ impl EmbeddedStore {
         let (since, until) = level.around(query.range);
         let (since, until) = (since.div_euclid(seconds) * seconds, -(-until).div_euclid(seconds) * seconds);
         let range = Range { since: wall(since * 1_000), until: wall(until * 1_000) };
-        let mut points: HashMap<((Role, Vec<Value<'static>>), i64), Traffic> = HashMap::new();
-        let coverage = self.sums(range, level, &mut |Sum { start, key, traffic, .. }| {
+        let mut lines: Vec<(Role, Vec<Value<'static>>)> = Vec::new();
+        let mut known: HashMap<(Role, Vec<Value<'static>>), usize> = HashMap::new();
+        let mut line_of = |key: &SumKey| {
             let accepted = query.filter.select(1, &mut |field, test| {
                 vec![key.edge.value(field.name).is_some_and(|value| test.accepts(&value))]
             });
             if key.again || accepted != [true] {
-                return;
+                return None;
             }
             let value =
                 |name| key.edge.value(name).map_or(Value::Absent, |value| crate::store::batch::owned(&value));
-            let values = query.group_by.iter().map(|field| value(field.name)).collect();
-            let interval = (start - since) / seconds;
-            *points.entry(((key.edge.role, values), interval)).or_default() += *traffic;
+            let line = (key.edge.role, query.group_by.iter().map(|field| value(field.name)).collect());
+            let found = known.get(&line).copied();
+            Some(found.unwrap_or_else(|| {
+                lines.push(line.clone());
+                known.insert(line, lines.len() - 1);
+                lines.len() - 1
+            }))
+        };
+        // By number first: that is one look-up per row without a text in it. `None` is what does not match.
+        let mut numbered: HashMap<i64, Option<usize>, FixedState> = HashMap::default();
+        let mut points: HashMap<(usize, i64), Traffic, FixedState> = HashMap::default();
+        let coverage = self.sums(range, level, &mut |Sum { start, number, key, traffic }| {
+            let line = match number {
+                Some(number) => *numbered.entry(number).or_insert_with(|| line_of(key)),
+                None => line_of(key),
+            };
+            if let Some(line) = line {
+                *points.entry((line, (start - since) / seconds)).or_default() += *traffic;
+            }
         })?;
         let intervals = usize::try_from((until - since) / seconds).unwrap_or_default();
         let points = points.into_iter().map(|((line, interval), traffic)| {
-            (line, usize::try_from(interval).unwrap_or_default(), traffic)
+            (lines[line].clone(), usize::try_from(interval).unwrap_or_default(), traffic)
         });
         Ok(series_of(points, intervals, step, query, Coverage { range, ..coverage }))
     }
@@ -140,7 +157,7 @@ impl EmbeddedStore {
                 if let Some(reader) = &mut reader {
                     reader.sums(level, span, &mut add)?;
                 }
-                writer.pending().iter().for_each(&mut add);
+                writer.pending().each(&mut add);
             }
             None => self.sums_of_files(reader.as_mut(), level, span, &mut add)?,
         }
@@ -176,7 +193,7 @@ impl EmbeddedStore {
             for (start, number, key, traffic) in &sums {
                 add(Sum { start: *start, number: *number, key, traffic });
             }
-            pending.iter().for_each(&mut *add);
+            pending.each(add);
             break;
         }
         Ok(())

@@ -223,9 +223,9 @@ fn files_of_another_format_are_set_aside_and_named_and_never_misread() {
     };
     let segment = files(&place, ".parquet")[1].clone();
     // The name of the entry, the type of its value and the length of that; then the value.
-    replace(&segment, b"weir.format\x18\x012", b"weir.format\x18\x011");
+    replace(&segment, b"weir.format\x18\x013", b"weir.format\x18\x012");
     let [log] = files(&place, "log-").try_into().unwrap();
-    replace(&log, b"weirlog2", b"weirlog1");
+    replace(&log, b"weirlog3", b"weirlog2");
 
     // Somebody who only reads does not take them for its own either.
     let reader = EmbeddedStore::open_read_only(place.path()).unwrap();
@@ -311,6 +311,38 @@ fn what_is_too_old_or_too_much_is_removed() {
         precision: Precision::Rollup,
     };
     assert!(!store.edges(&edges).unwrap().edges.is_empty());
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_does_not_cost_the_history() {
+    let place = place();
+    let mut store = EmbeddedStore::open(place.path(), small()).unwrap();
+    append(&store, &Sample::default().ticks(60));
+    store.flush().unwrap();
+    let before = sums(&store);
+    let segments = files(&place, ".parquet");
+    // Ten years, for some minutes, over the end of an interval of each level.
+    let years = 10 * 365 * 24 * 3_600_000_000_000;
+    for second in 60..1_000 {
+        let (mut tick, mut records) = Sample::default().tick(second);
+        tick.wall.0 += years;
+        records.truncate(1);
+        store.append(&records, &tick).unwrap();
+    }
+    assert_eq!(sums(&store), before);
+    let are_there = || segments.iter().all(|segment| segment.exists());
+    assert!(are_there());
+    // Nor does a start in these minutes, and one after them.
+    for (second, ahead) in [(1_000, years), (1_001, 0)] {
+        drop(store);
+        store = EmbeddedStore::open(place.path(), small()).unwrap();
+        let (mut tick, records) = Sample::default().tick(second);
+        tick.wall.0 += ahead;
+        store.append(&records, &tick).unwrap();
+        store.flush().unwrap();
+        assert!(are_there());
+    }
+    assert!(sums(&store).1.iter().zip(&before.1).all(|(now, before)| now.len() == before.len()));
 }
 
 #[test]

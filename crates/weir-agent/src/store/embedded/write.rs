@@ -12,6 +12,7 @@ use crate::store::{
     directory::{Directory, Lock, SegmentName},
     encode,
     log::{self, Contents, Log},
+    retention,
     rollup::{Level, Pending},
     scan::Snapshot,
     segment::{self, ROWS, Unreadable},
@@ -49,6 +50,8 @@ pub(super) struct Writer {
     segments: Arc<Vec<SegmentName>>,
     /// Bytes of each segment.
     sizes: Vec<u64>,
+    /// By which old history goes.
+    clock: retention::Clock,
     expired_ms: i64,
     forgot_ms: i64,
     retry_ms: i64,
@@ -100,6 +103,7 @@ impl Writer {
             interval: 0,
             segments: Arc::new(names),
             sizes,
+            clock: retention::Clock::default(),
             expired_ms: 0,
             forgot_ms: 0,
             retry_ms: 0,
@@ -109,6 +113,10 @@ impl Writer {
         for number in listing.logs {
             writer.recover(number, applied)?;
         }
+        // What is noted is not misled by rows of a time when the clock was wrong.
+        let newest_ms = || writer.segments.iter().map(|name| name.last_ms).max();
+        let last_ms = writer.database.kept_by_ms()?.or_else(newest_ms);
+        writer.clock = retention::Clock::since(last_ms);
         Ok(writer)
     }
 
@@ -144,6 +152,7 @@ impl Writer {
     /// Keeps the records of a tick.
     pub(super) fn append(&mut self, records: &[Record], tick: &Tick) -> Result<(), StoreError> {
         let now_ms = i64::try_from(tick.wall.0 / 1_000_000).unwrap_or(i64::MAX);
+        let kept_by_ms = self.clock.now_ms(tick);
         if self.open_rows >= PATIENCE * self.config.segment_rows {
             // Whatever stands in the way must go first.
             self.rotate()?;
@@ -159,7 +168,7 @@ impl Writer {
             self.join_small();
         }
         if now_ms >= self.retry_ms || now_ms < self.retry_ms - RETRY_MS {
-            match self.put_in_order(now_ms) {
+            match self.put_in_order(now_ms, kept_by_ms) {
                 Ok(()) => self.trouble = None,
                 Err(error) => {
                     self.trouble = Some(chain(&error));
@@ -171,21 +180,23 @@ impl Writer {
     }
 
     /// Sums, segments and retention, as far as they are due. The rows are safe in the log whether this works or not.
-    fn put_in_order(&mut self, now_ms: i64) -> Result<(), StoreError> {
+    /// `kept_by_ms` is the time by which old history goes.
+    fn put_in_order(&mut self, now_ms: i64, kept_by_ms: i64) -> Result<(), StoreError> {
         self.log.sync()?;
         let interval = Level::TenSeconds.interval_of(now_ms.div_euclid(1_000));
         if interval != self.interval {
             self.flush_sums()?;
+            self.database.note_kept_by_ms(kept_by_ms)?;
             self.interval = interval;
         }
         let age = self.span_ms.map_or(0, |(first_ms, _)| now_ms.saturating_sub(first_ms));
         if self.open_rows >= self.config.segment_rows || age >= ms(self.config.segment_age) {
             self.rotate()?;
-            self.remove_old_segments(now_ms)?;
+            self.remove_old_segments(kept_by_ms)?;
         }
         if (now_ms - self.expired_ms).abs() >= EXPIRE_EVERY_MS {
             let before = |level| {
-                (level, (now_ms - ms(self.config.age(level))).div_euclid(1_000) - Level::seconds(level))
+                (level, (kept_by_ms - ms(self.config.age(level))).div_euclid(1_000) - Level::seconds(level))
             };
             self.database.expire(Level::ALL.map(before))?;
             self.expired_ms = now_ms;
@@ -231,21 +242,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Removes segments that are too old, and the oldest while all together are too large.
     fn remove_old_segments(&mut self, now_ms: i64) -> Result<(), StoreError> {
         let oldest_ms = now_ms.saturating_sub(ms(self.config.flows_age));
         let mut bytes: u64 = self.sizes.iter().sum();
-        let mut gone = 0;
-        for (name, size) in self.segments.iter().zip(&self.sizes) {
+        let mut index = 0;
+        while let (Some(name), Some(size)) = (self.segments.get(index), self.sizes.get(index)) {
+            // Not every older one comes before: the clock may have been wrong for a while.
             if name.last_ms >= oldest_ms && bytes <= self.config.flows_bytes {
-                break;
+                index += 1;
+                continue;
             }
             remove(&self.directory.segment(name))?;
             bytes -= size;
-            gone += 1;
-        }
-        if gone > 0 {
-            Arc::make_mut(&mut self.segments).drain(..gone);
-            self.sizes.drain(..gone);
+            Arc::make_mut(&mut self.segments).remove(index);
+            self.sizes.remove(index);
         }
         Ok(())
     }

@@ -33,6 +33,13 @@ pub(in super::super) enum Part {
     Interval { since_ms: i64, step_ms: i64 },
 }
 
+/// A column that need not be read where two others have a value in every row.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Spare {
+    pub(in super::super) column: usize,
+    pub(in super::super) unless: [usize; 2],
+}
+
 /// An end of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Side {
@@ -79,6 +86,15 @@ impl Part {
         }
     }
 
+    /// Of the columns that it needs, those that it needs only where one of two others is empty.
+    pub(super) fn spare(&self) -> Vec<Spare> {
+        let Self::End(side) = self else { return Vec::new() };
+        let [name, kind, _, process, address] = side.columns();
+        let (Some(name), Some(kind)) = (name, kind) else { return Vec::new() };
+        let spare = [process, address].into_iter().flatten();
+        spare.map(|column| Spare { column, unless: [name, kind] }).collect()
+    }
+
     /// Adds its words for each row.
     pub(super) fn words(&self, batch: &Batch, names: &mut Names, words: &mut Vec<Vec<u32>>) {
         match self {
@@ -95,15 +111,19 @@ impl Part {
             }
             Self::Again => {
                 let again = schema::position(AGAIN).and_then(|position| batch.truths(position));
-                let word = |row| again.map_or(0, |again| u32::from(again.value(row)));
-                words.push((0..batch.rows).map(word).collect());
+                words.push(match again {
+                    Some(again) => again.values().iter().map(u32::from).collect(),
+                    None => vec![0; batch.rows],
+                });
             }
             Self::Interval { since_ms, step_ms } => {
                 let recorded = schema::position(RECORDED)
                     .and_then(|position| batch.numbers::<TimestampMillisecondType>(position));
                 let number = |time: i64| u32::try_from((time - since_ms).div_euclid(*step_ms)).unwrap_or(0);
-                let word = |row| recorded.map_or(0, |recorded| number(recorded.value(row)));
-                words.push((0..batch.rows).map(word).collect());
+                words.push(match recorded {
+                    Some(recorded) => recorded.values().iter().map(|time| number(*time)).collect(),
+                    None => vec![0; batch.rows],
+                });
             }
         }
     }
@@ -169,11 +189,17 @@ fn field_words(field: &'static Field, batch: &Batch, names: &mut Names) -> Vec<u
 }
 
 fn end_words(side: Side, batch: &Batch, names: &mut Names) -> [Vec<u32>; 3] {
-    let [name, kind, namespace, process, address] =
-        side.columns().map(|column| names.of_rows(column.and_then(|column| batch.texts(column)), batch.rows));
-    let mut words = [name, kind, namespace];
+    let [name, kind, namespace, process, address] = side.columns();
+    let mut of =
+        |column: Option<usize>| names.of_rows(column.and_then(|column| batch.texts(column)), batch.rows);
+    let mut words = [name, kind, namespace].map(&mut of);
+    let is_workload = |words: &[Vec<u32>; 3], row: usize| words[0][row] != 0 && words[1][row] != 0;
+    if (0..batch.rows).all(|row| is_workload(&words, row)) {
+        return words;
+    }
+    let [process, address] = [process, address].map(&mut of);
     for row in 0..batch.rows {
-        if words[0][row] != 0 && words[1][row] != 0 {
+        if is_workload(&words, row) {
             continue;
         }
         let (text, sort) = match (process[row], address[row]) {

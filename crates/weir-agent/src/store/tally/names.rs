@@ -1,16 +1,25 @@
 //! [`Names`]: numbers for texts and values, given out as they are first met.
 
+use std::sync::Arc;
+
+use arrow_array::{Array as _, StringArray};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use weir_flow::field::Value;
 
 use super::super::batch::Texts;
 
+/// Columns whose texts are kept.
+const MOST_MET: usize = 24;
+
 /// Texts and values by number. Zero is none of them.
 #[derive(Default)]
 pub(in super::super) struct Names {
     numbers: HashMap<Box<str>, u32, FixedState>,
     texts: Vec<Box<str>>,
+    /// Different texts of columns that were met lately, with their numbers: all batches of a row group have the same. They
+    /// are kept so that nothing else takes their place in memory.
+    met: Vec<(StringArray, Arc<[u32]>)>,
     value_numbers: HashMap<Value<'static>, u32, FixedState>,
     values: Vec<Value<'static>>,
 }
@@ -49,9 +58,25 @@ impl Names {
     /// The numbers of the texts of all rows; zero where there is none.
     pub(super) fn of_rows(&mut self, texts: Option<Texts<'_>>, rows: usize) -> Vec<u32> {
         let Some(texts) = texts else { return vec![0; rows] };
-        let numbers: Vec<u32> =
-            texts.different.iter().map(|text| text.map_or(0, |text| self.number(text))).collect();
+        let numbers = self.of_texts(texts.different);
         texts.map(&numbers, 0)
+    }
+
+    fn of_texts(&mut self, texts: &StringArray) -> Arc<[u32]> {
+        let is_same = |met: &StringArray| {
+            met.len() == texts.len()
+                && met.values().ptr_eq(texts.values())
+                && met.offsets().ptr_eq(texts.offsets())
+        };
+        if let Some((_, numbers)) = self.met.iter().find(|(met, _)| is_same(met)) {
+            return Arc::clone(numbers);
+        }
+        let numbers: Arc<[u32]> = texts.iter().map(|text| text.map_or(0, |text| self.number(text))).collect();
+        if self.met.len() >= MOST_MET {
+            self.met.clear();
+        }
+        self.met.push((texts.clone(), Arc::clone(&numbers)));
+        numbers
     }
 
     /// The text with a number.
