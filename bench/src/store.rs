@@ -3,26 +3,22 @@
 //! Both get the same flows, a minute of them in turn, and answer the same question in turn. The time to make the
 //! flows is not counted.
 
+mod alone;
 mod flows;
 mod plain;
+mod questions;
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use weir_agent::store::{
-    EdgeQuery, EmbeddedStore, FlowQuery, Limits, Precision, Range, Rows, SeriesQuery, Store, StoreConfig,
-};
-use weir_flow::{Wall, field::Field, filter::Filter};
+use weir_agent::store::{EmbeddedStore, Store as _, StoreConfig};
 
 use crate::{machine::Machine, micro::median, verdict::Verdict};
+use alone::Alone;
 use flows::Flows;
 use plain::Plain;
+use questions::Question;
 
 /// Options of the benchmark.
 #[derive(clap::Args)]
@@ -39,6 +35,9 @@ pub(crate) struct Arguments {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+    /// Do one part only and print the peak of memory
+    #[arg(long, hide = true, requires = "directory")]
+    alone: Option<Alone>,
 }
 
 /// Ticks of the hour, one a second.
@@ -46,9 +45,6 @@ const TICKS: usize = 3_600;
 
 /// Ticks that one store gets before it is the other's turn.
 const TURN: usize = 60;
-
-/// The span of the questions.
-const QUARTER: Duration = Duration::from_mins(15);
 
 /// Everything that was measured.
 #[derive(Default)]
@@ -59,20 +55,19 @@ struct Outcome {
     bytes_per_row: f64,
     plain_bytes_per_row: f64,
     rollup_bytes: u64,
-    rollup_ms: Vec<f64>,
-    raw_ms: Vec<f64>,
+    /// Milliseconds of each answer, in the order of [`Question::ALL`].
+    asked_ms: [Vec<f64>; Question::ALL.len()],
     plain_ms: Vec<f64>,
-    whole_ms: Vec<f64>,
-    series_ms: Vec<f64>,
-    grouped_ms: Vec<f64>,
-    rare_ms: Vec<f64>,
-    flows_ms: Vec<f64>,
     append_rss_mib: f64,
-    query_rss_mib: f64,
+    map_rss_mib: f64,
+    ask_rss_mib: f64,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let (Some(what), Some(directory)) = (arguments.alone, &arguments.directory) {
+        return alone::run(what, arguments.flows, arguments.rounds, directory);
+    }
     let mut machine = Machine::look();
     let place = match &arguments.directory {
         Some(directory) => directory.clone(),
@@ -96,38 +91,29 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn measure(arguments: &Arguments, place: &Path) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome { flows: arguments.flows, ..Outcome::default() };
+    let alone = |what| alone::start(what, arguments.flows, arguments.rounds.min(3), &place.join("alone"));
+    outcome.append_rss_mib = alone(Alone::Append)?;
+    outcome.map_rss_mib = alone(Alone::Maps)?;
+    outcome.ask_rss_mib = alone(Alone::Ask)?;
     let weir = place.join("weir");
     let mut flows = Flows::new();
-    forget_peak();
     let store = EmbeddedStore::open(&weir, StoreConfig::default())?;
-    let mut plain: Option<Plain> = None;
+    let mut plain = Plain::create(&place.join("plain.sqlite"))?;
     for turn in 0..TICKS / TURN {
-        // The first quarter is the store's alone, so that the peak of memory is its own.
-        let is_alone = turn < TICKS / TURN / 4;
-        let mut batches = Vec::new();
-        for tick in turn * TURN..(turn + 1) * TURN {
-            let rows = arguments.flows * (tick + 1) / TICKS - arguments.flows * tick / TICKS;
-            batches.push(flows.tick(tick, rows));
-        }
+        let ticks = turn * TURN..(turn + 1) * TURN;
+        let batches: Vec<_> =
+            ticks.map(|number| flows.tick(number, rows_of_tick(number, arguments.flows))).collect();
         let start = Instant::now();
         for (tick, records) in &batches {
             store.append(records, tick)?;
         }
         outcome.append_seconds += start.elapsed().as_secs_f64();
-        if is_alone {
-            outcome.append_rss_mib = peak_mib();
-        }
-        let plain = match &mut plain {
-            Some(plain) => plain,
-            None => plain.insert(Plain::create(&place.join("plain.sqlite"))?),
-        };
         let start = Instant::now();
         for (tick, records) in &batches {
             plain.append(records, tick)?;
         }
         outcome.plain_append_seconds += start.elapsed().as_secs_f64();
     }
-    let mut plain = plain.context("there was a turn")?;
     store.flush()?;
     outcome.bytes_per_row = per_row(size(&weir, "parquet")?, arguments.flows);
     outcome.rollup_bytes = size(&weir, "sqlite")? + size(&weir, "sqlite-wal")?;
@@ -136,52 +122,31 @@ fn measure(arguments: &Arguments, place: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// Rows of one tick.
+fn rows_of_tick(number: usize, flows: usize) -> usize {
+    flows * (number + 1) / TICKS - flows * number / TICKS
+}
+
 /// Asks both in turn.
 fn ask(rounds: usize, store: &EmbeddedStore, plain: &mut Plain, outcome: &mut Outcome) -> anyhow::Result<()> {
-    let end = flows::BEGIN_NS + TICKS as u64 * 1_000_000_000;
-    let whole = Range { since: Wall(flows::BEGIN_NS), until: Wall(end) };
-    let quarter = Range { since: Wall(end - u64::try_from(QUARTER.as_nanos())?), ..whole };
-    let limits = Limits { rows: 10_000, ..Limits::default() };
-    let owner = |side: &str| Field::by_name(&format!("{side}.k8s.owner.name"));
-    let group_by = vec![owner("source").context("a field")?, owner("destination").context("a field")?];
     let timed = |question: &mut dyn FnMut() -> anyhow::Result<usize>| {
         let start = Instant::now();
         let answers = question()?;
         ensure!(answers > 0, "no answer");
         Ok((start.elapsed().as_secs_f64() * 1e3, answers))
     };
-    let edges = |range, precision| {
-        store
-            .edges(&EdgeQuery { range, filter: Filter::default(), limits, precision })
-            .map(|answer| answer.edges.len())
-    };
-    forget_peak();
     for _ in 0..rounds.max(1) {
-        let (ms, summed) = timed(&mut || Ok(edges(quarter, Precision::Rollup)?))?;
-        outcome.rollup_ms.push(ms);
-        let (ms, raw) = timed(&mut || Ok(edges(quarter, Precision::Raw)?))?;
-        outcome.raw_ms.push(ms);
-        outcome.query_rss_mib = peak_mib();
-        let (ms, plain) = timed(&mut || plain.edges(quarter))?;
+        let mut maps = Vec::new();
+        for (question, asked_ms) in Question::ALL.into_iter().zip(&mut outcome.asked_ms) {
+            let (ms, answers) = timed(&mut || question.ask(store))?;
+            asked_ms.push(ms);
+            if matches!(question, Question::MapFromSums | Question::MapFromFlows) {
+                maps.push(answers);
+            }
+        }
+        let (ms, answers) = timed(&mut || plain.edges(questions::quarter()))?;
         outcome.plain_ms.push(ms);
-        ensure!(summed == raw && raw == plain, "{summed} edges from sums, {raw} raw, {plain} plain");
-        outcome.whole_ms.push(timed(&mut || Ok(edges(whole, Precision::Raw)?))?.0);
-        let question =
-            SeriesQuery { range: whole, step: None, filter: Filter::default(), group_by: Vec::new(), limits };
-        outcome.series_ms.push(timed(&mut || Ok(store.series(&question)?.lines.len()))?.0);
-        let flows = |filter: &str, group_by: &[&'static Field]| {
-            let filter = Filter::parse(filter)?;
-            let limits = Limits { rows: 100, ..limits };
-            let answer =
-                store.flows(&FlowQuery { range: quarter, filter, group_by: group_by.to_vec(), limits })?;
-            Ok(match answer.rows {
-                Rows::Flows(records) => records.len(),
-                Rows::Groups(groups) => groups.len(),
-            })
-        };
-        outcome.grouped_ms.push(timed(&mut || flows("", &group_by))?.0);
-        outcome.rare_ms.push(timed(&mut || flows("host=10.1.0.7", &[]))?.0);
-        outcome.flows_ms.push(timed(&mut || flows("", &[]))?.0);
+        ensure!(maps.iter().all(|edges| *edges == answers), "{maps:?} edges, {answers} in plain rows");
     }
     Ok(())
 }
@@ -203,28 +168,27 @@ fn per_row(bytes: u64, rows: usize) -> f64 {
     bytes as f64 / rows as f64
 }
 
-/// Begins the peak of memory anew (since 4.0, 695f055936938).
-fn forget_peak() {
-    // Where that is refused the peak is one of the whole run, which is only larger.
-    fs::write("/proc/self/clear_refs", "5").ok();
-}
-
-fn peak_mib() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
-}
-
 impl Outcome {
+    fn median_ms(&self, question: Question) -> f64 {
+        Question::ALL
+            .iter()
+            .zip(&self.asked_ms)
+            .find(|(candidate, _)| **candidate == question)
+            .map_or(f64::NAN, |(_, ms)| median(ms))
+    }
+
     fn verdicts(&self) -> Vec<Verdict> {
         let target = |what: &str, measured, most| Verdict { what: what.to_owned(), measured, most };
         vec![
-            target("service map over 15 min from sums, ms", median(&self.rollup_ms), 10.0),
-            target("service map over 15 min from raw flows, ms", median(&self.raw_ms), 150.0),
+            target("service map over 15 min from sums, ms", self.median_ms(Question::MapFromSums), 10.0),
+            target(
+                "service map over 15 min from raw flows, ms",
+                self.median_ms(Question::MapFromFlows),
+                150.0,
+            ),
             target("segments, bytes per row", self.bytes_per_row, 25.0),
             target("peak of memory while appending, MiB", self.append_rss_mib, 128.0),
-            target("peak of memory while asking, MiB", self.query_rss_mib, 128.0),
+            target("peak of memory while asking, MiB", self.map_rss_mib.max(self.ask_rss_mib), 128.0),
         ]
     }
 
@@ -249,16 +213,13 @@ impl Outcome {
         );
         line("bytes per row", self.bytes_per_row, Some(self.plain_bytes_per_row));
         line("sums and names, bytes per row", per_row(self.rollup_bytes, self.flows), None);
-        let plain = Some(median(&self.plain_ms));
-        line("service map from sums, ms", median(&self.rollup_ms), plain);
-        line("service map from raw flows, ms", median(&self.raw_ms), plain);
-        line("service map of the whole hour from raw flows, ms", median(&self.whole_ms), None);
-        line("course of the hour from sums, ms", median(&self.series_ms), None);
-        line("grouped by two names, from raw flows, ms", median(&self.grouped_ms), None);
-        line("flows of one address, ms", median(&self.rare_ms), None);
-        line("the 100 largest flows, ms", median(&self.flows_ms), None);
+        for question in Question::ALL {
+            let is_map = matches!(question, Question::MapFromSums | Question::MapFromFlows);
+            line(question.text(), self.median_ms(question), is_map.then(|| median(&self.plain_ms)));
+        }
         line("peak of memory while appending, MiB", self.append_rss_mib, None);
-        line("peak of memory while asking for service maps, MiB", self.query_rss_mib, None);
+        line("peak of memory while asking for service maps, MiB", self.map_rss_mib, None);
+        line("peak of memory while asking all of that, MiB", self.ask_rss_mib, None);
         text.push_str(
             "  Medians. SQLite: one table of rows with an index on time, 10,000 rows a transaction.\n",
         );
@@ -266,23 +227,21 @@ impl Outcome {
     }
 
     fn json(&self) -> Value {
-        json!({
+        let mut all = json!({
             "flows": self.flows,
             "append_seconds": self.append_seconds,
             "plain_append_seconds": self.plain_append_seconds,
             "bytes_per_row": self.bytes_per_row,
             "plain_bytes_per_row": self.plain_bytes_per_row,
             "rollup_bytes": self.rollup_bytes,
-            "rollup_ms": self.rollup_ms,
-            "raw_ms": self.raw_ms,
             "plain_ms": self.plain_ms,
-            "whole_ms": self.whole_ms,
-            "series_ms": self.series_ms,
-            "grouped_ms": self.grouped_ms,
-            "rare_ms": self.rare_ms,
-            "flows_ms": self.flows_ms,
             "append_rss_mib": self.append_rss_mib,
-            "query_rss_mib": self.query_rss_mib,
-        })
+            "map_rss_mib": self.map_rss_mib,
+            "ask_rss_mib": self.ask_rss_mib,
+        });
+        for (question, ms) in Question::ALL.into_iter().zip(&self.asked_ms) {
+            all[question.name()] = ms.clone().into();
+        }
+        all
     }
 }
