@@ -38,7 +38,7 @@ pub struct Agent {
     /// Disconnected when its standard error is at its end.
     ended: Receiver<()>,
     /// Where its store is.
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 /// What it said so far, and who waits for more.
@@ -78,7 +78,26 @@ impl Agent {
 
     /// Starts one and waits for nothing.
     pub fn spawn(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("there is room");
+        let directory = Arc::new(tempfile::tempdir().expect("there is room"));
+        Self::spawn_with(namespace, file, arguments, directory)
+    }
+
+    /// Kills it as no signal handler can see, starts another with the same store, and waits until that counts.
+    #[must_use]
+    pub fn kill_and_start(self, file: Option<&Path>, arguments: &[&str]) -> Self {
+        let (namespace, directory) = (self.namespace.clone(), Arc::clone(&self.directory));
+        drop(self);
+        let agent = Self::spawn_with(&namespace, file, arguments, directory);
+        http::get_until(&namespace, agent.address(), "/readyz", |answer| answer.status == 200);
+        agent
+    }
+
+    fn spawn_with(
+        namespace: &Namespace,
+        file: Option<&Path>,
+        arguments: &[&str],
+        directory: Arc<TempDir>,
+    ) -> Self {
         let mut command = command(namespace, file, arguments);
         command.arg("--set").arg(format!("store.path={}", directory.path().display()));
         let mut child = command.spawn().expect("weir starts");
