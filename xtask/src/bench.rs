@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds the benchmarks as released and runs one of them as root.
 
-use crate::{command, setup};
+use crate::{collector::COLLECTOR, command, go_program, setup};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -8,6 +8,7 @@ use crate::{command, setup};
 Examples:
   cargo xtask bench flow      cost of counting a packet, beside two reference designs
   cargo xtask bench store     the agent's history, beside plain SQLite rows
+  cargo xtask bench otlp      flows to a local OpenTelemetry Collector, in several ways
   cargo xtask bench           lists the benchmarks")]
 pub(crate) struct Arguments {
     /// Name of the benchmark and its own arguments
@@ -20,5 +21,9 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<()> {
     setup::ensure(&[setup::Need::Build, setup::Need::Test])?;
     command::run(command::cargo().args(["build", "--release", "--package", "weir-bench"]))?;
     let binary = command::target_directory()?.join("release/weir-bench");
-    command::run(command::as_root(binary).args(&arguments.bench))
+    let mut bench = command::as_root(binary);
+    if go_program::has_go() {
+        bench.env(COLLECTOR.variable, COLLECTOR.path()?);
+    }
+    command::run(bench.args(&arguments.bench))
 }

@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod collector;
 mod command;
 mod control_plane;
 mod dist;
 mod edges;
 mod fuzz;
+mod go_program;
 mod lint;
 mod run;
 mod setup;

@@ -9,7 +9,13 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::{command, control_plane, dist};
+use crate::{
+    collector::COLLECTOR,
+    command,
+    control_plane::CONTROL_PLANE,
+    dist,
+    go_program::{self, GoProgram},
+};
 
 mod apt;
 
@@ -102,7 +108,7 @@ enum Step {
     BpfLinker,
     VirtmeNg(PathBuf),
     CargoFuzz,
-    ControlPlane(PathBuf),
+    GoProgram(&'static GoProgram, PathBuf),
 }
 
 fn steps(needs: &[Need]) -> anyhow::Result<Vec<Step>> {
@@ -128,11 +134,14 @@ fn steps(needs: &[Need]) -> anyhow::Result<Vec<Step>> {
     if has(Need::Test) {
         packages.extend(apt::TEST);
         // Go is not installed: distributions have it too old, and nothing but these tests needs it.
-        if control_plane::has_go() {
-            steps.push(Step::ControlPlane(control_plane::path()?));
+        if go_program::has_go() {
+            for program in [&COLLECTOR, &CONTROL_PLANE] {
+                steps.push(Step::GoProgram(program, program.path()?));
+            }
         } else {
             eprintln!(
-                "no Go: tests with a Kubernetes control plane cannot run (https://go.dev/dl, 1.26 or newer)"
+                "no Go: tests with a Kubernetes control plane or an OpenTelemetry Collector cannot run \
+                 (https://go.dev/dl, 1.26 or newer)"
             );
         }
     }
@@ -174,9 +183,7 @@ impl Step {
             Self::BpfLinker => format!("bpf-linker {BPF_LINKER} (compiles for about a minute)"),
             Self::VirtmeNg(_) => format!("virtme-ng {VIRTME_NG} in a private Python environment"),
             Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ} (compiles for about a minute)"),
-            Self::ControlPlane(_) => {
-                "Kubernetes control plane for the tests (compiles for about ten minutes)".to_owned()
-            }
+            Self::GoProgram(program, _) => program.description.to_owned(),
         }
     }
 
@@ -189,7 +196,7 @@ impl Step {
             Self::VirtmeNg(path) => command::output(Command::new(path).arg("--version"))
                 .is_ok_and(|version| version.contains(VIRTME_NG)),
             Self::CargoFuzz => command::succeeds(command::cargo().args(["fuzz", "--version"])),
-            Self::ControlPlane(path) => path.is_file(),
+            Self::GoProgram(_, path) => path.is_file(),
         }
     }
 
@@ -233,7 +240,7 @@ impl Step {
                 CARGO_FUZZ,
                 "--locked",
             ])),
-            Self::ControlPlane(path) => control_plane::build(path),
+            Self::GoProgram(program, path) => program.build(path),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{command, control_plane, setup, vm};
+use crate::{collector::COLLECTOR, command, control_plane::CONTROL_PLANE, go_program, setup, vm};
 
 pub(crate) mod report;
 
@@ -108,8 +108,10 @@ fn netns(report: &mut Report, filter: &[OsString]) -> anyhow::Result<()> {
 
     let mut tests = integration();
     tests.arg("--lib").env("WEIR_BIN", &weir);
-    if control_plane::has_go() {
-        tests.env(control_plane::VARIABLE, control_plane::path()?);
+    if go_program::has_go() {
+        for program in [&COLLECTOR, &CONTROL_PLANE] {
+            tests.env(program.variable, program.path()?);
+        }
     }
     for binary in binaries.iter().filter(|name| *name != BLAST) {
         tests.args(["--test", binary]);

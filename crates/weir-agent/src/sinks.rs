@@ -5,6 +5,7 @@
 //! [`Outlet`].
 
 pub mod json;
+pub mod otlp;
 pub mod postgres;
 pub mod prometheus;
 mod settings;
@@ -47,6 +48,8 @@ pub struct SinkConfig {
 pub enum SinkPlan {
     /// Lines of JSON.
     Json(json::Plan),
+    /// OTLP.
+    Otlp(otlp::Plan),
     /// Sums of edges for `/metrics`.
     Prometheus(prometheus::Plan),
     /// A PostgreSQL database.
@@ -57,6 +60,10 @@ pub enum SinkPlan {
 pub(crate) struct Surroundings<'c> {
     /// The directory for what outlives the agent.
     pub(crate) state: &'c Path,
+    /// Looks up environment variables.
+    pub(crate) variables: otlp::Lookup<'c>,
+    /// The node of the cluster that this is, where it was told.
+    pub(crate) node: Option<String>,
 }
 
 /// The part of a sink's document that all have.
@@ -85,6 +92,7 @@ pub fn start(sink: &SinkConfig, exposed: &Arc<Exposed>) -> io::Result<Outlet> {
     };
     match plan {
         SinkPlan::Json(plan) => Outlet::start(config, json::JsonWriter::new(plan)),
+        SinkPlan::Otlp(plan) => Outlet::start(config, otlp::OtlpWriter::new(plan)?),
         SinkPlan::Prometheus(plan) => {
             Outlet::start(config, prometheus::EdgeWriter::new(*plan, Arc::clone(exposed)))
         }
@@ -113,6 +121,11 @@ pub(crate) fn validate(
                 let plan = document.validate(&at, problems);
                 let shared = document.shared(&plan);
                 (SinkPlan::Json(plan), shared)
+            }
+            SinkDocument::Otlp(document) => {
+                let plan = document.validate(surroundings, &at, problems);
+                let batching = document.batch.validate(&at.key("batch"), problems);
+                (SinkPlan::Otlp(plan), document.shared(batching))
             }
             SinkDocument::Prometheus(document) => {
                 let plan = document.validate(&at, problems);

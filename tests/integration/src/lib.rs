@@ -10,6 +10,7 @@ pub mod capturing;
 pub mod certificates;
 pub mod cgroup;
 pub mod checks;
+pub mod collector;
 pub mod control_plane;
 pub mod counting;
 pub mod delivery;

@@ -153,6 +153,8 @@ pub struct TlsDocument {
 pub enum SinkDocument {
     /// Lines of JSON.
     Json(sinks::json::Document),
+    /// OTLP, for an OpenTelemetry Collector.
+    Otlp(sinks::otlp::Document),
     /// Traffic between workloads, for Prometheus to scrape.
     Prometheus(sinks::prometheus::Document),
     /// A PostgreSQL database.

@@ -1,6 +1,6 @@
 //! From what is written to what is meant: [`Document`] becomes [`Config`].
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use weir_datapath::flow::{Directions, Hook};
 use weir_flow::filter::Filter;
@@ -27,7 +27,9 @@ pub(super) fn validate(document: Document, problems: &mut Problems) -> Option<Co
     let dns = document.dns.validate(&top.key("dns"), problems);
     let store = document.store.validate(&top.key("store"), problems);
     let server = server::validate(document.server, &top.key("server"), problems);
-    let surroundings = Surroundings { state: &document.store.path };
+    let variables = |name: &str| env::var(name).ok();
+    let node = kubernetes.filter.this_node(&variables);
+    let surroundings = Surroundings { state: &document.store.path, variables: &variables, node };
     let sinks = sinks::validate(&document.sinks, &surroundings, &top.key("sinks"), problems);
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let stop_deadline = document.stop_deadline.within(least, most, &top.key("stop_deadline"), problems);

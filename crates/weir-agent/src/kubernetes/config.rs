@@ -138,6 +138,14 @@ pub enum Attribute {
     PodUid,
 }
 
+impl Filter {
+    /// The node that this is, where the configuration or the usual variable says so.
+    pub(crate) fn this_node(&self, variables: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let named = || variables(self.node_from_env_var.as_deref().unwrap_or("KUBE_NODE_NAME"));
+        self.node.clone().or_else(named).filter(|node| !node.is_empty())
+    }
+}
+
 impl Extract {
     /// Whether this name is to be found out.
     pub fn wants(&self, metadata: Metadata) -> bool {
