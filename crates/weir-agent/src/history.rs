@@ -17,8 +17,13 @@ pub struct HistoryWriter {
 }
 
 impl HistoryWriter {
-    /// A writer for this store.
+    /// A writer for this store. Says which files were set aside, now or at an earlier start.
     pub fn new(store: Arc<EmbeddedStore>) -> Self {
+        for name in store.damaged().unwrap_or_default() {
+            journal::warn(format_args!(
+                "store: {name} is damaged or of another version and was set aside: remove it when nobody needs it"
+            ));
+        }
         Self { store, trouble: None }
     }
 }
