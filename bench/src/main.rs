@@ -1,14 +1,16 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
-//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `enrich` names;
-//! `docs/internals/performance.md` explains the results.
+//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` one of its
+//! sinks, `enrich` names; `docs/internals/performance.md` explains the results.
 
 mod drain;
 mod enrich;
 mod frame;
 mod live;
 mod machine;
+mod memory;
 mod micro;
+mod postgres;
 mod report;
 mod sequence;
 mod stage;
@@ -45,6 +47,8 @@ enum Bench {
     },
     /// Names from a cluster: look-ups, memory, records a second
     Enrich(enrich::Arguments),
+    /// The PostgreSQL sink beside a bare binary COPY, and ten minutes without a server
+    Postgres(postgres::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -81,6 +85,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().bench {
         Bench::Flow(arguments) => flow(&arguments),
         Bench::Enrich(arguments) => enrich::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Postgres(arguments) => postgres::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

@@ -4,7 +4,7 @@
 //! flows is not counted.
 
 mod alone;
-mod flows;
+pub(crate) mod flows;
 mod plain;
 mod questions;
 

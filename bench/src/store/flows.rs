@@ -21,7 +21,7 @@ const EDGES: u64 = 1_000;
 const JIFFY_NS: u64 = 4_000_000;
 
 /// Makes flows, the same in every run.
-pub(super) struct Flows {
+pub(crate) struct Flows {
     random: u64,
     pods: Vec<(Arc<Workload>, [u8; 4])>,
     edges: Vec<(usize, usize, u16)>,
@@ -30,7 +30,7 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut flows = Self {
             random: 0x9e37_79b9_7f4a_7c15,
             pods: Vec::new(),
@@ -98,7 +98,7 @@ impl Flows {
     }
 
     /// The records of one second.
-    pub(super) fn tick(&mut self, number: usize, rows: usize) -> (Tick, Vec<Record>) {
+    pub(crate) fn tick(&mut self, number: usize, rows: usize) -> (Tick, Vec<Record>) {
         let now = BEGIN_NS + number as u64 * 1_000_000_000 + 123_456_789;
         let tick = Tick { monotonic: Monotonic(now - BEGIN_NS + 1_000_000_000_000), wall: Wall(now) };
         let records = (0..rows).map(|_| self.record(&tick)).collect();

@@ -78,8 +78,18 @@ impl Agent {
 
     /// Starts one and waits for nothing.
     pub fn spawn(namespace: &Namespace, file: Option<&Path>, arguments: &[&str]) -> Self {
+        Self::spawn_with(namespace, file, arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn spawn_with(
+        namespace: &Namespace,
+        file: Option<&Path>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("there is room"));
-        Self::spawn_with(namespace, file, arguments, directory)
+        Self::spawn_in(namespace, file, arguments, variables, directory)
     }
 
     /// Kills it as no signal handler can see, starts another with the same store, and waits until that counts.
@@ -87,19 +97,21 @@ impl Agent {
     pub fn kill_and_start(self, file: Option<&Path>, arguments: &[&str]) -> Self {
         let (namespace, directory) = (self.namespace.clone(), Arc::clone(&self.directory));
         drop(self);
-        let agent = Self::spawn_with(&namespace, file, arguments, directory);
+        let agent = Self::spawn_in(&namespace, file, arguments, &[], directory);
         http::get_until(&namespace, agent.address(), "/readyz", |answer| answer.status == 200);
         agent
     }
 
-    fn spawn_with(
+    fn spawn_in(
         namespace: &Namespace,
         file: Option<&Path>,
         arguments: &[&str],
+        variables: &[(&str, &str)],
         directory: Arc<TempDir>,
     ) -> Self {
         let mut command = command(namespace, file, arguments);
         command.arg("--set").arg(format!("store.path={}", directory.path().display()));
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().expect("weir starts");
         let messages = Arc::<Messages>::default();
         let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&messages));

@@ -20,6 +20,7 @@ mod namespace;
 pub mod observing;
 mod permission;
 pub mod postgres;
+pub mod small_disk;
 pub mod sock_ops;
 pub mod tcp;
 pub mod tcpdump;

@@ -41,6 +41,13 @@ impl Postgres {
     /// coming by TCP. `None` if that cannot be done here, which has then been said.
     #[must_use]
     pub fn start() -> Option<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        Self::start_at(listener.expect("there is a free port").port())
+    }
+
+    /// The same at a port that is known to be free.
+    #[must_use]
+    pub fn start_at(port: u16) -> Option<Self> {
         if !Path::new(PROGRAMS).join("initdb").is_file() {
             cannot_run(&format!("{PROGRAMS}/initdb is missing: install postgresql-15"));
             return None;
@@ -60,10 +67,6 @@ impl Postgres {
         succeed(initdb.args(["--locale", "C"]));
         let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("there is room");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("there is a free port")
-            .port();
         let mut postgres = Self { directory, port, settings: Vec::new(), server: None };
         postgres.start_again();
         postgres.query("CREATE ROLE weir LOGIN PASSWORD 'secret'");
@@ -154,7 +157,9 @@ impl Postgres {
 
     /// Asks the database `weir` as superuser; gives back lines of values with `|` between them.
     pub fn query(&self, statement: &str) -> String {
-        let database = if statement.starts_with("CREATE ") { "postgres" } else { "weir" };
+        let is_global = ["CREATE ROLE", "CREATE DATABASE", "CREATE TABLESPACE"];
+        let is_global = is_global.iter().any(|begin| statement.starts_with(begin));
+        let database = if is_global { "postgres" } else { "weir" };
         self.try_query(database, statement).unwrap_or_else(|| panic!("{statement}: {}", self.log()))
     }
 

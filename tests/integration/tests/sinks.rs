@@ -14,8 +14,12 @@ use std::{
 use serde_json::Value as Json;
 use weir_flow::field::{FIELDS, Field, Kind, Value};
 use weir_integration::{
+    Namespace, Neighbours, Veth,
+    agent::Agent,
     delivery::{self, Peer, Stage, numbered, until},
     postgres::Postgres,
+    small_disk::SmallDisk,
+    traffic::UdpFlow,
 };
 
 /// Somebody who reads lines from a TCP connection.
@@ -329,13 +333,13 @@ fn postgres_refuses_tables_of_a_newer_version_and_of_others() {
     database.0.query("UPDATE weir_schema SET version = 1");
     until(&outlet, |pages| pages.total().delivered.records == 100);
 
-    database.0.query("SELECT 1; CREATE SCHEMA others AUTHORIZATION weir; CREATE TABLE others.flow (a int)");
+    database.0.query("CREATE SCHEMA others AUTHORIZATION weir; CREATE TABLE others.flow (a int)");
     let stage = Stage::new(&database.sink_with(", schema: others"), 1 << 20);
     let outlet = stage.start();
     outlet.offer(&numbered(2, 50));
     let trouble = delivery::until_trouble(&outlet);
     assert!(trouble.contains("a table flow that is not Weir's"), "{trouble}");
-    database.0.query("SELECT 1; DROP TABLE others.flow");
+    database.0.query("DROP TABLE others.flow");
     until(&outlet, |pages| pages.total().delivered.records == 50);
 }
 
@@ -474,4 +478,117 @@ fn postgres_tls_is_as_sslmode_says() {
     );
     let trouble = attempt(&database, &format!(", sslmode: verify-ca, sslrootcert: {}", old.display()));
     assert!(trouble.as_ref().is_some_and(|text| text.contains("certificate")), "{trouble:?}");
+}
+
+#[test]
+fn postgres_a_full_disk_at_the_server_is_told_and_passes() {
+    if !weir_integration::require_root() {
+        return;
+    }
+    // A thread of its own, because it gets a mount namespace of its own.
+    let test = thread::spawn(|| {
+        let directory = tempfile::tempdir().expect("there is room");
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("it is ours");
+        let place = directory.path().join("space");
+        std::fs::create_dir(&place).expect("there is room");
+        let disk = SmallDisk::mount(&place, 24 << 20);
+        let rows = place.join("rows");
+        std::fs::create_dir(&rows).expect("there is room");
+        std::os::unix::fs::chown(&rows, Some(65_534), Some(65_534)).expect("root may");
+        let Some(database) = Database::start() else { return };
+        // Rows lie on the small disk, the log of the server does not.
+        database.0.query(&format!("CREATE TABLESPACE small LOCATION '{}'", rows.display()));
+        assert!(database.0.try_query("postgres", "ALTER DATABASE weir SET TABLESPACE small").is_some());
+        let stage = Stage::new(&database.sink(), 64 << 20);
+        let outlet = stage.start();
+        outlet.offer(&numbered(0, 50));
+        until(&outlet, |pages| pages.total().delivered.records == 50);
+        disk.fill();
+        let mut tick = 0;
+        let trouble = loop {
+            tick += 1;
+            outlet.offer(&numbered(tick, 900));
+            if let Some(trouble) = delivery::until_settled_or_trouble(&outlet, 50 + tick * 900) {
+                break trouble;
+            }
+        };
+        assert!(trouble.contains("No space left on device"), "{trouble}");
+        disk.relieve();
+        until(&outlet, |pages| pages.total().delivered.records == 50 + tick * 900);
+        assert_eq!(outlet.account().total().lost().records, 0);
+        let count = database.0.query("SELECT count(*), count(DISTINCT source_socket_cookie) FROM flow");
+        assert_eq!(count, format!("{0}|{0}", 50 + tick * 900));
+    });
+    test.join().expect("it passes");
+}
+
+#[test]
+fn a_full_disk_under_the_spool_is_told_and_passes() {
+    if !weir_integration::require_root() {
+        return;
+    }
+    let test = thread::spawn(|| {
+        let mut lines = Lines::start();
+        let stage = Stage::new(&lines.sink(), 64 << 20);
+        std::fs::create_dir(stage.directory().join("spool")).expect("there is room");
+        let disk = SmallDisk::mount(&stage.directory().join("spool"), 4 << 20);
+        let outlet = stage.start();
+        outlet.offer(&numbered(0, 50));
+        until(&outlet, |pages| pages.total().delivered.records == 50);
+        lines.kill();
+        disk.fill();
+        let mut tick = 0;
+        let trouble = loop {
+            tick += 1;
+            outlet.offer(&numbered(tick, 100));
+            until(&outlet, |pages| {
+                pages.total().waiting().records == 0
+                    || outlet.state().spool.is_some_and(|spool| spool.trouble.is_some())
+            });
+            if let Some(trouble) = outlet.state().spool.and_then(|spool| spool.trouble) {
+                break trouble;
+            }
+        };
+        assert!(trouble.contains("No space left on device"), "{trouble}");
+        assert!(outlet.account().total().waiting().records >= 100);
+        disk.relieve();
+        // What comes next is on disk again.
+        let spooled = outlet.account().total().spooled.records;
+        tick += 1;
+        outlet.offer(&numbered(tick, 100));
+        until(&outlet, |pages| pages.total().spooled.records == spooled + 100);
+        assert_eq!(outlet.state().spool.and_then(|spool| spool.trouble), None);
+        lines.start_again();
+        until(&outlet, |pages| pages.total().delivered.records == 50 + tick * 100);
+        assert_eq!(outlet.account().total().lost().records, 0);
+    });
+    test.join().expect("it passes");
+}
+
+#[test]
+fn the_example_for_postgresql_fills_tables_and_views() {
+    if !weir_integration::require_root() {
+        return;
+    }
+    let (left, right) = (Namespace::new(), Namespace::new());
+    let wire = Veth::connect((&left, "left0"), (&right, "right0"), 7, Neighbours::Static);
+    // In the namespace of the agent, where nobody else has the usual port.
+    let Some(server) = left.run(|| Postgres::start_at(5432)) else { return };
+    let example =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/postgres.yaml");
+    let variables = [("PGPASSWORD", "secret")];
+    let agent = Agent::spawn_with(&left, Some(&example), &["-i", "left0"], &variables);
+    agent.status_until(|status| status["is_ready"] == true);
+    let flow = UdpFlow::open(&wire.left, &wire.right, false);
+    flow.send(30, 100);
+    let packets = format!("SELECT sum(flow_packets) FROM flow WHERE source_port = {}", flow.source().port());
+    agent.status_until(|_| server.try_query("weir", &packets).as_deref() == Some("30"));
+    let edges = server.query("SELECT target, detail__ports FROM weir_edges");
+    assert!(edges.contains("address/10.99.7.2"), "{edges}");
+    // What waits at the end gets there too.
+    flow.send(5, 100);
+    let end = agent.end();
+    assert!(end.contains("accounted 100.00 %"), "{end}");
+    assert_eq!(server.query(&packets), "35");
 }

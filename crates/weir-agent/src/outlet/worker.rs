@@ -188,7 +188,8 @@ impl<C: Consumer> Worker<C> {
     /// Says so once, not at each attempt.
     fn fails(&self, error: &(dyn Error + 'static)) {
         self.shared.failures.fetch_add(1, Ordering::Relaxed);
-        let text = with_causes(error);
+        // Servers like to add a hint below.
+        let text = with_causes(error).replace('\n', "; ");
         let mut trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.as_ref().is_none_or(|trouble| trouble.text != text) {
             journal::warn(format_args!("{}: {text}", self.name));

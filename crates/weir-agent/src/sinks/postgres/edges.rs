@@ -3,8 +3,10 @@
 //! A flow counts at one interface of each role, like in the store. The ends are workloads where they are known, else
 //! processes of this node, else addresses.
 
-use std::collections::HashMap;
+use std::{net::IpAddr, sync::Arc};
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use tokio_postgres::types::ToSql;
 use weir_flow::{Detail, Direction, Endpoint, Record, Role, Wall, field::transport_name};
 
@@ -27,11 +29,13 @@ pub(super) struct Key {
     port: u16,
 }
 
+/// An end of an edge. Texts are shared with the records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct End {
-    kind: String,
-    namespace: String,
-    name: String,
+enum End {
+    Workload { kind: Arc<str>, namespace: Option<Arc<str>>, name: Arc<str> },
+    Process(Arc<str>),
+    Address(IpAddr),
+    Others,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,7 +54,7 @@ struct Sums {
 
 /// Edges of some batches.
 #[derive(Debug, Default)]
-pub(super) struct Edges(HashMap<Key, Sums>);
+pub(super) struct Edges(HashMap<Key, Sums, FixedState>);
 
 /// Adds rows given as columns to those that are there.
 pub(super) const UPSERT: &str = "
@@ -85,7 +89,7 @@ impl Edges {
             }
             let mut key = Key::of(record, minute);
             if self.0.len() >= MOST_EDGES && !self.0.contains_key(&key) {
-                key = Key { source: End::others(), destination: End::others(), transport: 0, port: 0, ..key };
+                key = Key { source: End::Others, destination: End::Others, transport: 0, port: 0, ..key };
             }
             self.0.entry(key).or_default().add(record);
         }
@@ -98,8 +102,9 @@ impl Edges {
     /// The columns that [`UPSERT`] wants, after the node.
     pub(super) fn into_columns(self) -> Vec<Box<dyn ToSql + Sync + Send>> {
         let (keys, sums): (Vec<Key>, Vec<Sums>) = self.0.into_iter().unzip();
-        let texts = |of: fn(&Key) -> &str| -> Box<dyn ToSql + Sync + Send> {
-            Box::new(keys.iter().map(|key| without_zeros(of(key))).collect::<Vec<String>>())
+        let texts = |of: fn(&Key) -> String| -> Box<dyn ToSql + Sync + Send> {
+            // A database takes no zero bytes.
+            Box::new(keys.iter().map(|key| of(key).replace('\0', "")).collect::<Vec<String>>())
         };
         let numbers = |of: fn(&Sums) -> i64| -> Box<dyn ToSql + Sync + Send> {
             Box::new(sums.iter().map(of).collect::<Vec<i64>>())
@@ -109,14 +114,14 @@ impl Edges {
         };
         vec![
             Box::new(keys.iter().map(|key| key.minute).collect::<Vec<i64>>()),
-            texts(|key| key.role.as_str()),
-            texts(|key| key.direction.as_str()),
-            texts(|key| &key.source.kind),
-            texts(|key| &key.source.namespace),
-            texts(|key| &key.source.name),
-            texts(|key| &key.destination.kind),
-            texts(|key| &key.destination.namespace),
-            texts(|key| &key.destination.name),
+            texts(|key| key.role.to_string()),
+            texts(|key| key.direction.to_string()),
+            texts(|key| key.source.kind()),
+            texts(|key| key.source.namespace()),
+            texts(|key| key.source.name()),
+            texts(|key| key.destination.kind()),
+            texts(|key| key.destination.namespace()),
+            texts(|key| key.destination.name()),
             Box::new(keys.iter().map(transport).collect::<Vec<String>>()),
             Box::new(keys.iter().map(|key| i32::from(key.port)).collect::<Vec<i32>>()),
             numbers(|sums| sums.records),
@@ -151,22 +156,41 @@ impl Key {
 impl End {
     fn of(end: &Endpoint, detail: Detail) -> Self {
         if let Some(workload) = &end.identity.workload {
-            return Self {
-                kind: workload.owner_kind.to_string(),
-                namespace: workload.namespace.as_deref().unwrap_or_default().to_owned(),
-                name: workload.owner_name.to_string(),
+            return Self::Workload {
+                kind: Arc::clone(&workload.owner_kind),
+                namespace: workload.namespace.clone(),
+                name: Arc::clone(&workload.owner_name),
             };
         }
-        let (kind, name) = match (&end.process, detail) {
-            (Some(process), _) => ("process", process.executable.to_string()),
-            (None, Detail::Flow) => ("address", end.address.to_string()),
-            (None, Detail::Folded) => return Self::others(),
-        };
-        Self { kind: kind.to_owned(), namespace: String::new(), name }
+        match (&end.process, detail) {
+            (Some(process), _) => Self::Process(Arc::clone(&process.executable)),
+            (None, Detail::Flow) => Self::Address(end.address),
+            (None, Detail::Folded) => Self::Others,
+        }
     }
 
-    fn others() -> Self {
-        Self { kind: "others".to_owned(), namespace: String::new(), name: String::new() }
+    fn kind(&self) -> String {
+        match self {
+            Self::Workload { kind, .. } => kind.to_string(),
+            Self::Process(_) => "process".to_owned(),
+            Self::Address(_) => "address".to_owned(),
+            Self::Others => "others".to_owned(),
+        }
+    }
+
+    fn namespace(&self) -> String {
+        match self {
+            Self::Workload { namespace: Some(namespace), .. } => namespace.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Workload { name, .. } | Self::Process(name) => name.to_string(),
+            Self::Address(address) => address.to_string(),
+            Self::Others => String::new(),
+        }
     }
 }
 
@@ -195,8 +219,4 @@ impl Sums {
 /// Beginning of the minute of a moment, seconds since 1970.
 fn minute_of(wall: Wall) -> i64 {
     i64::try_from(wall.0 / 60_000_000_000 * 60).unwrap_or(i64::MAX)
-}
-
-fn without_zeros(text: &str) -> String {
-    text.replace('\0', "")
 }
