@@ -152,6 +152,8 @@ impl Pipeline {
         for outlet in outlets {
             outlet.offer(&batch);
         }
+        // Nothing of it waits here: without this the pages of points that are gone would stay for ever.
+        self.passage.delivered(&batch.tallies);
     }
 
     /// When the last interval ended.

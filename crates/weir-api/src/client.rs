@@ -1,7 +1,7 @@
 //! Asks an agent. Blocking; for commands.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -77,7 +77,7 @@ pub enum ClientError {
 }
 
 /// How agent and client prove to each other who they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Credentials {
     /// The token that agents beyond loopback want.
     pub token: Option<String>,
@@ -88,11 +88,28 @@ pub struct Credentials {
 }
 
 /// A client of one agent.
-#[derive(Debug)]
 pub struct Client {
     agent: Agent,
     url: String,
     token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, authority, identity } = self;
+        let token = token.as_ref().map(|_| "…");
+        f.debug_struct("Credentials")
+            .field("token", &token)
+            .field("authority", authority)
+            .field("identity", identity)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -112,6 +129,8 @@ impl Client {
         }
         let config = Agent::config_builder()
             .tls_config(tls.build())
+            // A token is for the agent alone, not for whatever proxy the environment names.
+            .proxy(None)
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
@@ -233,6 +252,14 @@ mod tests {
         assert!(said.contains("empty.pem: it holds no certificate"), "{said}");
         let said = given(Credentials { identity: Some(("/none".into(), file)), ..Credentials::default() });
         assert_eq!(said, "cannot read /none");
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let credentials = Credentials { token: Some("hunter2".to_owned()), ..Credentials::default() };
+        let shown =
+            format!("{credentials:?} {:?}", Client::new("http://[::1]:1", credentials.clone()).unwrap());
+        assert!(!shown.contains("hunter2") && shown.contains("[::1]"), "{shown}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::{
     object::{LoadError, take},
 };
 
+/// Messages that are read at a time; the ring holds fewer.
+const MOST_AT_ONCE: usize = 8192;
+
 /// Places whose role is remembered. Far more than there are interfaces at a time.
 const MOST_PLACES: usize = 8192;
 
@@ -127,10 +130,11 @@ impl DnsReader {
         now::monotonic()
     }
 
-    /// Hands over all messages that are there, without waiting.
+    /// Hands over messages that are there, without waiting: so many at most that it ends, however fast they come.
     pub fn read(&mut self, mut sink: impl FnMut(&DnsPacket<'_>)) -> Result<(), DnsError> {
         let Self { ring, points, roles, .. } = self;
-        while let Some(item) = ring.next() {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(item) = ring.next() else { break };
             let (header, bytes) = record(&item).ok_or(DnsError::Record(item.len()))?;
             if roles.len() >= MOST_PLACES {
                 roles.clear();

@@ -8,6 +8,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use hashbrown::HashMap;
 use weir_flow::Monotonic;
 
+/// Shortest time between two looks through a full table.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How much longer than its time to live a name is valid.
 pub(super) const GRACE: Duration = Duration::from_mins(1);
 
@@ -64,7 +67,8 @@ impl Names {
         }
         let lasting = Duration::from_secs(ttl.into()).min(MOST_TTL) + GRACE;
         let until = later(time, lasting);
-        if self.count >= MOST_NAMES {
+        // Looking through all of them takes a while: whoever fills the table must not have it done for each message.
+        if self.count >= MOST_NAMES && time - self.swept >= LOOK {
             self.sweep(time);
         }
         let is_full = self.count >= MOST_NAMES;

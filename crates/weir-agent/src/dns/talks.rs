@@ -11,6 +11,9 @@ use weir_flow::{Dns, Monotonic, Question, ResponseCode, Tuple};
 /// Most flows. About 12 MiB. Where there are more, those are forgotten first of which everything was told.
 pub(super) const MOST_TALKS: usize = 65_536;
 
+/// Shortest time between two looks through a full table.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long it waits for a record, or for another message: longer than the longest interval, and than flows without
 /// packets go on.
 const KEPT: Duration = Duration::from_mins(10);
@@ -41,8 +44,10 @@ struct Talk {
 /// By flow.
 #[derive(Debug, Default)]
 pub(super) struct Talks {
-    talks: HashMap<Place, Talk>,
+    by_place: HashMap<Place, Talk>,
     swept: Monotonic,
+    /// When a full table was last looked through.
+    looked: Monotonic,
 }
 
 /// There was no room.
@@ -92,12 +97,12 @@ impl Talks {
 
     /// Whether there is nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.talks.is_empty()
+        self.by_place.is_empty()
     }
 
     /// What a record of the flow is to tell; from then on it counts anew.
     pub(super) fn tell(&mut self, place: &Place) -> Option<Dns> {
-        let dns = &mut self.talks.get_mut(place)?.dns;
+        let dns = &mut self.by_place.get_mut(place)?.dns;
         let told = dns.clone();
         (dns.queries, dns.responses, dns.failures, dns.unanswered) = (0, 0, 0, 0);
         Some(told)
@@ -105,7 +110,7 @@ impl Talks {
 
     /// The same for the last record of the flow.
     pub(super) fn end(&mut self, place: &Place) -> Option<Dns> {
-        self.talks.remove(place).map(|talk| talk.dns)
+        self.by_place.remove(place).map(|talk| talk.dns)
     }
 
     /// Forgets, once a minute, what waited too long for a record; returns for how many flows.
@@ -115,7 +120,7 @@ impl Talks {
         }
         self.swept = now;
         let mut untold = 0;
-        self.talks.retain(|_, talk| {
+        self.by_place.retain(|_, talk| {
             let is_kept = now - talk.heard < KEPT;
             untold += u64::from(!is_kept && !talk.is_told());
             is_kept
@@ -124,13 +129,17 @@ impl Talks {
     }
 
     fn dns(&mut self, place: Place, time: Monotonic) -> Result<&mut Dns, NoRoom> {
-        if self.talks.len() >= MOST_TALKS && !self.talks.contains_key(&place) {
-            self.talks.retain(|_, talk| !talk.is_told());
-            if self.talks.len() >= MOST_TALKS {
+        if self.by_place.len() >= MOST_TALKS && !self.by_place.contains_key(&place) {
+            // Looking through all of them takes a while: whoever fills the table must not have it done for each message.
+            if time - self.looked >= LOOK {
+                self.looked = time;
+                self.by_place.retain(|_, talk| !talk.is_told());
+            }
+            if self.by_place.len() >= MOST_TALKS {
                 return Err(NoRoom);
             }
         }
-        let talk = self.talks.entry(place).or_insert_with(|| Talk { dns: Dns::default(), heard: time });
+        let talk = self.by_place.entry(place).or_insert_with(|| Talk { dns: Dns::default(), heard: time });
         talk.heard = time;
         Ok(&mut talk.dns)
     }
