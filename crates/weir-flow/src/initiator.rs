@@ -63,7 +63,12 @@ pub(crate) struct Evidence {
     /// Whether the first packet of the flow was seen as such: it came while everything was watched, and ahead of the
     /// first packet of the other way by more than the clock's resolution.
     pub(crate) opener_is_certain: bool,
+    /// Whether all packets so far went the way of the first one.
+    pub(crate) went_one_way: bool,
 }
+
+/// The lowest port that Linux gives to a socket that asks for none (`net.ipv4.ip_local_port_range`).
+const LOWEST_EPHEMERAL: u16 = 32_768;
 
 impl Evidence {
     /// The way from the side that opened the flow, and how that is known.
@@ -81,7 +86,12 @@ impl Evidence {
         if self.opener_is_certain {
             return (self.opener, Initiator::FirstPacket);
         }
-        let way = match self.tuple.source_port().cmp(&self.tuple.destination_port()) {
+        let (source, destination) = (self.tuple.source_port(), self.tuple.destination_port());
+        // Of two ports that nobody chose the lower one says nothing, and who looks at the other end sees the same way.
+        if self.went_one_way && source.min(destination) >= LOWEST_EPHEMERAL {
+            return (self.opener, Initiator::LowerPort);
+        }
+        let way = match source.cmp(&destination) {
             std::cmp::Ordering::Greater => Way::Canonical,
             std::cmp::Ordering::Less => Way::Reverse,
             std::cmp::Ordering::Equal => self.opener,
@@ -164,8 +174,30 @@ mod tests {
             had_syn: [true, true],
             opener: Way::Canonical,
             opener_is_certain: false,
+            went_one_way: false,
         };
         assert_eq!(evidence.weigh(&Listeners::default()), (Way::Reverse, Initiator::LowerPort));
+    }
+
+    #[test]
+    fn what_only_ever_went_one_way_between_ports_that_nobody_chose_was_opened_that_way() {
+        let weigh = |ports: (u16, u16), went_one_way| {
+            let details = Details::new(false, protocol::UDP).with_ports(ports.0, ports.1);
+            let evidence = Evidence {
+                tuple: Tuple::new([1; 2], [2; 2], details),
+                openings: [0; 2],
+                had_syn: [false; 2],
+                opener: Way::Canonical,
+                opener_is_certain: false,
+                went_one_way,
+            };
+            evidence.weigh(&Listeners::default())
+        };
+        assert_eq!(weigh((40_000, 53_053), true), (Way::Canonical, Initiator::LowerPort));
+        assert_eq!(weigh((53_053, 40_000), true), (Way::Canonical, Initiator::LowerPort));
+        // With an answer it may have begun either way, and with a chosen port that port is the server's.
+        assert_eq!(weigh((40_000, 53_053), false), (Way::Reverse, Initiator::LowerPort));
+        assert_eq!(weigh((53, 40_000), true), (Way::Reverse, Initiator::LowerPort));
     }
 
     #[test]
@@ -180,6 +212,7 @@ mod tests {
             had_syn: [false; 2],
             opener: Way::Canonical,
             opener_is_certain: true,
+            went_one_way: false,
         };
         assert_eq!(evidence.weigh(&listeners), (Way::Canonical, Initiator::FirstPacket));
         let listeners: Listeners = [listener(10)].into_iter().collect();

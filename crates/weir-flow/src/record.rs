@@ -135,7 +135,8 @@ pub enum Initiator {
     /// The first packet seen came from it, at a time when both sides could be seen. Never said of TCP, whose first packet
     /// is proof.
     FirstPacket,
-    /// The other side has the lower port, or nothing is known at all.
+    /// The other side has the lower port, or nothing is known at all. Where both ports are ephemeral and only one side has
+    /// sent, it is that side.
     LowerPort,
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{entry::Entry, interfaces::Interfaces, key::Way};
 use crate::{
-    Counters, Detail, Direction, End, EndReason, Endpoint, Identity, Initiator, Monotonic, ProcessLookup,
-    Quality, Record, Tick, Traffic,
+    Count, Counters, Detail, Direction, End, EndReason, Endpoint, Identity, Initiator, Monotonic,
+    ProcessLookup, Quality, Record, Tick, Traffic,
     initiator::{Evidence, Listeners},
     outcome::{Answers, Outcome},
 };
@@ -39,6 +39,7 @@ impl Builder<'_> {
             had_syn: [canonical.had_syn(), reverse.had_syn()],
             opener: entry.opener,
             opener_is_certain: was_running && !entry.is_tied && !entry.is_tcp(),
+            went_one_way: entry.ways[entry.opener.opposite().index()].count() == Count::default(),
         };
         let (way, initiator) = evidence.weigh(self.listeners);
         match entry.initiator {
