@@ -24,8 +24,11 @@ pub(super) const EARLIER: Duration = Duration::from_millis(12);
 /// How long a name that is no longer valid is kept, for flows whose first record comes late.
 pub(super) const KEPT: Duration = Duration::from_mins(5);
 
-/// Most names of addresses. About 8 MiB.
+/// Most names of addresses. About 8 MiB, three times that if each name is as long as it may be.
 pub(super) const MOST_NAMES: usize = 65_536;
+
+/// Most of them that one client got: whoever makes up names leaves room for everybody else.
+pub(super) const MOST_OF_CLIENT: u32 = 16_384;
 
 /// Most of them for one address.
 pub(super) const MOST_OF_ADDRESS: usize = 512;
@@ -43,6 +46,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     by_address: HashMap<IpAddr, Vec<Known>>,
+    /// How many of them each client got.
+    by_client: HashMap<IpAddr, u32>,
     count: usize,
     swept: Monotonic,
 }
@@ -68,10 +73,10 @@ impl Names {
         let lasting = Duration::from_secs(ttl.into()).min(MOST_TTL) + GRACE;
         let until = later(time, lasting);
         // Looking through all of them takes a while: whoever fills the table must not have it done for each message.
-        if self.count >= MOST_NAMES && time - self.swept >= LOOK {
+        if self.is_full_for(client) && time - self.swept >= LOOK {
             self.sweep(time);
         }
-        let is_full = self.count >= MOST_NAMES;
+        let is_full = self.is_full_for(client);
         let known = self.by_address.entry(address).or_default();
         let same = known.iter_mut().find(|it| it.client == client && it.name == *name && it.until >= time);
         if let Some(same) = same {
@@ -86,7 +91,12 @@ impl Names {
         }
         known.push(Known { client, name: Arc::clone(name), from: time, until });
         self.count += 1;
+        *self.by_client.entry(client).or_default() += 1;
         true
+    }
+
+    fn is_full_for(&self, client: IpAddr) -> bool {
+        self.count >= MOST_NAMES || self.by_client.get(&client).is_some_and(|count| *count >= MOST_OF_CLIENT)
     }
 
     /// The name of an address for a flow that began at that time, with `peer` at the other end: the last one that the peer
@@ -111,9 +121,13 @@ impl Names {
     fn sweep(&mut self, now: Monotonic) {
         self.swept = now;
         let mut count = 0;
+        self.by_client.clear();
         self.by_address.retain(|_, known| {
             known.retain(|it| now <= later(it.until, KEPT));
             count += known.len();
+            for it in known.iter() {
+                *self.by_client.entry(it.client).or_default() += 1;
+            }
             !known.is_empty()
         });
         self.count = count;

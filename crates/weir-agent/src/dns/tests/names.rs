@@ -157,6 +157,26 @@ fn there_is_a_bound_for_names_and_what_exceeds_it_is_counted() {
 }
 
 #[test]
+fn one_client_fills_no_more_than_its_part() {
+    let mut observer = observer();
+    let most = crate::dns::names::MOST_OF_CLIENT;
+    for number in 0..most + 5 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let answers = [address("www.example.com", 30, [192, a, b, c])];
+        resolve(&mut observer, CLIENT, "www.example.com", &answers, at(0.0));
+    }
+    let refused = |observer: &Observer| lost(observer).into_iter().find(|(name, _)| *name == "names_full");
+    assert_eq!(refused(&observer), Some(("names_full", 5)));
+    resolve(&mut observer, OTHER_CLIENT, "www.example.org", &[address("www.example.org", 30, WEB)], at(1.0));
+    assert_eq!(name(&mut observer, OTHER_CLIENT, at(2.0)).as_deref(), Some("www.example.org"));
+    // What is no longer valid makes room again.
+    observer.expire(at(1000.0));
+    resolve(&mut observer, CLIENT, "www.example.com", &[address("www.example.com", 30, WEB)], at(1001.0));
+    assert_eq!(name(&mut observer, CLIENT, at(1002.0)).as_deref(), Some("www.example.com"));
+    assert_eq!(refused(&observer), Some(("names_full", 5)));
+}
+
+#[test]
 fn sums_of_flows_have_no_names() {
     let mut observer = observer();
     resolve(&mut observer, CLIENT, "www.example.com", &[address("www.example.com", 30, WEB)], at(0.0));
