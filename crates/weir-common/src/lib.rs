@@ -12,6 +12,7 @@ pub mod drops;
 pub mod flow;
 pub mod packets;
 pub mod quality;
+pub mod redirect;
 pub mod sockets;
 
 /// Version of every layout in this crate. Part of the names of pins, so that two versions never share a map.

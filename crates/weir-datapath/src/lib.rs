@@ -22,6 +22,7 @@ mod object;
 pub mod packets;
 pub mod programs;
 pub mod quality;
+pub mod redirect;
 pub mod role;
 pub mod selfcheck;
 pub mod sockets;

@@ -1,0 +1,123 @@
+//! What can go wrong.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+use super::desired::{BackendId, RuleId};
+use crate::object::LoadError;
+
+/// Why the redirect does not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RedirectError {
+    /// The programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel refused the object.
+    #[error("cannot load the kernel object redirect")]
+    Object(#[from] EbpfError),
+    /// A map cannot be used.
+    #[error("cannot use the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A map cannot be read or written in one piece.
+    #[error("cannot read or write the map {name}")]
+    MapCall {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is pinned cannot be read or written.
+    #[error("cannot use {path}: {remedy}")]
+    Pin {
+        /// The file or directory.
+        path: PathBuf,
+        /// What to do about it.
+        remedy: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process holds the pins.
+    #[error("{path} is held by another weir proxy: stop that one first, or use another directory")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The interface does not exist.
+    #[error("there is no interface {0} in this network namespace")]
+    UnknownInterface(String),
+    /// The programs cannot be attached.
+    #[error("cannot attach to {interface}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The filters of an interface cannot be read or changed.
+    #[error("cannot read or change the filters of {interface}")]
+    Filters {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Interfaces cannot be listed.
+    #[error("cannot list the interfaces of this network namespace")]
+    Interfaces(#[source] io::Error),
+    /// A rule's number cannot be used.
+    #[error("rule number {} is not between 1 and {}", .0.0, RuleId::LAST.0)]
+    RuleNumber(RuleId),
+    /// A backend's number cannot be used.
+    #[error("backend number {} is not between 1 and {}", .0.0, BackendId::LAST.0)]
+    BackendNumber(BackendId),
+    /// A number is given twice.
+    #[error("the number {0} is given to two rules, or to two backends")]
+    Twice(u32),
+    /// A table names a backend that does not exist or is another rule's.
+    #[error("rule {} has backend {} in its table, which is not one of its backends", .rule.0, .backend.0)]
+    NotItsBackend {
+        /// The rule.
+        rule: RuleId,
+        /// The backend.
+        backend: BackendId,
+    },
+    /// A backend has another address family than its rule.
+    #[error("backend {} is not of the address family of rule {}", .backend.0, .rule.0)]
+    Family {
+        /// The rule.
+        rule: RuleId,
+        /// The backend.
+        backend: BackendId,
+    },
+    /// A number means something else than before while it may still be in use.
+    #[error("backend number {} is in use for another address: take a fresh number", .0.0)]
+    BackendChanged(BackendId),
+    /// Two listeners have addresses and ports in common.
+    #[error("rules {} and {} listen on the same address and port", .0.0, .1.0)]
+    Overlap(RuleId, RuleId),
+    /// Too many ranges of ports on one prefix.
+    #[error("too many port ranges on the addresses of rule {}: at most {most}", .rule.0)]
+    TooManyRanges {
+        /// The rule that is one too many.
+        rule: RuleId,
+        /// What fits.
+        most: usize,
+    },
+    /// The tables of backends do not fit.
+    #[error("the tables of backends need {wanted} entries, {free} are free: use shorter ones")]
+    Tables {
+        /// Entries that a rule needs.
+        wanted: usize,
+        /// The longest free piece.
+        free: usize,
+    },
+    /// The handle came from [`Redirect::peek`](super::Redirect::peek).
+    #[error("this redirect was opened to read only")]
+    ReadOnly,
+}
