@@ -220,7 +220,7 @@ impl Outlet {
         let spool = |(backlog, config): &(Arc<Backlog>, SpoolConfig)| SpoolState {
             bytes: backlog.pending_bytes.load(Ordering::Relaxed),
             most_bytes: config.bytes,
-            trouble: backlog.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            trouble: backlog.trouble(),
         };
         OutletState {
             name: Arc::clone(&self.name),

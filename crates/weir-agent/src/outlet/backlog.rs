@@ -2,7 +2,8 @@
 //!
 //! Every batch goes to the disk first and is delivered after that, so that the death of the process loses nothing. As
 //! many as there is room for stay in memory as well, so that a sink that keeps up costs no reading. While the disk
-//! refuses, full most likely, batches wait in memory alone (*loose*), and the disk is tried again with each.
+//! refuses, full most likely, batches wait in memory alone (*loose*), and the disk is tried again with each that comes:
+//! once it takes batches, those that wait go first.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use std::{
 use super::{
     Batching, Parcel, ParcelId,
     patience::Patience,
-    spool::{Evicted, Place, Spool, SpoolConfig, Taken, random},
+    spool::{Evicted, Place, Spool, SpoolConfig, SpoolError, Taken, random},
 };
 use crate::{
     batch::Batch,
@@ -41,7 +42,21 @@ pub(super) struct Backlog {
     /// Numbers for those who look: they must not wait for a disk.
     pub(super) pending_bytes: AtomicU64,
     pub(super) loose_records: AtomicUsize,
-    pub(super) trouble: Mutex<Option<String>>,
+    trouble: Mutex<Trouble>,
+}
+
+/// Why the disk does not do what it should.
+#[derive(Debug, Default)]
+struct Trouble {
+    writing: Option<String>,
+    reading: Option<String>,
+}
+
+/// What is done with the disk.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Writing,
+    Reading,
 }
 
 #[derive(Debug)]
@@ -51,8 +66,8 @@ struct Inner {
     most_records: usize,
     spool: Option<Spool>,
     next_try: Option<Instant>,
-    /// Batches that are on no disk, oldest first.
-    loose: VecDeque<Parcel>,
+    /// Batches that are on no disk and that nobody has seen, oldest first.
+    loose: VecDeque<Loose>,
     loose_count: u64,
     /// Batches that are on disk too, in the order of the disk.
     kept: VecDeque<Kept>,
@@ -61,6 +76,15 @@ struct Inner {
     /// Whether nothing is added any more.
     is_closed: bool,
     is_abandoned: bool,
+}
+
+#[derive(Debug)]
+struct Loose {
+    batch: Arc<Batch>,
+    /// What it looks like on disk, until the first attempt.
+    frame: Option<Vec<u8>>,
+    /// The spool is too small for it.
+    is_too_large: bool,
 }
 
 #[derive(Debug)]
@@ -115,33 +139,67 @@ impl Backlog {
 
     /// Adds a batch.
     pub(super) fn put(&self, batch: Arc<Batch>) {
-        let frame = Spool::frame(&batch);
+        // Takes a while for a large one, and somebody may want to take another meanwhile.
+        let frame = Some(Spool::frame(&batch));
         let mut inner = self.inner();
         if inner.is_abandoned {
             return;
         }
-        self.ensure_open(&mut inner);
+        inner.memory_records += batch.records.len();
+        inner.loose.push_back(Loose { batch, frame, is_too_large: false });
+        self.move_to_disk(&mut inner);
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// Tries the disk again with what it did not take.
+    pub(super) fn retry(&self) {
+        let mut inner = self.inner();
+        if !inner.is_abandoned && !inner.loose.is_empty() {
+            self.move_to_disk(&mut inner);
+        }
+    }
+
+    /// Appends what is in memory alone to the spool, the oldest first, as far as it takes it.
+    fn move_to_disk(&self, inner: &mut Inner) {
+        self.ensure_open(inner);
         let mut evicted = Vec::new();
-        let appended = inner.spool.as_mut().map(|spool| spool.append(&frame, &batch, &mut evicted));
-        match appended {
-            Some(Ok((place, _))) => {
-                self.account.spooled(&batch.tallies);
-                inner.keep(Kept { place, bytes: frame.len() as u64, batch });
-                self.works();
+        let mut place = 0;
+        while let Some(spool) = &mut inner.spool
+            && let Some(loose) = inner.loose.get_mut(place)
+        {
+            if loose.is_too_large {
+                place += 1;
+                continue;
             }
-            Some(Err(error)) => {
-                self.fails(with_causes(&error));
-                self.add_loose(&mut inner, batch);
+            let frame = loose.frame.take().unwrap_or_else(|| Spool::frame(&loose.batch));
+            match spool.append(&frame, &loose.batch, &mut evicted) {
+                Ok((disk, _)) => {
+                    let batch = Arc::clone(&loose.batch);
+                    inner.loose.remove(place);
+                    inner.memory_records -= batch.records.len();
+                    self.account.spooled(&batch.tallies);
+                    inner.keep(Kept { place: disk, bytes: frame.len() as u64, batch });
+                    self.mend(Work::Writing);
+                }
+                Err(error @ SpoolError::TooLarge { .. }) => {
+                    loose.is_too_large = true;
+                    self.fails(Work::Writing, &error);
+                }
+                Err(error) => {
+                    self.fails(Work::Writing, &error);
+                    break;
+                }
             }
-            None => self.add_loose(&mut inner, batch),
+        }
+        if !evicted.is_empty() {
+            inner.forget_evicted();
         }
         for Evicted { tallies, is_earlier } in evicted {
             self.account.dropped_from(&tallies, Loss::SpoolFull, origin(is_earlier));
         }
-        inner.forget_evicted();
-        self.tell(&inner);
-        drop(inner);
-        self.changed.notify_all();
+        inner.bound_memory(&self.account);
+        self.tell(inner);
     }
 
     /// Waits for what is to be brought next. `None` when there is nothing any more, or patience is over.
@@ -163,7 +221,13 @@ impl Backlog {
                     if !group.is_empty() {
                         return Some(group);
                     }
-                    // Everything was damaged.
+                    // Everything was damaged, or the disk does not give it back at present. The next run may have it.
+                    if inner.has_some() {
+                        if inner.is_closed && inner.loose.is_empty() {
+                            return None;
+                        }
+                        inner = self.wait(inner, LOOK);
+                    }
                     continue;
                 }
                 inner = self.wait(inner, left);
@@ -184,43 +248,62 @@ impl Backlog {
         let (mut group, mut records, mut bytes) = (Vec::new(), 0, 0);
         // Those on no disk first: they are in danger.
         while records < batching.records
-            && let Some(parcel) = inner.loose.pop_front()
+            && let Some(Loose { batch, .. }) = inner.loose.pop_front()
         {
-            records += parcel.batch.records.len();
-            inner.memory_records -= parcel.batch.records.len();
-            group.push((parcel, Origin::Memory));
+            records += batch.records.len();
+            inner.memory_records -= batch.records.len();
+            inner.loose_count += 1;
+            let id = ParcelId(u128::from(inner.run) << 64 | u128::from(inner.loose_count));
+            group.push((Parcel { id, batch }, Origin::Memory));
         }
         while records < batching.records && bytes < batching.bytes {
-            match inner.next_of_disk() {
-                Some(Taken::Batch { id, batch, is_earlier, bytes: more }) => {
+            let taken = inner.next_of_disk();
+            if let Ok(Some(_)) = taken {
+                self.mend(Work::Reading);
+            }
+            match taken {
+                Ok(Some(Taken::Batch { id, batch, is_earlier, bytes: more })) => {
                     records += batch.records.len();
                     bytes += more;
                     group.push((Parcel { id, batch }, origin(is_earlier)));
                 }
-                Some(Taken::Damaged { place, tallies, is_earlier }) => {
+                Ok(Some(Taken::Damaged { place, tallies, is_earlier })) => {
                     journal::error(format_args!("{}: a batch in the spool is damaged: {place}", self.name));
                     self.account.dropped_from(&tallies, Loss::SpoolDamaged, origin(is_earlier));
                 }
-                None => break,
+                Ok(None) => break,
+                Err(error) => {
+                    self.fails(Work::Reading, &error);
+                    break;
+                }
             }
+        }
+        if group.is_empty() {
+            // What was damaged is done with.
+            self.note_settled(inner, 0);
         }
         self.tell(inner);
         group
     }
 
-    /// What was taken is done with.
-    pub(super) fn settle(&self) {
+    /// So many batches, the oldest of those that were taken from the disk, are done with.
+    pub(super) fn settle(&self, batches: usize) {
         let mut inner = self.inner();
-        let settled = inner.spool.as_mut().map_or(Ok(()), Spool::settle);
+        self.note_settled(&mut inner, batches);
+        self.tell(&inner);
+    }
+
+    fn note_settled(&self, inner: &mut Inner, batches: usize) {
+        let settled = inner.spool.as_mut().map_or(Ok(()), |spool| spool.settle(batches));
         if let Err(error) = settled {
             // At worst the same batches are brought again after a restart.
-            self.fails(with_causes(&error));
+            self.fails(Work::Writing, &error);
         }
-        self.tell(&inner);
     }
 
     /// Nothing is added any more.
     pub(super) fn close(&self) {
+        self.retry();
         self.inner().is_closed = true;
         self.changed.notify_all();
     }
@@ -263,52 +346,66 @@ impl Backlog {
                         self.name, opened.earlier.records
                     ));
                 }
-                self.works();
+                self.mend(Work::Writing);
             }
             Err(error) => {
                 inner.next_try = Some(now + RETRY);
-                self.fails(with_causes(&error));
+                self.fails(Work::Writing, &error);
             }
         }
-    }
-
-    fn add_loose(&self, inner: &mut Inner, batch: Arc<Batch>) {
-        let records = batch.records.len();
-        while inner.memory_records + records > inner.most_records {
-            if let Some(kept) = inner.kept.pop_back() {
-                inner.memory_records -= kept.batch.records.len();
-            } else if let Some(oldest) = inner.loose.pop_front() {
-                inner.memory_records -= oldest.batch.records.len();
-                self.account.dropped(&oldest.batch.tallies, Loss::QueueFull);
-            } else {
-                break;
-            }
-        }
-        inner.loose_count += 1;
-        let id = ParcelId(u128::from(inner.run) << 64 | u128::from(inner.loose_count));
-        inner.memory_records += records;
-        inner.loose.push_back(Parcel { id, batch });
     }
 
     fn tell(&self, inner: &Inner) {
         let bytes = inner.spool.as_ref().map_or(0, Spool::pending_bytes);
         self.pending_bytes.store(bytes, Ordering::Relaxed);
-        let loose = inner.loose.iter().map(|parcel| parcel.batch.records.len()).sum();
+        let loose = inner.loose.iter().map(|loose| loose.batch.records.len()).sum();
         self.loose_records.store(loose, Ordering::Relaxed);
     }
 
-    fn works(&self) {
-        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            journal::info(format_args!("{}: the spool works again", self.name));
+    /// Why the disk does not do what it should at present.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.writing.clone().or_else(|| trouble.reading.clone())
+    }
+
+    /// It works.
+    fn mend(&self, work: Work) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.of(work).take().is_some() {
+            journal::info(format_args!("{}: {} the spool works again", self.name, work.as_str()));
         }
     }
 
-    /// Says so once.
-    fn fails(&self, text: String) {
+    /// It does not. Says so once.
+    fn fails(&self, work: Work, error: &SpoolError) {
+        let text = with_causes(error);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref() != Some(&text) {
-            journal::warn(format_args!("{}: {text}; what cannot be spooled waits in memory", self.name));
-            *trouble = Some(text);
+        let known = trouble.of(work);
+        if known.as_ref() != Some(&text) {
+            let meanwhile = match work {
+                Work::Writing => "what cannot be spooled waits in memory",
+                Work::Reading => "what waits there waits longer",
+            };
+            journal::warn(format_args!("{}: {text}; {meanwhile}", self.name));
+            *known = Some(text);
+        }
+    }
+}
+
+impl Trouble {
+    fn of(&mut self, work: Work) -> &mut Option<String> {
+        match work {
+            Work::Writing => &mut self.writing,
+            Work::Reading => &mut self.reading,
+        }
+    }
+}
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Writing => "writing",
+            Self::Reading => "reading",
         }
     }
 }
@@ -316,7 +413,7 @@ impl Backlog {
 impl Inner {
     /// Records and bytes that could be taken.
     fn available(&self) -> (u64, u64) {
-        let loose: usize = self.loose.iter().map(|parcel| parcel.batch.records.len()).sum();
+        let loose: usize = self.loose.iter().map(|loose| loose.batch.records.len()).sum();
         let unread = self.spool.as_ref().map(Spool::unread).unwrap_or_default();
         (unread.records + loose as u64, unread.bytes)
     }
@@ -334,9 +431,9 @@ impl Inner {
     }
 
     /// The next batch of the disk, from memory where it is there too.
-    fn next_of_disk(&mut self) -> Option<Taken> {
-        let spool = self.spool.as_mut()?;
-        let place = spool.next_place()?;
+    fn next_of_disk(&mut self) -> Result<Option<Taken>, SpoolError> {
+        let Some(spool) = &mut self.spool else { return Ok(None) };
+        let Some(place) = spool.next_place() else { return Ok(None) };
         while let Some(first) = self.kept.front()
             && first.place < place
         {
@@ -346,17 +443,33 @@ impl Inner {
         let Some(kept) = self.kept.pop_front_if(|first| first.place == place) else { return spool.take() };
         self.memory_records -= kept.batch.records.len();
         let id = spool.pass(&kept.batch, kept.bytes);
-        Some(Taken::Batch { id, batch: kept.batch, is_earlier: false, bytes: kept.bytes })
+        Ok(Some(Taken::Batch { id, batch: kept.batch, is_earlier: false, bytes: kept.bytes }))
     }
 
     fn forget_evicted(&mut self) {
         let Some(spool) = &self.spool else { return };
-        let oldest = spool.oldest();
-        while let Some(first) = self.kept.front()
-            && first.place.segment < oldest
-        {
-            self.memory_records -= first.batch.records.len();
-            self.kept.pop_front();
+        self.kept.retain(|kept| spool.has(kept.place.segment));
+        self.count_memory();
+    }
+
+    fn count_memory(&mut self) {
+        let loose = self.loose.iter().map(|loose| loose.batch.records.len());
+        self.memory_records = loose.chain(self.kept.iter().map(|kept| kept.batch.records.len())).sum();
+    }
+
+    /// Forgets what is in memory beyond its bound: first what is on disk too, then the oldest of the rest, which are lost.
+    fn bound_memory(&mut self, account: &Account) {
+        while self.memory_records > self.most_records {
+            if let Some(kept) = self.kept.pop_back() {
+                self.memory_records -= kept.batch.records.len();
+            } else if self.loose.len() > 1
+                && let Some(oldest) = self.loose.pop_front()
+            {
+                self.memory_records -= oldest.batch.records.len();
+                account.dropped(&oldest.batch.tallies, Loss::QueueFull);
+            } else {
+                break;
+            }
         }
     }
 }

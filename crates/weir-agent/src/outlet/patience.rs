@@ -10,40 +10,63 @@ use std::{
 /// Endless until somebody sets a deadline.
 #[derive(Debug, Default)]
 pub struct Patience {
-    deadline: Mutex<Option<Instant>>,
+    end: Mutex<End>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    deadline: Option<Instant>,
+    /// Whether a wait ended because of it.
+    is_noticed: bool,
 }
 
 impl Patience {
     /// Ends at this moment.
     pub fn end_at(&self, deadline: Instant) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).deadline = Some(deadline);
         self.changed.notify_all();
     }
 
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = self.end.lock().unwrap_or_else(PoisonError::into_inner).deadline;
         deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Waits this long, or until patience is over; says whether it is not.
-    pub fn wait(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits this long, or until patience is over. The first wait at which there is a deadline ends at once.
+    pub(super) fn wait(&self, time: Duration) -> Waited {
+        let until = Instant::now() + time;
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let now = Instant::now();
+            let deadline = end.deadline;
             if deadline.is_some_and(|deadline| now >= deadline) {
-                return false;
+                return Waited::UntilItWasOver;
             }
-            let until = deadline.map_or(end, |deadline| deadline.min(end));
-            if now >= end {
-                return true;
+            if deadline.is_some() && !end.is_noticed {
+                end.is_noticed = true;
+                return Waited::UntilTheEndBegan;
             }
-            let waited = self.changed.wait_timeout(deadline, until.saturating_duration_since(now));
-            deadline = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if now >= until {
+                return Waited::AllOfIt;
+            }
+            let first = deadline.map_or(until, |deadline| deadline.min(until));
+            let waited = self.changed.wait_timeout(end, first.saturating_duration_since(now));
+            end = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It took its time.
+    AllOfIt,
+    /// Somebody set a deadline, which is still to come.
+    UntilTheEndBegan,
+    /// Patience is over.
+    UntilItWasOver,
 }
 
 /// Growing times between attempts, so that a peer that comes back is not met by everybody at once.
@@ -94,13 +117,25 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_ends_a_wait_that_has_begun() {
-        let patience = std::sync::Arc::new(Patience::default());
-        assert!(patience.wait(Duration::from_millis(1)));
-        let waiting = std::sync::Arc::clone(&patience);
-        let thread = std::thread::spawn(move || waiting.wait(Duration::from_hours(1)));
-        patience.end_at(Instant::now());
-        assert!(!thread.join().unwrap());
-        assert!(patience.is_over());
+    fn a_wait_ends_when_a_deadline_is_set_and_when_it_has_come() {
+        const LONG: Duration = Duration::from_hours(1);
+        for (left, expected) in [(LONG, Waited::UntilTheEndBegan), (Duration::ZERO, Waited::UntilItWasOver)] {
+            let patience = std::sync::Arc::new(Patience::default());
+            assert_eq!(patience.wait(Duration::from_millis(1)), Waited::AllOfIt);
+            let waiting = std::sync::Arc::clone(&patience);
+            let thread = std::thread::spawn(move || waiting.wait(LONG));
+            patience.end_at(Instant::now() + left);
+            assert_eq!(thread.join().unwrap(), expected);
+            assert_eq!(patience.is_over(), left.is_zero());
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_noticed_once_and_bounds_every_wait() {
+        let patience = Patience::default();
+        patience.end_at(Instant::now() + Duration::from_millis(20));
+        assert_eq!(patience.wait(Duration::from_hours(1)), Waited::UntilTheEndBegan);
+        assert!(matches!(patience.wait(Duration::from_millis(1)), Waited::AllOfIt | Waited::UntilItWasOver));
+        assert_eq!(patience.wait(Duration::from_hours(1)), Waited::UntilItWasOver);
     }
 }

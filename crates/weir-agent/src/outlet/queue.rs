@@ -10,7 +10,8 @@ use std::{
 use super::Batching;
 use crate::batch::Batch;
 
-/// A bounded queue of batches. Counted in records, because batches differ.
+/// A bounded queue of batches. Counted in records, because batches differ; one without records counts as one, so that
+/// there is a bound to these too.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -22,6 +23,8 @@ pub(super) struct Queue {
 struct Waiting {
     batches: VecDeque<Arc<Batch>>,
     records: usize,
+    /// What counts towards the bound.
+    weight: usize,
     is_closed: bool,
 }
 
@@ -45,13 +48,15 @@ impl Queue {
             return vec![batch];
         }
         let mut lost = Vec::new();
-        while waiting.records + batch.records.len() > self.most_records
+        while waiting.weight + weight(&batch) > self.most_records
             && let Some(oldest) = waiting.batches.pop_front()
         {
             waiting.records -= oldest.records.len();
+            waiting.weight -= weight(&oldest);
             lost.push(oldest);
         }
         waiting.records += batch.records.len();
+        waiting.weight += weight(&batch);
         waiting.batches.push_back(batch);
         drop(waiting);
         self.changed.notify_one();
@@ -78,6 +83,7 @@ impl Queue {
             && let Some(batch) = waiting.batches.pop_front()
         {
             records += batch.records.len();
+            waiting.weight -= weight(&batch);
             taken.push(batch);
         }
         waiting.records -= records;
@@ -95,8 +101,18 @@ impl Queue {
         self.waiting().records
     }
 
+    /// Batches that wait.
+    #[cfg(test)]
+    pub(super) fn batches(&self) -> usize {
+        self.waiting().batches.len()
+    }
+
     /// Most records that may wait.
     pub(super) fn most_records(&self) -> usize {
         self.most_records
     }
+}
+
+fn weight(batch: &Batch) -> usize {
+    batch.records.len().max(1)
 }

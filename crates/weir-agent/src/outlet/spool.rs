@@ -1,8 +1,9 @@
 //! [`Spool`]: batches on disk that wait for one sink, oldest first, within a number of bytes.
 //!
 //! A spool is a directory of files to which frames are appended ([`segment`]), a small file that says how far the sink
-//! has got, and a lock. When there is no room, the oldest file goes. What is appended survives the death of the process;
-//! after a power failure the last seconds may be missing. A spool knows no threads and no accounts: it says what it did.
+//! has got, and a lock. When there is no room, the oldest file goes of which nothing is being delivered. What is appended
+//! survives the death of the process; after a power failure the last seconds may be missing. A spool knows no threads and
+//! no accounts: it says what it did.
 
 mod find;
 mod position;
@@ -50,6 +51,8 @@ pub(super) enum SpoolError {
     Locked { path: PathBuf },
     #[error("a batch of {frame} bytes has no room in a spool of {limit}: give it more")]
     TooLarge { frame: usize, limit: u64 },
+    #[error("all {limit} bytes of the spool are being delivered: give it more")]
+    InFlight { limit: u64 },
 }
 
 /// A spool that is open.
@@ -67,17 +70,23 @@ pub(super) struct Spool {
     reader: Option<(u64, File)>,
     position: File,
     next_number: u64,
-    /// Frames and bytes that were read and are not settled.
-    in_flight: u64,
+    /// Frames that were read and are not settled, oldest first.
+    in_flight: VecDeque<Flight>,
     _lock: File,
 }
 
-/// Where a frame is: number of the file, its place among the frames, offset.
+/// Where a frame is: number of the file, and offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) segment: u64,
-    index: u32,
     offset: u64,
+}
+
+/// A frame that is being delivered.
+#[derive(Debug)]
+struct Flight {
+    place: Place,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -85,9 +94,11 @@ struct Segment {
     number: u64,
     head: FileHead,
     is_earlier: bool,
-    /// Bytes that are whole.
+    /// Where the next frame goes: the end of the last whole one.
     length: u64,
     frames: u32,
+    /// Bytes between frames that make no sense: beginning and end.
+    gaps: Vec<(u64, u64)>,
     unread: Unread,
 }
 
@@ -114,6 +125,15 @@ pub(super) struct Opened {
     pub(super) earlier: Unread,
     /// Places where files made no sense; nobody knows what was there.
     pub(super) damaged: Vec<String>,
+}
+
+/// What there is at the place of a frame.
+enum Read {
+    Whole(FrameHead, Batch),
+    /// Its records are damaged, or not there.
+    Head(FrameHead),
+    /// Nobody knows what was there.
+    Nothing,
 }
 
 /// What was read.
@@ -166,7 +186,7 @@ impl Spool {
             reader: None,
             position,
             next_number: 1,
-            in_flight: 0,
+            in_flight: VecDeque::new(),
             _lock: lock,
         };
         let opened = spool.find().map_err(|source| SpoolError::Read { path: directory.clone(), source })?;
@@ -192,15 +212,16 @@ impl Spool {
         if self.writer.is_some() && self.segments.back().is_some_and(is_full) {
             self.writer = None;
         }
-        let head = segment::file_head(0, self.run).len() as u64;
-        let more = size + if self.writer.is_none() { head } else { 0 };
-        if more > self.config.bytes {
-            return Err(SpoolError::TooLarge { frame: frame.len(), limit: self.config.bytes });
+        let (head, limit) = (segment::file_head(0, self.run).len() as u64, self.config.bytes);
+        if size + head > limit {
+            return Err(SpoolError::TooLarge { frame: frame.len(), limit });
         }
-        while self.bytes() + more > self.config.bytes && !self.segments.is_empty() {
-            evicted.extend(self.evict());
+        // The file that is written to may go too.
+        while self.bytes() + size + if self.writer.is_none() { head } else { 0 } > limit {
+            if !self.evict(evicted) {
+                return Err(SpoolError::InFlight { limit });
+            }
         }
-        // The one that was written to may have gone too.
         if self.writer.is_none() {
             self.begin_segment()?;
         }
@@ -214,8 +235,8 @@ impl Spool {
             }
             return Err(SpoolError::Write { path, source });
         }
-        let place = Place { segment: segment.number, index: segment.frames, offset: segment.length };
-        let id = segment.parcel_id(segment.frames);
+        let place = Place { segment: segment.number, offset: segment.length };
+        let id = segment.parcel_id(segment.length);
         segment.frames += 1;
         segment.length += size;
         segment.unread.insert(&batch.tallies, batch.records.len() as u64, size);
@@ -242,31 +263,31 @@ impl Spool {
             is_earlier,
             length,
             frames: 0,
+            gaps: Vec::new(),
             unread: Unread::default(),
         });
         self.writer = Some(file);
         Ok(())
     }
 
-    /// Removes the oldest file and says what was in it that nobody had read.
-    fn evict(&mut self) -> Option<Evicted> {
-        let segment = self.segments.pop_front()?;
-        if self.segments.is_empty() {
+    /// Removes the oldest file of which nothing is being delivered: what is being delivered stays on disk until it has
+    /// arrived, whatever becomes of this process. Adds what was in it that nobody had read. Says whether there was such a file.
+    fn evict(&mut self, evicted: &mut Vec<Evicted>) -> bool {
+        let place = self.segments.iter().position(|segment| !self.is_in_flight(segment.number));
+        let Some(segment) = place.and_then(|place| self.segments.remove(place)) else { return false };
+        if place == Some(self.segments.len()) {
             self.writer = None;
         }
         self.remove(segment.number);
-        if self.cursor.segment <= segment.number {
-            self.go_to_first();
+        if segment.unread.frames > 0 {
+            evicted.push(Evicted { tallies: segment.unread.tallies, is_earlier: segment.is_earlier });
         }
-        (segment.unread.frames > 0)
-            .then_some(Evicted { tallies: segment.unread.tallies, is_earlier: segment.is_earlier })
+        true
     }
 
-    fn go_to_first(&mut self) {
-        self.cursor = match self.segments.front() {
-            Some(first) => Place { segment: first.number, index: 0, offset: first.head.length },
-            None => Place { segment: self.next_number, ..Place::default() },
-        };
+    /// Whether something of a file is being delivered.
+    fn is_in_flight(&self, number: u64) -> bool {
+        self.in_flight.binary_search_by_key(&number, |flight| flight.place.segment).is_ok()
     }
 
     fn remove(&mut self, number: u64) {
@@ -279,21 +300,24 @@ impl Spool {
 
     /// Where the next frame is that nobody has read.
     pub(super) fn next_place(&mut self) -> Option<Place> {
-        let place = self.segments.iter().position(|segment| segment.unread.frames > 0)?;
-        let segment = &self.segments[place];
+        let segment = self.segments.iter().find(|segment| segment.unread.frames > 0)?;
         if segment.number != self.cursor.segment || self.cursor.offset < segment.head.length {
-            self.cursor = Place { segment: segment.number, index: 0, offset: segment.head.length };
+            self.cursor = Place { segment: segment.number, offset: segment.head.length };
+        }
+        if let Some((_, end)) = segment.gaps.iter().find(|(start, _)| *start == self.cursor.offset) {
+            self.cursor.offset = *end;
         }
         Some(self.cursor)
     }
 
     /// Passes over the next frame: the caller has its batch.
     pub(super) fn pass(&mut self, batch: &Batch, bytes: u64) -> ParcelId {
-        let index = self.cursor.index;
+        let place = self.cursor;
         let segment = self.current().expect("the caller asked for the next place");
         segment.unread.remove(&batch.tallies, batch.records.len() as u64, bytes);
-        let id = segment.parcel_id(index);
-        self.advance(bytes);
+        let id = segment.parcel_id(place.offset);
+        self.in_flight.push_back(Flight { place, bytes });
+        self.cursor.offset += bytes;
         id
     }
 
@@ -302,79 +326,78 @@ impl Spool {
         self.segments.iter_mut().find(|segment| segment.number == number)
     }
 
-    fn advance(&mut self, bytes: u64) {
-        self.cursor.index += 1;
-        self.cursor.offset += bytes;
-        self.in_flight += bytes;
-    }
-
-    /// Reads the next frame.
-    pub(super) fn take(&mut self) -> Option<Taken> {
-        let place = self.next_place()?;
+    /// Reads the next frame. An error is one of the system, and may pass: nothing is passed over then.
+    pub(super) fn take(&mut self) -> Result<Option<Taken>, SpoolError> {
+        let Some(place) = self.next_place() else { return Ok(None) };
         let path = segment::path(&self.config.path, place.segment);
-        match self.read(place, &path) {
-            Ok(Some((head, batch))) => {
+        let text = |reason: &str| format!("{} at {}: {reason}", path.display(), place.offset);
+        let (read, text) = match self.read(place, &path) {
+            Ok(read) => (read, text("its checksum is wrong")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Read::Nothing, text("it is gone")),
+            Err(source) => {
+                self.reader = None;
+                return Err(SpoolError::Read { path, source });
+            }
+        };
+        Ok(Some(match read {
+            Read::Whole(head, batch) => {
                 let bytes = head.end() - place.offset;
                 let id = self.pass(&batch, bytes);
                 let is_earlier = self.current().is_some_and(|segment| segment.is_earlier);
-                Some(Taken::Batch { id, batch: Arc::new(batch), is_earlier, bytes })
+                Taken::Batch { id, batch: Arc::new(batch), is_earlier, bytes }
             }
-            damaged => {
-                let reason = match damaged {
-                    Err(error) => error.to_string(),
-                    Ok(_) => "its checksum is wrong".to_owned(),
-                };
-                Some(self.skip_damaged(place, format!("{} at {}: {reason}", path.display(), place.offset)))
-            }
-        }
+            Read::Head(head) => self.skip_damaged(Some(head), text),
+            Read::Nothing => self.skip_damaged(None, text),
+        }))
     }
 
-    fn read(&mut self, place: Place, path: &Path) -> io::Result<Option<(FrameHead, Batch)>> {
+    fn read(&mut self, place: Place, path: &Path) -> io::Result<Read> {
         let file = match self.reader.take() {
             Some((number, file)) if number == place.segment => file,
             _ => File::open(path)?,
         };
         let file = &self.reader.insert((place.segment, file)).1;
         let Some(segment) = self.segments.iter().find(|segment| segment.number == place.segment) else {
-            return Ok(None);
+            return Ok(Read::Nothing);
         };
         let Found::Frame(head) = segment::read_frame_head(file, place.offset, segment.length)? else {
-            return Ok(None);
+            return Ok(Read::Nothing);
         };
-        let Some(body) = segment::read_body(file, &head)? else { return Ok(None) };
-        let Some(records) = decode_records(&body, &segment.head.columns) else { return Ok(None) };
-        let batch = Batch::restored(head.tick, head.length, records, head.tallies.clone(), head.is_last);
-        Ok(Some((head, batch)))
+        let records = segment::read_body(file, &head)?;
+        let records = records.and_then(|body| decode_records(&body, &segment.head.columns));
+        Ok(match records {
+            Some(records) => {
+                let batch =
+                    Batch::restored(head.tick, head.length, records, head.tallies.clone(), head.is_last);
+                Read::Whole(head, batch)
+            }
+            None => Read::Head(head),
+        })
     }
 
     /// Passes over a frame whose records cannot be had; where not even its head can, over the rest of the file.
-    fn skip_damaged(&mut self, place: Place, text: String) -> Taken {
-        let head = self.reader.as_ref().and_then(|(_, file)| {
-            let segment = self.segments.iter().find(|segment| segment.number == place.segment)?;
-            match segment::read_frame_head(file, place.offset, segment.length) {
-                Ok(Found::Frame(head)) => Some(head),
-                _ => None,
-            }
-        });
+    fn skip_damaged(&mut self, head: Option<FrameHead>, place: String) -> Taken {
+        let offset = self.cursor.offset;
         let segment = self.current().expect("the place is one of a segment");
         let is_earlier = segment.is_earlier;
-        if let Some(head) = head {
-            let bytes = head.end() - place.offset;
-            segment.unread.remove(&head.tallies, head.records, bytes);
-            self.advance(bytes);
-            return Taken::Damaged { place: text, tallies: head.tallies, is_earlier };
-        }
-        let rest = std::mem::take(&mut segment.unread);
-        let length = segment.length;
-        self.cursor.offset = length;
-        Taken::Damaged { place: text, tallies: rest.tallies, is_earlier }
+        let (tallies, end) = match head {
+            Some(head) => {
+                segment.unread.remove(&head.tallies, head.records, head.end() - offset);
+                let end = head.end();
+                (head.tallies, end)
+            }
+            None => (std::mem::take(&mut segment.unread).tallies, segment.length),
+        };
+        self.cursor.offset = end;
+        Taken::Damaged { place, tallies, is_earlier }
     }
 
-    /// Everything that was read is done with: notes it and removes files that nobody needs.
-    pub(super) fn settle(&mut self) -> Result<(), SpoolError> {
-        self.in_flight = 0;
+    /// So many frames, the oldest of those that were read, are done with: notes it and removes files that nobody needs.
+    pub(super) fn settle(&mut self, frames: usize) -> Result<(), SpoolError> {
+        self.in_flight.drain(..frames.min(self.in_flight.len()));
         while let Some(first) = self.segments.front()
             && first.unread.frames == 0
+            && !self.is_in_flight(first.number)
             && (self.segments.len() > 1 || self.writer.is_none())
         {
             let number = first.number;
@@ -382,7 +405,8 @@ impl Spool {
             self.remove(number);
         }
         let Some(segment) = self.segments.front() else { return Ok(()) };
-        let offset = if self.cursor.segment == segment.number { self.cursor.offset } else { 0 };
+        let next = self.in_flight.front().map_or(self.cursor, |flight| flight.place);
+        let offset = if next.segment == segment.number { next.offset } else { 0 };
         let bytes = position::bytes(segment.head.id, offset);
         let path = || self.config.path.join("position");
         self.position.write_all_at(&bytes, 0).map_err(|source| SpoolError::Write { path: path(), source })
@@ -401,12 +425,12 @@ impl Spool {
 
     /// Bytes of frames that are not settled.
     pub(super) fn pending_bytes(&self) -> u64 {
-        self.unread().bytes + self.in_flight
+        self.unread().bytes + self.in_flight.iter().map(|flight| flight.bytes).sum::<u64>()
     }
 
-    /// Number of the oldest file.
-    pub(super) fn oldest(&self) -> u64 {
-        self.segments.front().map_or(self.next_number, |segment| segment.number)
+    /// Whether a file is there.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.segments.iter().any(|segment| segment.number == number)
     }
 
     fn bytes(&self) -> u64 {
@@ -415,8 +439,9 @@ impl Spool {
 }
 
 impl Segment {
-    fn parcel_id(&self, index: u32) -> ParcelId {
-        ParcelId(u128::from(self.head.id) << 64 | u128::from(index))
+    /// The name of the batch at this offset: whatever is damaged before it, it stays the same.
+    fn parcel_id(&self, offset: u64) -> ParcelId {
+        ParcelId(u128::from(self.head.id) << 64 | u128::from(offset))
     }
 }
 

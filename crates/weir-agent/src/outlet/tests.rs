@@ -65,6 +65,14 @@ impl Stage {
         self.orders.send(Err(WriteError::Retry("nobody there".into()))).unwrap();
     }
 
+    /// For as many attempts as there may be until its end.
+    fn refuse_what_comes(&self) {
+        for _ in 0..10 {
+            // It may have ended already.
+            self.orders.send(Err(WriteError::Retry("nobody there".into()))).ok();
+        }
+    }
+
     fn until(&self, is_wanted: impl Fn(&Pages) -> bool) -> Pages {
         let deadline = Instant::now() + LONG;
         loop {
@@ -222,7 +230,7 @@ fn what_is_not_delivered_in_time_is_delivered_by_the_next_run_under_the_same_nam
     // Everything is on disk, so one more failure is enough to end.
     before.outlet.close(Instant::now() + LONG);
     // The first may come before all has been written.
-    (0..10).for_each(|_| before.refuse());
+    before.refuse_what_comes();
     before.outlet.wait(Instant::now() + LONG);
     let page = before.outlet.account().total();
     assert_eq!((page.delivered.records, page.spooled.records, page.lost().records), (10, 20, 0));
@@ -308,4 +316,157 @@ fn without_a_disk_records_wait_in_memory_and_the_disk_is_used_once_it_is_back() 
     stage.accept();
     let (page, _) = stage.end();
     assert_eq!((page.delivered.records, page.lost().records), (40, 10));
+}
+
+#[test]
+fn what_is_being_delivered_when_the_spool_overflows_is_there_for_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || {
+        let spool = SpoolConfig { path: directory.path().join("spool"), bytes: 64 << 10 };
+        OutletConfig { spool: Some(spool), ..config(100) }
+    };
+    let before = stage(config());
+    before.outlet.offer(&batch(100, 1));
+    let first = before.next_group();
+    let mut second = 1;
+    loop {
+        second += 1;
+        before.outlet.offer(&batch(100, second));
+        let pages = before.until(|pages| pages.total().waiting().records == 0);
+        if pages.total().dropped[Loss::SpoolFull as usize].records > 0 {
+            break;
+        }
+    }
+    before.outlet.close(Instant::now() + LONG);
+    before.refuse_what_comes();
+    before.outlet.wait(Instant::now() + LONG);
+    let page = before.outlet.account().total();
+    assert_eq!(page.spooled.records + page.lost().records, page.offered.records);
+    drop(before);
+
+    let after = stage(config());
+    assert_eq!(after.next_group(), first);
+    assert_eq!(after.outlet.account().snapshot().earlier().offered, page.spooled);
+    (0..=second).for_each(|_| after.orders.try_send(Ok(Receipt::default())).unwrap_or_default());
+}
+
+#[test]
+fn the_end_comes_with_one_more_attempt_however_long_the_back_off() {
+    let directory = tempfile::tempdir().unwrap();
+    for config in [config(100), spooled(directory.path(), 100)] {
+        let has_spool = config.spool.is_some();
+        let stage = stage(config);
+        stage.outlet.offer(&batch(10, 1));
+        stage.next();
+        let after = Duration::from_mins(4);
+        stage.orders.send(Err(WriteError::RetryAfter { after, reason: "busy".into() })).unwrap();
+        // For the next attempt.
+        stage.accept();
+        let deadline = Instant::now() + Duration::from_mins(2);
+        stage.outlet.close(deadline);
+        stage.outlet.wait(deadline);
+        assert!(Instant::now() + LONG < deadline);
+        let page = stage.outlet.account().total();
+        // An attempt that fails when the end has begun already is the last one, if nothing is lost by that.
+        let arrived = page.delivered.records + if has_spool { page.spooled.records } else { 0 };
+        assert_eq!((arrived, page.lost().records), (10, 0));
+    }
+}
+
+#[test]
+fn what_was_taken_of_a_refused_group_is_not_brought_again_by_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let batching = Batching { records: 30, bytes: u64::MAX, time: LONG };
+    let before = stage(OutletConfig { batching, ..spooled(directory.path(), 100) });
+    for second in 1..=3 {
+        before.outlet.offer(&batch(10, second));
+    }
+    assert_eq!(before.next_group().len(), 3);
+    before.orders.send(Err(WriteError::Reject("one is bad".into()))).unwrap();
+    for second in 1..=2 {
+        assert_eq!(before.next(), (second, 10));
+        before.accept();
+    }
+    let third = before.next_group();
+    before.outlet.close(Instant::now() + LONG);
+    before.refuse_what_comes();
+    before.outlet.wait(Instant::now() + LONG);
+    let page = before.outlet.account().total();
+    assert_eq!((page.delivered.records, page.spooled.records), (20, 10));
+    drop(before);
+    let after = stage(spooled(directory.path(), 100));
+    assert_eq!(after.next_group(), third);
+    assert_eq!(after.outlet.account().snapshot().earlier().offered.records, 10);
+    after.accept();
+    after.end();
+}
+
+#[test]
+fn batches_without_records_have_a_bound_too() {
+    let stage = stage(config(25));
+    stage.outlet.offer(&batch(1, 1));
+    stage.next();
+    for second in 2..200 {
+        stage.outlet.offer(&batch(0, second));
+    }
+    assert_eq!((stage.outlet.shared.queue.batches(), stage.outlet.state().waiting), (25, 0));
+    (0..26).for_each(|_| stage.accept());
+    stage.end();
+}
+
+#[test]
+fn what_waited_in_memory_goes_to_the_disk_once_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("spool");
+    std::fs::write(&place, "").unwrap();
+    let stage = stage(spooled(directory.path(), 100));
+    stage.outlet.offer(&batch(10, 1));
+    assert_eq!(stage.next(), (1, 10));
+    for second in 2..=4 {
+        stage.outlet.offer(&batch(10, second));
+    }
+    let deadline = Instant::now() + LONG;
+    while stage.outlet.state().waiting < 30 || stage.outlet.shared.queue.records() > 0 {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+    std::fs::remove_file(&place).unwrap();
+    // An interval in which nothing happened is enough.
+    while stage.outlet.account().total().spooled.records < 30 {
+        assert!(Instant::now() < deadline);
+        stage.outlet.offer(&batch(0, 5));
+        thread::yield_now();
+    }
+    // What is being brought is in nobody's hands but the consumer's.
+    assert_eq!(stage.outlet.account().total().waiting().records, 10);
+    for second in 2..=4 {
+        stage.accept();
+        assert_eq!(stage.next(), (second, 10));
+    }
+    stage.accept();
+    let (page, _) = stage.end();
+    assert_eq!((page.delivered.records, page.spooled.records, page.lost().records), (40, 0, 0));
+}
+
+#[test]
+fn a_spool_of_nothing_but_damage_is_counted_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = stage(spooled(directory.path(), 100));
+    before.outlet.offer(&batch(10, 1));
+    before.next();
+    before.outlet.close(Instant::now() + LONG);
+    before.refuse_what_comes();
+    before.outlet.wait(Instant::now() + LONG);
+    drop(before);
+    let file = directory.path().join("spool/0000000001.spool");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    for lost in [10, 0] {
+        let after = stage(spooled(directory.path(), 100));
+        let is_read = |pages: &Pages| pages.earlier().dropped[Loss::SpoolDamaged as usize].records == lost;
+        after.until(is_read);
+        let (_, state) = after.end();
+        assert_eq!(state.spool.map(|spool| spool.bytes), Some(0));
+    }
 }

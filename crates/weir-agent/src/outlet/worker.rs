@@ -10,7 +10,7 @@ use weir_flow::filter::Filter;
 
 use super::{
     BackOff, Batching, Consumer, Parcel, ParcelId, Receipt, Shared, Trouble, WriteError, backlog::Backlog,
-    spool::random,
+    patience::Waited, spool::random,
 };
 use crate::{
     batch::{Batch, without},
@@ -76,7 +76,9 @@ pub(super) fn spool(shared: &Shared, backlog: &Backlog, filter: &Filter) {
         }
         for batch in batches {
             let batch = chosen(batch, filter, shared);
-            if !batch.records.is_empty() {
+            if batch.records.is_empty() {
+                backlog.retry();
+            } else {
                 backlog.put(batch);
             }
         }
@@ -91,11 +93,15 @@ impl<C: Consumer> Worker<C> {
             if self.deliver(&parcels, &origins) == Next::Stop {
                 break;
             }
-            if let Supply::Spool(backlog) = &self.supply {
-                backlog.settle();
-            }
         }
         self.consumer.finish();
+    }
+
+    /// What came from there is done with.
+    fn settle(&self, origins: &[Origin]) {
+        if let Supply::Spool(backlog) = &self.supply {
+            backlog.settle(origins.iter().filter(|origin| **origin != Origin::Memory).count());
+        }
     }
 
     fn next(&mut self) -> Option<Vec<(Parcel, Origin)>> {
@@ -128,6 +134,7 @@ impl<C: Consumer> Worker<C> {
                     for (parcel, origin) in parcels.iter().zip(origins) {
                         self.shared.account.delivered_from(&parcel.batch.tallies, *origin);
                     }
+                    self.settle(origins);
                     let newest = parcels.iter().map(|parcel| parcel.batch.tick.wall.0).max();
                     self.shared.delivered_ns.store(newest.unwrap_or_default(), Ordering::Relaxed);
                     self.works(receipt);
@@ -137,9 +144,10 @@ impl<C: Consumer> Worker<C> {
                     self.fails(&*error);
                     if let ([parcel], [origin]) = (parcels, origins) {
                         self.shared.account.dropped_from(&parcel.batch.tallies, Loss::Rejected, *origin);
+                        self.settle(origins);
                         return Next::GoOn;
                     }
-                    // One of them spoils the others.
+                    // One of them spoils the others. Each is done with by itself: the end may come between two of them.
                     for (parcel, origin) in parcels.iter().zip(origins) {
                         if self.deliver(std::slice::from_ref(parcel), &[*origin]) == Next::Stop {
                             return Next::Stop;
@@ -152,16 +160,25 @@ impl<C: Consumer> Worker<C> {
                     if self.has_nothing_to_lose(origins) {
                         return Next::Stop;
                     }
-                    self.shared.patience.wait(self.back_off.time());
+                    self.wait(None);
                 }
                 Err(error @ WriteError::RetryAfter { after, .. }) => {
                     self.fails(&error);
                     if self.has_nothing_to_lose(origins) {
                         return Next::Stop;
                     }
-                    self.shared.patience.wait(after.min(LONGEST_PAUSE));
+                    self.wait(Some(after.min(LONGEST_PAUSE)));
                 }
             }
+        }
+    }
+
+    /// Waits between two attempts: as long as it was asked to, or ever longer. When the end comes, there is another attempt at
+    /// once, and with what is left of the time it begins anew.
+    fn wait(&mut self, asked: Option<Duration>) {
+        let time = asked.unwrap_or_else(|| self.back_off.time());
+        if self.shared.patience.wait(time) == Waited::UntilTheEndBegan {
+            self.back_off.reset();
         }
     }
 

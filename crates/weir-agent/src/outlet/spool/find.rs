@@ -25,11 +25,16 @@ impl Spool {
             let path = segment::path(&self.config.path, number);
             let file = File::open(&path)?;
             let Some(head) = segment::read_file_head(&file)? else {
-                // What a death left of a file that was just begun has no frames.
-                if file.metadata()?.len() > 0 {
-                    opened.damaged.push(path.display().to_string());
+                // A death may leave a file that was just begun. What has something in it is not thrown away: a later
+                // version may know what it is.
+                if file.metadata()?.len() == 0 {
+                    fs::remove_file(&path)?;
+                } else {
+                    let aside = segment::path_aside(&path);
+                    fs::rename(&path, &aside)?;
+                    let text = format!("{} makes no sense and is now {}", path.display(), aside.display());
+                    opened.damaged.push(text);
                 }
-                fs::remove_file(&path)?;
                 continue;
             };
             let from = known.filter(|(id, _)| *id == head.id).map_or(0, |(_, offset)| offset);
@@ -61,33 +66,41 @@ impl Spool {
     ) -> io::Result<(Segment, Place)> {
         let length = file.metadata()?.len();
         let is_earlier = head.run != self.run;
-        let mut segment =
-            Segment { number, length: head.length, head, is_earlier, frames: 0, unread: Unread::default() };
+        let mut segment = Segment {
+            number,
+            length: head.length,
+            head,
+            is_earlier,
+            frames: 0,
+            gaps: Vec::new(),
+            unread: Unread::default(),
+        };
         let mut first = None;
+        let mut offset = segment.length;
         loop {
-            match segment::read_frame_head(file, segment.length, length)? {
-                Found::Frame(frame) => {
-                    if segment.length >= from {
-                        first.get_or_insert((segment.frames, segment.length));
-                        segment.unread.insert(&frame.tallies, frame.records, frame.end() - segment.length);
-                    }
-                    segment.frames += 1;
-                    segment.length = frame.end();
+            let found = segment::read_frame_head(file, offset, length)?;
+            if let Found::Frame(frame) = found {
+                if offset >= from {
+                    first.get_or_insert(offset);
+                    segment.unread.insert(&frame.tallies, frame.records, frame.end() - offset);
                 }
-                Found::End => break,
-                Found::Nonsense => {
-                    let path = segment::path(&self.config.path, number);
-                    let rest = length - segment.length;
-                    opened.damaged.push(format!(
-                        "{} at {}: {rest} bytes make no sense",
-                        path.display(),
-                        segment.length
-                    ));
-                    break;
-                }
+                segment.frames += 1;
+                (offset, segment.length) = (frame.end(), frame.end());
+                continue;
             }
+            // Also what looks like a torn end may be a damaged length.
+            let next = segment::find_frame(file, offset + 1, length)?;
+            if next.is_some() || found == Found::Nonsense {
+                let lost = next.unwrap_or(length) - offset;
+                let path = segment::path(&self.config.path, number);
+                let text = format!("{} at {offset}: {lost} bytes make no sense", path.display());
+                opened.damaged.push(text);
+            }
+            let Some(next) = next else { break };
+            segment.gaps.push((offset, next));
+            offset = next;
         }
-        let (index, offset) = first.unwrap_or((segment.frames, segment.length));
-        Ok((segment, Place { segment: number, index, offset }))
+        let offset = first.unwrap_or(segment.length);
+        Ok((segment, Place { segment: number, offset }))
     }
 }

@@ -6,8 +6,8 @@
 //! checked: length (4 bytes), checksum (4 bytes), bytes
 //! ```
 //!
-//! So a frame whose records are damaged still says how many they were and where the next one is. All numbers are little
-//! endian.
+//! So a frame whose records are damaged still says how many they were and where the next one is. Where the head itself is
+//! damaged, the next frame is looked for: a head is known by its checksum. All numbers are little endian.
 
 use std::{
     fs::File,
@@ -127,12 +127,53 @@ pub(super) fn read_frame_head(file: &File, offset: u64, length: u64) -> io::Resu
         return Ok(Found::End);
     }
     let size = u64::from(u32::from_le_bytes(start));
+    if size > u64::from(LONGEST_HEAD) {
+        return Ok(Found::Nonsense);
+    }
     if offset + 8 + size > length {
         return Ok(Found::End);
     }
     let Some(bytes) = read_checked(file, offset)? else { return Ok(Found::Nonsense) };
     let Some(head) = parse_frame_head(&bytes, offset + 8 + size) else { return Ok(Found::Nonsense) };
     Ok(if head.end() > length { Found::End } else { Found::Frame(head) })
+}
+
+/// Where the first frame begins that is whole, at `from` or later, in a file that has `length` bytes.
+pub(super) fn find_frame(file: &File, from: u64, length: u64) -> io::Result<Option<u64>> {
+    let mut start = from;
+    let mut window = vec![0; WINDOW];
+    while start < length {
+        let bytes = &mut window[..usize::try_from(length - start).map_or(WINDOW, |rest| rest.min(WINDOW))];
+        if !read_whole(file, bytes, start)? {
+            break;
+        }
+        for (place, candidate) in bytes.windows(8 + LEAST_HEAD).enumerate() {
+            let offset = start + place as u64;
+            if could_begin_here(candidate, length - offset)
+                && let Found::Frame(_) = read_frame_head(file, offset, length)?
+            {
+                return Ok(Some(offset));
+            }
+        }
+        if bytes.len() < WINDOW {
+            break;
+        }
+        start += (WINDOW - (8 + LEAST_HEAD - 1)) as u64;
+    }
+    Ok(None)
+}
+
+/// Whether these bytes could be the first ones of a frame, of which `left` bytes can be there at most.
+fn could_begin_here(bytes: &[u8], left: u64) -> bool {
+    let number = |place: usize| {
+        let bytes = bytes.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
+        u64::from(bytes.map(u32::from_le_bytes).unwrap_or_default())
+    };
+    let (head, records) = (number(0), number(8));
+    let points = head.checked_sub(LEAST_HEAD as u64);
+    points.is_some_and(|points| points.is_multiple_of(POINT as u64))
+        && head <= u64::from(LONGEST_HEAD)
+        && 8 + head + records <= left
 }
 
 /// Reads the records of a frame. `None` where they are damaged.
@@ -182,6 +223,15 @@ fn push_checked(payload: &[u8], out: &mut Vec<u8>) {
 /// Longest head: 2^16 points, and then some.
 const LONGEST_HEAD: u32 = 4 << 20;
 
+/// Bytes of a head without points: length and checksum of the records, whether it is the last, four numbers.
+const LEAST_HEAD: usize = 4 + 4 + 1 + 4 * 8;
+
+/// Bytes of what it says of a point.
+const POINT: usize = 4 + 3 * 8;
+
+/// Bytes that are read at a time when a frame is looked for.
+const WINDOW: usize = 1 << 20;
+
 fn read_checked(file: &File, offset: u64) -> io::Result<Option<Vec<u8>>> {
     let mut start = [0; 8];
     if !read_whole(file, &mut start, offset)? {
@@ -204,6 +254,11 @@ fn read_whole(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Where this file is put when it cannot be understood.
+pub(super) fn path_aside(path: &Path) -> PathBuf {
+    path.with_added_extension("damaged")
 }
 
 /// Where the file with this number is.
