@@ -54,7 +54,13 @@ impl Stream {
             self.socket = Some(connected.map_err(|error| self.peer.named(&error, "connect to"))?);
         }
         let socket = self.socket.as_mut().expect("it was just connected");
-        let written = match socket.write(bytes) {
+        // A peer that has left takes a first write, of which nobody hears again.
+        let written = if socket.is_left() {
+            Err(io::Error::new(ErrorKind::ConnectionReset, "the peer closed the connection"))
+        } else {
+            socket.write(bytes)
+        };
+        let written = match written {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 socket.wait_writable(patience)?;
                 socket.write(bytes)
@@ -110,6 +116,18 @@ impl Socket {
             Self::Unix(socket) => socket.write(bytes),
             Self::Tcp(socket) => socket.write(bytes),
         }
+    }
+
+    /// Whether the peer has closed the connection.
+    fn is_left(&self) -> bool {
+        let socket = match self {
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+        };
+        let mut looked_at = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+        let now = Timespec::default();
+        // Where looking fails, writing says why.
+        poll(&mut looked_at, Some(&now)).is_ok_and(|count| count > 0)
     }
 
     fn wait_writable(&self, patience: &Patience) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::*;
+use super::{stream::Stream, *};
 use crate::{
     batch::samples::parcels,
     outlet::{Consumer as _, Patience, Receipt, WriteError},
@@ -60,6 +60,25 @@ fn a_connection_that_breaks_is_made_again_and_begins_with_a_whole_line() {
     let second = BufReader::new(listener.accept().unwrap().0);
     let line = second.lines().next().unwrap().unwrap();
     assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
+}
+
+#[test]
+fn nothing_is_given_to_a_peer_that_has_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = Stream::tcp(listener.local_addr().unwrap().to_string());
+    let patience = Patience::default();
+    assert_eq!(stream.write(b"first\n", &patience).unwrap(), 6);
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut first = [0; 6];
+    std::io::Read::read_exact(&mut connection, &mut first).unwrap();
+    drop(connection);
+    let error = stream.write(b"second\n", &patience).unwrap_err();
+    assert!(error.to_string().contains("the peer closed the connection"), "{error}");
+    assert_eq!(stream.write(b"second\n", &patience).unwrap(), 7);
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut second = [0; 7];
+    std::io::Read::read_exact(&mut connection, &mut second).unwrap();
+    assert_eq!(&second, b"second\n");
 }
 
 #[test]
