@@ -30,6 +30,11 @@ pub enum ClientError {
     /// The address of the agent is none.
     #[error("`{0}` is no address of an agent: use one such as http://127.0.0.1:4780")]
     Address(String),
+    /// The address has a user, and most likely a password; so it is not shown.
+    #[error(
+        "an address of an agent has no user or password, and no `@`: it knows its clients by a token or a certificate"
+    )]
+    UserInfo,
     /// A certificate or a key cannot be had. What is in the file is not shown.
     #[error("cannot use {}: it holds no {what} in PEM", path.display())]
     Pem {
@@ -116,6 +121,10 @@ impl Client {
     /// A client of the agent at `url`, such as `http://127.0.0.1:4780`.
     pub fn new(url: &str, credentials: Credentials) -> Result<Self, ClientError> {
         let url = url.trim_end_matches('/');
+        // Wherever it stands: what should be a password may have a `/` in it.
+        if url.contains('@') {
+            return Err(ClientError::UserInfo);
+        }
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':']) || host.contains('?')) {
             return Err(ClientError::Address(url.to_owned()));
@@ -239,6 +248,14 @@ mod tests {
         }
         for url in ["http://127.0.0.1:4780", "https://weir.example/", "http://[::1]:4780"] {
             assert!(Client::new(url, Credentials::default()).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_and_not_shown() {
+        for url in ["http://weir:hunter2@127.0.0.1:4780", "https://weir:hun/ter2@a", "ftp://hunter2@a"] {
+            let said = Client::new(url, Credentials::default()).unwrap_err().to_string();
+            assert!(said.contains("no user or password") && !said.contains("ter2"), "{said}");
         }
     }
 

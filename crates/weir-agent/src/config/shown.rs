@@ -48,7 +48,7 @@ impl Shown {
     }
 }
 
-/// Hides passwords in addresses, at any depth.
+/// Hides passwords in texts, at any depth.
 fn hide(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -62,11 +62,12 @@ fn hide(value: &mut Value) {
     }
 }
 
-/// The address without its password, if it has one: `scheme://user:password@host` or `…?password=…` (RFC 3986, 3.2.1).
+/// The text without its password, if it may have one: `scheme://user:password@host`, `…?name=value` (RFC 3986, 3.2.1) or
+/// `password=…`. Too much is hidden rather than too little.
 fn without_password(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
+    let Some((scheme, rest)) = text.split_once("://") else { return without_word(text) };
     let mut shown = rest.to_owned();
-    let end = shown.find(['/', '?', '#']).unwrap_or(shown.len());
+    let end = end_of_authority(scheme, &shown);
     if let Some(at) = shown[..end].rfind('@')
         && let Some(colon) = shown[..at].find(':')
     {
@@ -79,16 +80,31 @@ fn without_password(text: &str) -> Option<String> {
     (shown != rest).then(|| format!("{scheme}://{shown}"))
 }
 
-/// `name=value`, whose value is hidden if the name says that it should be.
+/// Where user, host and port end. A password may have any character in it, against the rules; only where it is certain that
+/// there is none do the rules decide.
+fn end_of_authority(scheme: &str, rest: &str) -> usize {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let has_user = rest[..end].contains('@');
+    // Behind the host of a page or a collector comes a number, or nothing.
+    let after_host = rest[..end].rsplit_once(']').map_or(&rest[..end], |(_, after)| after);
+    let port = after_host.split_once(':').map_or("", |(_, port)| port);
+    let is_host = port.bytes().all(|digit| digit.is_ascii_digit());
+    if scheme.starts_with("http") && (has_user || is_host) { end } else { rest.len() }
+}
+
+/// `name=value` without the value, or nothing of what has no name.
 fn without_value(pair: &str) -> String {
-    let is_secret = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        ["password", "token", "secret", "key"].iter().any(|word| name.contains(word))
-    };
-    match pair.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
-        _ => pair.to_owned(),
-    }
+    let name = pair.split_once('=').map_or(String::new(), |(name, _)| format!("{name}="));
+    if pair.is_empty() { name } else { name + HIDDEN }
+}
+
+/// What comes behind `password=` and the like is hidden, to the end.
+fn without_word(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let ends = ["password=", "passwd=", "pwd=", "token=", "secret=", "api_key="]
+        .iter()
+        .filter_map(|word| lower.find(word).map(|start| start + word.len()));
+    ends.min().filter(|end| *end < text.len()).map(|end| format!("{}{HIDDEN}", &text[..end]))
 }
 
 #[cfg(test)]
@@ -102,12 +118,21 @@ mod tests {
             ("postgres://weir:hunter2@db/flows", "postgres://weir:…@db/flows"),
             (
                 "postgres://weir:a@b:c@db:5432/flows?sslmode=require",
-                "postgres://weir:…@db:5432/flows?sslmode=require",
+                "postgres://weir:…@db:5432/flows?sslmode=…",
             ),
-            ("postgres://db/flows?user=weir&password=hunter2", "postgres://db/flows?user=weir&password=…"),
-            ("https://collector/?api_key=1&x=2", "https://collector/?api_key=…&x=2"),
+            ("postgres://weir:hun/ter2@db/flows", "postgres://weir:…@db/flows"),
+            ("postgres://weir:12/34@db/flows", "postgres://weir:…@db/flows"),
+            ("postgres://weir:hun#ter2@db/flows", "postgres://weir:…@db/flows"),
+            ("postgres://weir:h?unter2@db/flows", "postgres://weir:…@db/flows"),
+            ("postgres://weir:h?a=1&b=2@db/flows?c=3", "postgres://weir:…@db/flows?c=…"),
+            ("postgres://db:5432/flows", "postgres://db:5432/flows"),
+            ("postgres://db/flows?user=weir&password=hunter2", "postgres://db/flows?user=…&password=…"),
+            ("https://collector/?sig=1&x=2#3", "https://collector/?sig=…&x=…"),
+            ("https://collector/?hunter2", "https://collector/?…"),
             ("https://weir@collector:4318", "https://weir@collector:4318"),
+            ("https://weir:hun/ter2@collector:4318", "https://weir:…@collector:4318"),
             ("https://[::1]:4318/a:b@c", "https://[::1]:4318/a:b@c"),
+            ("host=db Password=hunter2 user=weir", "host=db Password=…"),
             ("not port=22", "not port=22"),
         ];
         for (text, shown) in cases {

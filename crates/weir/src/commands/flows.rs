@@ -95,7 +95,7 @@ fn ask(args: &FlowsArgs, url: &str, range: Range) -> Result<FlowsAnswer> {
     };
     let answer = Client::new(url, credentials).and_then(|client| client.flows(&parameters));
     answer.map_err(|error| match error {
-        ClientError::Address(_) | ClientError::Refused { status: 400, .. } => {
+        ClientError::Address(_) | ClientError::UserInfo | ClientError::Refused { status: 400, .. } => {
             UsageError(error.to_string()).into()
         }
         error => error.into(),
