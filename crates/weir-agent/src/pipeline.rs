@@ -42,7 +42,7 @@ pub struct Pipeline {
     pub enrichers: Enrichers,
     /// When it began to count.
     pub started: Instant,
-    outlets: Mutex<Vec<Outlet>>,
+    outlets: Mutex<Vec<Arc<Outlet>>>,
     heartbeat: Mutex<Heartbeat>,
 }
 
@@ -67,7 +67,7 @@ impl Pipeline {
             filter: ArcSwap::from_pointee(filter),
             enrichers,
             started: Instant::now(),
-            outlets: Mutex::new(outlets),
+            outlets: Mutex::new(outlets.into_iter().map(Arc::new).collect()),
             heartbeat: Mutex::default(),
         }
     }
@@ -128,7 +128,7 @@ impl Pipeline {
         drop(state);
 
         hand_on(&mut collected, true);
-        for account in outlets.iter().map(Outlet::account).chain([&self.passage]) {
+        for account in outlets.iter().map(|outlet| outlet.account()).chain([&self.passage]) {
             account.close(&gone);
         }
         let is_over = matches!(ending, Ending::Yes);
@@ -140,7 +140,7 @@ impl Pipeline {
     fn hand_on(
         &self,
         mut collected: Collected,
-        outlets: &[Outlet],
+        outlets: &[Arc<Outlet>],
         (tick, length): (Tick, Duration),
         is_last: bool,
     ) {
@@ -162,18 +162,18 @@ impl Pipeline {
     }
 
     /// The ways to all consumers.
-    pub fn outlets(&self) -> MutexGuard<'_, Vec<Outlet>> {
+    pub fn outlets(&self) -> MutexGuard<'_, Vec<Arc<Outlet>>> {
         self.outlets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets every consumer finish what waits for it, all at once, and waits for them.
+    /// Lets every consumer finish what waits for it, all at once, and waits for them. Who looks at them meanwhile does not wait.
     pub fn close(&self, time: Duration) {
         let deadline = Instant::now() + time;
-        let outlets = self.outlets();
-        for outlet in outlets.iter() {
+        let outlets = self.outlets().clone();
+        for outlet in &outlets {
             outlet.close(deadline);
         }
-        for outlet in outlets.iter() {
+        for outlet in &outlets {
             outlet.wait(deadline);
         }
     }

@@ -68,21 +68,23 @@ impl Reload {
         if let Err(error) = self.tokens.read() {
             journal::error(format_args!("reload: the token stays as it was: {}", with_causes(&error)));
         }
-        self.change_sinks(&wanted.sinks, wanted.stop_deadline);
+        let failed = self.change_sinks(&wanted.sinks, wanted.stop_deadline);
         // What cannot be changed stays as it is, so that the next reload says so again.
         let shown = self.current.shown.reloaded(&wanted.shown);
         self.shown.store(Arc::new(shown.clone()));
         let Config { filter, log, stop_deadline, sinks, .. } = wanted;
+        let sinks = in_effect(sinks, &failed);
         self.current = Config { filter, log, stop_deadline, sinks, shown, ..self.current.clone() };
         journal::info("reload: done");
     }
 
-    /// Ends sinks that are gone or different, lets them finish what waits, and starts new ones.
-    fn change_sinks(&self, wanted: &[SinkConfig], time: Duration) {
+    /// Ends sinks that are gone or different, lets them finish what waits, and starts new ones. Gives back the names of those
+    /// that could not be started.
+    fn change_sinks(&self, wanted: &[SinkConfig], time: Duration) -> Vec<Arc<str>> {
         let current = &self.current.sinks;
         let is_gone = |sink: &&SinkConfig| !wanted.contains(sink);
         let gone: Vec<&str> = current.iter().filter(is_gone).map(|sink| &*sink.name).collect();
-        let mut ended: Vec<Outlet> = Vec::new();
+        let mut ended: Vec<Arc<Outlet>> = Vec::new();
         let mut outlets = self.pipeline.outlets();
         let mut place = 0;
         while let Some(outlet) = outlets.get(place) {
@@ -101,18 +103,29 @@ impl Reload {
             outlet.wait(deadline);
             journal::info(format_args!("reload: sink {} ended", outlet.name()));
         }
+        let mut failed = Vec::new();
         for sink in wanted.iter().filter(|sink| !current.contains(sink)) {
             match sinks::start(sink, &self.exposed) {
                 Ok(outlet) => {
-                    self.pipeline.outlets().push(outlet.late());
+                    self.pipeline.outlets().push(Arc::new(outlet.late()));
                     journal::info(format_args!("reload: sink {} started", sink.name));
                 }
                 Err(error) => {
-                    journal::error(format_args!("reload: cannot start sink {}: {error}", sink.name));
+                    let name = &sink.name;
+                    journal::error(format_args!(
+                        "reload: cannot start sink {name}: {error}: the next reload tries it again"
+                    ));
+                    failed.push(Arc::clone(name));
                 }
             }
         }
+        failed
     }
+}
+
+/// The sinks that are there: without those that failed, so that the next reload finds them missing and tries them again.
+fn in_effect(wanted: Vec<SinkConfig>, failed: &[Arc<str>]) -> Vec<SinkConfig> {
+    wanted.into_iter().filter(|sink| !failed.contains(&sink.name)).collect()
 }
 
 /// Keys that differ and need a restart.
@@ -138,4 +151,23 @@ fn fixed(current: &Config, wanted: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_could_not_be_started_is_missing_for_the_next_reload() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("weir.yaml");
+        std::fs::write(&file, "sinks: [{type: json}, {type: json, name: other, tcp: '127.0.0.1:1'}]\n")
+            .unwrap();
+        let wanted = Config::load(&Sources { file: Some(file), options: Vec::new() }).unwrap().sinks;
+        let current = in_effect(wanted.clone(), &["other".into()]);
+        let missing: Vec<_> = wanted.iter().filter(|sink| !current.contains(sink)).collect();
+        assert_eq!(missing.len(), 1);
+        assert_eq!(&*missing[0].name, "other");
+        assert_eq!(in_effect(wanted.clone(), &[]), wanted);
+    }
 }
