@@ -16,6 +16,7 @@ pub mod counting;
 pub mod delivery;
 pub mod frames;
 pub mod http;
+pub mod lines;
 mod namespace;
 pub mod observing;
 mod permission;

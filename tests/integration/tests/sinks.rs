@@ -1,15 +1,6 @@
 //! Sinks with their real peers: every one passes the same checks.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
+use std::{collections::BTreeMap, thread};
 
 use serde_json::Value as Json;
 use weir_flow::field::{FIELDS, Field, Kind, Value};
@@ -17,121 +8,11 @@ use weir_integration::{
     Namespace, Neighbours, Veth,
     agent::Agent,
     delivery::{self, Peer, Stage, numbered, until},
+    lines::Lines,
     postgres::Postgres,
     small_disk::SmallDisk,
     traffic::UdpFlow,
 };
-
-/// Somebody who reads lines from a TCP connection.
-struct Lines {
-    address: SocketAddr,
-    state: Arc<LinesState>,
-    acceptor: Option<thread::JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct LinesState {
-    lines: Mutex<Vec<String>>,
-    connections: Mutex<Vec<TcpStream>>,
-    is_over: AtomicBool,
-    is_frozen: Mutex<bool>,
-    thawed: Condvar,
-}
-
-impl Lines {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-        let address = listener.local_addr().expect("it is bound");
-        let mut lines = Self { address, state: Arc::default(), acceptor: None };
-        lines.accept(listener);
-        lines
-    }
-
-    fn accept(&mut self, listener: TcpListener) {
-        let state = Arc::clone(&self.state);
-        state.is_over.store(false, Ordering::SeqCst);
-        self.acceptor = Some(thread::spawn(move || {
-            for connection in listener.incoming().map_while(Result::ok) {
-                if state.is_over.load(Ordering::SeqCst) {
-                    break;
-                }
-                let copy = connection.try_clone().expect("there are descriptors");
-                state.connections.lock().expect("nobody panics here").push(copy);
-                let state = Arc::clone(&state);
-                thread::spawn(move || state.read(connection));
-            }
-        }));
-    }
-}
-
-impl LinesState {
-    fn read(&self, connection: TcpStream) {
-        let mut reader = BufReader::new(connection);
-        loop {
-            let frozen = self.is_frozen.lock().expect("nobody panics here");
-            drop(self.thawed.wait_while(frozen, |is_frozen| *is_frozen).expect("nobody panics here"));
-            let mut line = String::new();
-            match reader.read_line(&mut line) {
-                // A line that was cut comes again.
-                Ok(count) if count > 0 && line.ends_with('\n') => {
-                    self.lines.lock().expect("nobody panics here").push(line);
-                }
-                _ => return,
-            }
-        }
-    }
-}
-
-impl Peer for Lines {
-    fn sink(&self) -> String {
-        format!("{{type: json, tcp: '{}'}}", self.address)
-    }
-
-    fn records(&self) -> Vec<BTreeMap<String, String>> {
-        let lines = self.state.lines.lock().expect("nobody panics here");
-        let text = |value: &Json| match value {
-            Json::String(text) => text.clone(),
-            // Never with an exponent.
-            Json::Number(number) if number.is_f64() => format!("{}", number.as_f64().unwrap_or_default()),
-            other => other.to_string(),
-        };
-        let record = |line: &String| {
-            let Json::Object(fields) = serde_json::from_str(line).expect("it is JSON") else {
-                panic!("{line}")
-            };
-            fields.iter().map(|(name, value)| (name.clone(), text(value))).collect()
-        };
-        lines.iter().map(record).collect()
-    }
-
-    fn kill(&mut self) {
-        self.state.is_over.store(true, Ordering::SeqCst);
-        TcpStream::connect(self.address).expect("it listens");
-        self.acceptor.take().expect("it runs").join().expect("it does not panic");
-        for connection in self.state.connections.lock().expect("nobody panics here").drain(..) {
-            // What was sent is read before the connection ends: a stream tells nobody what arrived.
-            connection.shutdown(std::net::Shutdown::Read).ok();
-        }
-    }
-
-    fn start_again(&mut self) {
-        let listener = TcpListener::bind(self.address).expect("the port is free");
-        self.accept(listener);
-    }
-
-    fn freeze(&mut self) {
-        *self.state.is_frozen.lock().expect("nobody panics here") = true;
-    }
-
-    fn thaw(&mut self) {
-        *self.state.is_frozen.lock().expect("nobody panics here") = false;
-        self.state.thawed.notify_all();
-    }
-
-    fn is_idempotent(&self) -> bool {
-        false
-    }
-}
 
 #[test]
 fn json_every_field_arrives() {
@@ -537,8 +418,13 @@ fn a_full_disk_under_the_spool_is_told_and_passes() {
         outlet.offer(&numbered(0, 50));
         until(&outlet, |pages| pages.total().delivered.records == 50);
         lines.kill();
+        // On disk, and being brought in vain.
+        let mut tick = 1;
+        outlet.offer(&numbered(tick, 100));
+        until(&outlet, |pages| pages.total().waiting().records == 0);
+        delivery::until_trouble(&outlet);
+        assert_eq!(outlet.account().total().spooled.records, 100);
         disk.fill();
-        let mut tick = 0;
         let trouble = loop {
             tick += 1;
             outlet.offer(&numbered(tick, 100));
@@ -553,11 +439,10 @@ fn a_full_disk_under_the_spool_is_told_and_passes() {
         assert!(trouble.contains("No space left on device"), "{trouble}");
         assert!(outlet.account().total().waiting().records >= 100);
         disk.relieve();
-        // What comes next is on disk again.
-        let spooled = outlet.account().total().spooled.records;
+        // What comes next is on disk again, and so is what had no room there.
         tick += 1;
         outlet.offer(&numbered(tick, 100));
-        until(&outlet, |pages| pages.total().spooled.records == spooled + 100);
+        until(&outlet, |pages| pages.total().spooled.records == tick * 100);
         assert_eq!(outlet.state().spool.and_then(|spool| spool.trouble), None);
         lines.start_again();
         until(&outlet, |pages| pages.total().delivered.records == 50 + tick * 100);
