@@ -20,6 +20,7 @@ pub mod dns;
 mod icmp;
 mod parse;
 pub mod plain;
+pub mod rewrite;
 mod tuple;
 mod window;
 
