@@ -24,12 +24,12 @@ use std::{
     time::Duration,
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 use weir_datapath::flow::{Directions, Hook};
 use weir_flow::filter::Filter;
 
-pub(crate) use self::validate::filter;
 pub use self::{
     dns::{DnsConfig, DnsDocument},
     document::{
@@ -42,6 +42,7 @@ pub use self::{
     store::{StoreDocument, StoreSettings},
     text::{LengthText, SizeText},
 };
+pub(crate) use self::{merge::parse_yaml, validate::filter};
 use crate::{
     journal::Level, kubernetes::KubernetesConfig, live::Pattern, server::ServerConfig, sinks::SinkConfig,
 };
@@ -166,30 +167,22 @@ impl Config {
         for option in options {
             merge::apply_option(tree, option, &mut problems);
         }
-        let kept = shape::check(tree, &schema, &mut problems);
-        let config = match serde_json::from_value::<Document>(tree.take()) {
-            Ok(document) => {
-                let mut found = Problems::default();
-                let config = validate::validate(document, &mut found);
-                found.map_paths(|path| shape::original_path(path, &kept));
-                problems.append(found);
-                config
-            }
-            Err(error) => {
-                // The shape was right, so this is a difference between schema and types; better said than hidden.
-                problems.add(&At::default(), error.to_string());
-                None
-            }
-        };
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(problems),
-        }
+        shape::read(tree.take(), &schema, problems, validate::validate)
     }
+}
+
+/// Judges another tree against the schema of its type, and then by `validate`: every problem of both, with its path in
+/// the tree as it came.
+pub(crate) fn check_shape<D: DeserializeOwned, T>(
+    tree: Value,
+    schema: &Value,
+    validate: impl FnOnce(D, &mut Problems) -> Option<T>,
+) -> Result<T, Problems> {
+    shape::read(tree, schema, Problems::default(), |document, problems| validate(document, problems))
 }
 
 fn read(path: &Path) -> Result<Value, ConfigError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    merge::parse_yaml(&text).map_err(|reason| ConfigError::Syntax { path: path.to_owned(), reason })
+    parse_yaml(&text).map_err(|reason| ConfigError::Syntax { path: path.to_owned(), reason })
 }

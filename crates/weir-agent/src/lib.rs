@@ -20,6 +20,7 @@ pub mod naming;
 pub mod outlet;
 pub mod pipeline;
 mod process;
+pub mod redirect;
 pub mod reload;
 pub mod server;
 pub mod signals;

@@ -26,7 +26,10 @@ use axum::{Router, routing::get};
 use tokio::sync::Semaphore;
 use weir_datapath::drops::Drops;
 
-pub(crate) use self::config::validate;
+pub(crate) use self::{
+    config::validate,
+    guard::{Guard, Transport, check as guard_requests, problem},
+};
 pub use self::{
     config::{ServerConfig, TlsConfig},
     guard::Refusals,

@@ -6,5 +6,6 @@ pub mod catalog;
 pub mod client;
 pub mod history;
 pub mod ledger;
+pub mod proxy;
 pub mod status;
 pub mod value;

@@ -13,6 +13,7 @@ pub mod drops;
 pub mod features;
 pub mod flow;
 mod grace;
+pub mod hook;
 pub mod instance;
 pub mod interface;
 mod memlock;

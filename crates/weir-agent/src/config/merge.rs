@@ -21,7 +21,7 @@ enum Step {
 }
 
 /// Reads YAML. Nothing at all is an empty object.
-pub(super) fn parse_yaml(text: &str) -> Result<Value, String> {
+pub(crate) fn parse_yaml(text: &str) -> Result<Value, String> {
     let is_empty = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
     if is_empty {
         return Ok(Value::Object(Map::new()));

@@ -41,7 +41,7 @@ impl Problems {
     }
 
     /// Changes every path.
-    pub(super) fn map_paths(&mut self, change: impl Fn(&str) -> String) {
+    pub(crate) fn map_paths(&mut self, change: impl Fn(&str) -> String) {
         for problem in &mut self.0 {
             problem.path = change(&problem.path);
         }

@@ -3,6 +3,7 @@
 //! Reading into types stops at the first mistake; this does not. What does not fit is cut out of the tree, so that the
 //! rest can still be judged. Only those words of JSON schema are known that [`schemars`] uses for our types.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use weir_flow::field::nearest;
 
@@ -10,6 +11,34 @@ use super::{At, Problems};
 
 /// What was cut out of lists: by path of the list, the original indexes of the elements that stayed.
 pub(super) type Kept = Vec<(String, Vec<usize>)>;
+
+/// Checks the tree, turns what fits into a document and has it judged. Every problem has its path in the tree as it came.
+pub(super) fn read<D: DeserializeOwned, T>(
+    mut tree: Value,
+    schema: &Value,
+    mut problems: Problems,
+    validate: impl FnOnce(D, &mut Problems) -> Option<T>,
+) -> Result<T, Problems> {
+    let kept = check(&mut tree, schema, &mut problems);
+    let judged = match serde_json::from_value::<D>(tree) {
+        Ok(document) => {
+            let mut found = Problems::default();
+            let judged = validate(document, &mut found);
+            found.map_paths(|path| original_path(path, &kept));
+            problems.append(found);
+            judged
+        }
+        Err(error) => {
+            // The shape was right, so this is a difference between schema and types; better said than hidden.
+            problems.add(&At::default(), error.to_string());
+            None
+        }
+    };
+    match judged {
+        Some(judged) if problems.is_empty() => Ok(judged),
+        _ => Err(problems),
+    }
+}
 
 /// Checks the tree and cuts out what does not fit.
 pub(super) fn check(tree: &mut Value, schema: &Value, problems: &mut Problems) -> Kept {

@@ -6,7 +6,7 @@ use super::*;
 
 /// The problems of a file, one line each; nothing if there are none.
 fn problems_of(yaml: &str) -> String {
-    let mut tree = merge::parse_yaml(yaml).unwrap();
+    let mut tree = parse_yaml(yaml).unwrap();
     match Config::of_tree(&mut tree, std::iter::empty(), &[]) {
         Ok(_) => String::new(),
         Err(problems) => problems.to_string(),

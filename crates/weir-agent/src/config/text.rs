@@ -33,6 +33,11 @@ impl From<&str> for SizeText {
 }
 
 impl LengthText {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The time, if it is one and in the range; else that is a problem.
     pub fn within(
         &self,

@@ -32,18 +32,18 @@ const MOST_REQUESTS: usize = 64;
 
 /// What a listener asks of requests.
 #[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) tokens: Arc<Tokens>,
+pub(crate) struct Guard {
+    pub(crate) tokens: Arc<Tokens>,
     /// Names of hosts by which clients may call, besides addresses and `localhost`; in lower case.
-    pub(super) names: Arc<[String]>,
-    pub(super) transport: Transport,
-    pub(super) requests: Arc<Semaphore>,
-    pub(super) refusals: Arc<Refusals>,
+    pub(crate) names: Arc<[String]>,
+    pub(crate) transport: Transport,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// How a request comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(crate) enum Transport {
     Http,
     Https,
     /// The rights of the socket say who may ask.
@@ -109,7 +109,7 @@ impl Refusals {
 }
 
 impl Guard {
-    pub(super) fn requests() -> Arc<Semaphore> {
+    pub(crate) fn requests() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MOST_REQUESTS))
     }
 
@@ -143,7 +143,7 @@ impl Guard {
 }
 
 /// Looks at each request before the routes do, and at each answer after them.
-pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match guard.judge(&request) {
         Some(refusal) => guard.refuse(refusal),
         // Those who follow hold their request for hours and have a limit of their own.
@@ -182,7 +182,7 @@ const SECURITY_HEADERS: [(&str, &str); 7] = [
 ];
 
 /// An answer that says what is wrong.
-pub(super) fn problem(status: StatusCode, text: &str) -> Response {
+pub(crate) fn problem(status: StatusCode, text: &str) -> Response {
     (status, Json(Problem { error: text.to_owned() })).into_response()
 }
 

@@ -127,18 +127,23 @@ impl Server {
         let refusals = Arc::clone(&answers.refusals);
         let routes = routes(answers, more);
         let requests = Guard::requests();
-        let guarded = |transport| {
+        let names = Arc::clone(&self.names);
+        self.serve(|transport| {
             let guard = Guard {
                 tokens: Arc::clone(tokens),
-                names: Arc::clone(&self.names),
+                names: Arc::clone(&names),
                 transport,
                 requests: Arc::clone(&requests),
                 refusals: Arc::<Refusals>::clone(&refusals),
             };
             routes.clone().layer(middleware::from_fn_with_state(guard, guard::check))
-        };
-        let connections = |router| Connections {
-            router,
+        })
+    }
+
+    /// Answers from now on with what `router` makes for each kind of transport.
+    pub(crate) fn serve(&mut self, router: impl Fn(Transport) -> Router) -> io::Result<()> {
+        let connections = |transport| Connections {
+            router: router(transport),
             places: Arc::clone(&self.connections),
             ending: self.ending.subscribe(),
         };
@@ -149,20 +154,18 @@ impl Server {
             let scheme = if self.tls.is_some() { "https" } else { "http" };
             journal::info(format_args!("listening on {scheme}://{address}"));
             match &self.tls {
-                None => drop(self.runtime.spawn(connections(guarded(Transport::Http)).serve_tcp(listener))),
+                None => drop(self.runtime.spawn(connections(Transport::Http).serve_tcp(listener))),
                 Some(tls) => {
                     let acceptor = TlsAcceptor::from(Arc::clone(tls));
-                    drop(
-                        self.runtime
-                            .spawn(connections(guarded(Transport::Https)).serve_tls(listener, acceptor)),
-                    );
+                    let connections = connections(Transport::Https);
+                    drop(self.runtime.spawn(connections.serve_tls(listener, acceptor)));
                 }
             }
         }
         if let Some((listener, path)) = &self.unix {
             journal::info(format_args!("listening on {}", path.display()));
             let listener = UnixListener::from_std(listener.try_clone()?)?;
-            drop(self.runtime.spawn(connections(guarded(Transport::Unix)).serve_unix(listener)));
+            drop(self.runtime.spawn(connections(Transport::Unix).serve_unix(listener)));
         }
         Ok(())
     }

@@ -1,0 +1,476 @@
+//! The wanted state: rules, what commands and health checks say of them, and what still has to come to its end.
+//!
+//! A pure state machine. Time and numbers of connections are arguments; [`Engine::desired`] says what the kernel should
+//! have. It is cheap to clone, so that a change is tried on a copy, published, and kept only if that worked.
+//!
+//! What is removed does not vanish: TCP connections go on for the rule's `drain_timeout`, then they are reset. Meanwhile
+//! a removed rule stays, without backends to choose and out of the way of new connections. UDP has no end that could be
+//! waited for, so its senders get another backend at once.
+
+mod ids;
+mod recover;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weir_datapath::redirect::{
+    BackendId, BackendState, Desired, Listener, OnEmpty, RuleId, RuleState, Standing, Transport,
+};
+
+use self::ids::Ids;
+pub use self::recover::recovered;
+use super::{
+    health::{Judge, Outcome, Target, Turn},
+    maglev,
+    overlap::Listeners,
+    rules::{Backend, Check, Rule, RuleSet},
+};
+
+/// Time after which nothing should be left of a backend whose connections were ended.
+const ENDED: Duration = Duration::from_mins(1);
+
+/// Time for which a removed backend stays even without connections: what was on its way when it was removed arrives.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The state machine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    rules: RuleSet,
+    orders: Orders,
+    judges: BTreeMap<Target, Judge>,
+    listening: BTreeMap<RuleId, Listening>,
+    by_listener: HashMap<Listener, RuleId>,
+    serving: BTreeMap<(RuleId, SocketAddr), Serving>,
+    ids: Ids,
+    tables: HashMap<RuleId, Table>,
+}
+
+/// What commands said, which outlives changes of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Rules that take nothing new.
+    pub drained_rules: BTreeSet<Arc<str>>,
+    /// Backends that take nothing new.
+    pub drained: BTreeSet<Target>,
+    /// Weights in place of those of the file.
+    pub weights: BTreeMap<Target, u16>,
+}
+
+/// A listener that the kernel knows.
+#[derive(Clone, Debug)]
+struct Listening {
+    listener: Listener,
+    /// Whose it is; nobody's if it is leaving.
+    owner: Option<Arc<str>>,
+    /// Its settings, table left out.
+    state: RuleState,
+}
+
+/// A backend that the kernel knows.
+#[derive(Clone, Debug)]
+struct Serving {
+    id: BackendId,
+    /// Since when it belongs to no rule.
+    left: Option<Instant>,
+    /// When its connections were ended.
+    ended: Option<Instant>,
+    /// How long they may go on.
+    drain_timeout: Duration,
+    /// Whether it could take connections when the control process found it, if it was there before.
+    was_up: bool,
+}
+
+/// Who shares the new connections of a rule, and the table of that.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    members: Vec<(BackendId, SocketAddr, u16)>,
+    places: Arc<[BackendId]>,
+}
+
+/// How a backend is doing, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It takes new connections.
+    Up,
+    /// Its weight is 0.
+    Weightless,
+    /// It, or the whole rule, was told to take no more.
+    Draining,
+    /// Its checks fail, because of this.
+    Down(String),
+}
+
+impl Engine {
+    /// Begins with what the kernel has. All of it is leaving until [`Self::replace`] says otherwise.
+    pub fn new(published: &Desired) -> Self {
+        let mut engine = Self {
+            rules: RuleSet::new(),
+            orders: Orders::default(),
+            judges: BTreeMap::new(),
+            listening: BTreeMap::new(),
+            by_listener: HashMap::new(),
+            serving: BTreeMap::new(),
+            ids: Ids::default(),
+            tables: HashMap::new(),
+        };
+        for rule in &published.rules {
+            engine.ids.take_rule(rule.id);
+            engine.by_listener.insert(rule.listener, rule.id);
+            let state = RuleState { table: Vec::new(), ..rule.clone() };
+            engine.listening.insert(rule.id, Listening { listener: rule.listener, owner: None, state });
+        }
+        for backend in &published.backends {
+            engine.ids.take_backend(backend.id);
+            engine.ids.take_rule(backend.rule);
+            let serving = Serving {
+                id: backend.id,
+                left: None,
+                ended: None,
+                drain_timeout: Duration::ZERO,
+                was_up: backend.standing == Standing::Up,
+            };
+            engine.serving.insert((backend.rule, backend.address), serving);
+        }
+        engine
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    /// What commands said.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Takes over what commands said before a restart. What it says of backends that are no more is left out.
+    pub fn restore(&mut self, orders: Orders) {
+        self.orders = orders;
+        self.forget_orders();
+    }
+
+    /// From now on these are the rules.
+    pub fn replace(&mut self, rules: RuleSet, now: Instant) {
+        let old = std::mem::replace(&mut self.rules, rules);
+        for listening in self.listening.values_mut() {
+            listening.owner = None;
+        }
+        let mut current: BTreeSet<(RuleId, SocketAddr)> = BTreeSet::new();
+        for rule in self.rules.values() {
+            for listener in &rule.listeners {
+                let id = *self.by_listener.entry(*listener).or_insert_with(|| self.ids.rule());
+                let state = settings(id, *listener, rule);
+                self.listening.insert(
+                    id,
+                    Listening { listener: *listener, owner: Some(Arc::clone(&rule.name)), state },
+                );
+                for backend in &rule.backends {
+                    let ids = &mut self.ids;
+                    let serving = self.serving.entry((id, backend.address)).or_insert_with(|| Serving {
+                        id: ids.backend(),
+                        left: None,
+                        ended: None,
+                        drain_timeout: rule.drain_timeout,
+                        was_up: true,
+                    });
+                    (serving.left, serving.ended) = (None, None);
+                    serving.drain_timeout = rule.drain_timeout;
+                    current.insert((id, backend.address));
+                }
+            }
+        }
+        for (key, serving) in &mut self.serving {
+            if !current.contains(key) {
+                serving.left.get_or_insert(now);
+            }
+        }
+        self.replace_judges(&old);
+        for rule in self.rules.values() {
+            for backend in &rule.backends {
+                // A weight that the file changed is the last word.
+                let before = old.get(&rule.name).and_then(|old| weight_in(old, backend.address));
+                if before.is_some_and(|before| before != backend.weight) {
+                    self.orders.weights.remove(&target(rule, backend));
+                }
+            }
+        }
+        self.forget_orders();
+    }
+
+    /// Takes the outcome of a check. `None` if it changes nothing.
+    pub fn observe(&mut self, target: &Target, outcome: Outcome) -> Option<Turn> {
+        let rule = self.rules.get(&target.rule)?;
+        self.judges.get_mut(target)?.observe(outcome, rule.health.rise, rule.health.fall)
+    }
+
+    /// What should be checked, and how.
+    pub fn targets(&self) -> impl Iterator<Item = (&Target, &Arc<Rule>)> {
+        self.judges.keys().filter_map(|target| Some((target, self.rules.get(&target.rule)?)))
+    }
+
+    /// Lets a rule take new connections or not. `false` if there is no such rule.
+    pub fn drain_rule(&mut self, name: &str, is_drained: bool) -> bool {
+        let Some(rule) = self.rules.get(name) else { return false };
+        let name = Arc::clone(&rule.name);
+        if is_drained {
+            self.orders.drained_rules.insert(name)
+        } else {
+            self.orders.drained_rules.remove(&name)
+        };
+        true
+    }
+
+    /// Lets a backend take new connections or not. `false` if there is no such backend.
+    pub fn drain(&mut self, target: &Target, is_drained: bool) -> bool {
+        let is_known = self.backend(target).is_some();
+        if is_known && is_drained {
+            self.orders.drained.insert(target.clone());
+        } else if is_known {
+            self.orders.drained.remove(target);
+        }
+        is_known
+    }
+
+    /// Gives a backend another weight than the file does. `false` if there is no such backend.
+    pub fn weigh(&mut self, target: &Target, weight: u16) -> bool {
+        let Some(backend) = self.backend(target) else { return false };
+        if backend.weight == weight {
+            self.orders.weights.remove(target);
+        } else {
+            self.orders.weights.insert(target.clone(), weight);
+        }
+        true
+    }
+
+    /// The backend as the file has it.
+    pub fn backend(&self, target: &Target) -> Option<&Backend> {
+        self.rules.get(&target.rule)?.backends.iter().find(|backend| backend.address == target.backend)
+    }
+
+    /// The weight that counts.
+    pub fn weight(&self, rule: &Rule, backend: &Backend) -> u16 {
+        self.orders.weights.get(&target(rule, backend)).copied().unwrap_or(backend.weight)
+    }
+
+    /// How a backend is doing.
+    pub fn condition(&self, rule: &Rule, backend: &Backend) -> Condition {
+        let target = target(rule, backend);
+        let is_drained = rule.is_drained
+            || backend.is_drained
+            || self.orders.drained_rules.contains(&rule.name)
+            || self.orders.drained.contains(&target);
+        match self.judges.get(&target) {
+            _ if is_drained => Condition::Draining,
+            Some(judge) if !judge.is_up() => Condition::Down(judge.trouble().unwrap_or_default().to_owned()),
+            _ if self.weight(rule, backend) == 0 => Condition::Weightless,
+            _ => Condition::Up,
+        }
+    }
+
+    /// What was wrong with the last check of a backend, even if it is still up.
+    pub fn trouble(&self, target: &Target) -> Option<&str> {
+        self.judges.get(target)?.trouble()
+    }
+
+    /// The rule that listens there under this number; `None` if it is leaving or unknown.
+    pub fn owner(&self, id: RuleId) -> Option<&Arc<str>> {
+        self.listening.get(&id)?.owner.as_ref()
+    }
+
+    /// The numbers of a rule, one for each listener.
+    pub fn ids_of(&self, rule: &Rule) -> impl Iterator<Item = RuleId> {
+        rule.listeners.iter().filter_map(|listener| self.by_listener.get(listener).copied())
+    }
+
+    /// The number of a backend at one of the listeners.
+    pub fn backend_id(&self, rule: RuleId, address: SocketAddr) -> Option<BackendId> {
+        self.serving.get(&(rule, address)).map(|serving| serving.id)
+    }
+
+    /// Whether anything still has to come to its end.
+    pub fn has_leaving(&self) -> bool {
+        self.serving.values().any(|serving| serving.left.is_some())
+            || self.listening.values().any(|listening| listening.owner.is_none())
+    }
+
+    /// The listener of this number.
+    pub fn listener(&self, id: RuleId) -> Option<Listener> {
+        self.listening.get(&id).map(|listening| listening.listener)
+    }
+
+    /// Backends that belong to no rule any more: at which listener they were, and since when.
+    pub fn leaving(&self) -> impl Iterator<Item = (Listener, SocketAddr, BackendId, Instant)> {
+        self.serving.iter().filter_map(|((rule, address), serving)| {
+            let listening = self.listening.get(rule)?;
+            Some((listening.listener, *address, serving.id, serving.left?))
+        })
+    }
+
+    /// Lets what was removed come to its end. Returns whether there is something to publish.
+    pub fn tick(&mut self, now: Instant, connections: impl Fn(BackendId) -> u64) -> bool {
+        let mut has_changed = false;
+        let listening = &self.listening;
+        let ids = &mut self.ids;
+        self.serving.retain(|(rule, _), serving| {
+            let Some(left) = serving.left else { return true };
+            let away = now.saturating_duration_since(left);
+            let is_unused = connections(serving.id) == 0 && away >= SETTLED;
+            let is_udp = listening.get(rule).is_none_or(|it| it.listener.transport == Transport::Udp);
+            if serving.ended.is_none() && (away >= serving.drain_timeout || is_udp) {
+                serving.ended = Some(now);
+                has_changed = true;
+            }
+            let is_over = serving.ended.is_some_and(|ended| now.saturating_duration_since(ended) >= ENDED);
+            if is_unused || is_over {
+                ids.free_backend(serving.id);
+                has_changed = true;
+            }
+            !(is_unused || is_over)
+        });
+        let (serving, by_listener, tables) = (&self.serving, &mut self.by_listener, &mut self.tables);
+        self.listening.retain(|id, listening| {
+            let lowest = SocketAddr::from(([0, 0, 0, 0], 0));
+            let has_backends = serving.range((*id, lowest)..).next().is_some_and(|((rule, _), _)| rule == id);
+            let stays = listening.owner.is_some() || has_backends;
+            if !stays {
+                by_listener.remove(&listening.listener);
+                tables.remove(id);
+                ids.free_rule(*id);
+                has_changed = true;
+            }
+            stays
+        });
+        has_changed
+    }
+
+    /// Ends at once what belongs to no rule any more.
+    pub fn end_leaving(&mut self, now: Instant) {
+        for serving in self.serving.values_mut().filter(|serving| serving.left.is_some()) {
+            serving.ended.get_or_insert(now);
+        }
+    }
+
+    /// What the kernel should have.
+    pub fn desired(&mut self) -> Desired {
+        let mut current = Listeners::default();
+        let owned = self.listening.values().filter(|listening| listening.owner.is_some());
+        owned.for_each(|listening| current.add(listening.listener, "".into()));
+        let mut desired = Desired::default();
+        let mut tables = std::mem::take(&mut self.tables);
+        for (id, listening) in &self.listening {
+            let Some(rule) = listening.owner.as_ref().and_then(|name| self.rules.get(name)) else {
+                // A listener that took its place must not meet it.
+                if current.overlapping(&listening.listener).is_none() {
+                    let state = RuleState { on_empty: OnEmpty::Pass, ..listening.state.clone() };
+                    desired.rules.push(state);
+                }
+                continue;
+            };
+            let members: Vec<(BackendId, SocketAddr, u16)> = rule
+                .backends
+                .iter()
+                .filter(|backend| self.condition(rule, backend) == Condition::Up)
+                .filter_map(|backend| {
+                    let id = self.backend_id(*id, backend.address)?;
+                    Some((id, backend.address, self.weight(rule, backend)))
+                })
+                .collect();
+            let table = tables.entry(*id).or_default();
+            if table.members != members {
+                let weights: Vec<(SocketAddr, u16)> =
+                    members.iter().map(|(_, address, weight)| (*address, *weight)).collect();
+                let places =
+                    maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
+                *table = Table { members, places };
+            }
+            desired.rules.push(RuleState { table: table.places.to_vec(), ..listening.state.clone() });
+        }
+        self.tables = tables;
+        for ((rule, address), serving) in &self.serving {
+            let standing = self.standing(*rule, *address, serving);
+            desired.backends.push(BackendState { id: serving.id, rule: *rule, address: *address, standing });
+        }
+        desired
+    }
+
+    fn standing(&self, id: RuleId, address: SocketAddr, serving: &Serving) -> Standing {
+        if serving.ended.is_some() {
+            return Standing::Gone;
+        }
+        if serving.left.is_some() {
+            return Standing::Draining;
+        }
+        let Some(listening) = self.listening.get(&id) else { return Standing::Draining };
+        let rule = listening.owner.as_ref().and_then(|name| self.rules.get(name));
+        let found = rule
+            .and_then(|rule| Some((rule, rule.backends.iter().find(|backend| backend.address == address)?)));
+        let Some((rule, backend)) = found else { return Standing::Draining };
+        match self.condition(rule, backend) {
+            Condition::Up | Condition::Weightless => Standing::Up,
+            // Nobody hears what is sent to a dead one, and UDP does not notice: its senders get another.
+            Condition::Down(_) if listening.listener.transport == Transport::Udp => Standing::Gone,
+            Condition::Down(_) | Condition::Draining => Standing::Draining,
+        }
+    }
+
+    /// Whoever is checked as before keeps what is thought of it.
+    fn replace_judges(&mut self, old: &RuleSet) {
+        let mut judges = BTreeMap::new();
+        for rule in self.rules.values().filter(|rule| rule.health.check != Check::None) {
+            let is_same = old.get(&rule.name).is_some_and(|old| {
+                old.health.check == rule.health.check && old.health.port == rule.health.port
+            });
+            for backend in &rule.backends {
+                let target = target(rule, backend);
+                let known = self.judges.remove(&target).filter(|_| is_same);
+                let was_up = || {
+                    self.ids_of(rule)
+                        .filter_map(|id| self.serving.get(&(id, backend.address)))
+                        .all(|serving| serving.was_up)
+                };
+                let judge = known.unwrap_or_else(|| Judge::new(was_up()));
+                judges.insert(target, judge);
+            }
+        }
+        self.judges = judges;
+        self.serving.values_mut().for_each(|serving| serving.was_up = true);
+    }
+
+    fn forget_orders(&mut self) {
+        let rules = &self.rules;
+        let is_known = |target: &Target| {
+            rules.get(&target.rule).is_some_and(|rule| weight_in(rule, target.backend).is_some())
+        };
+        self.orders.drained_rules.retain(|name| rules.contains_key(name));
+        self.orders.drained.retain(&is_known);
+        self.orders.weights.retain(|target, _| is_known(target));
+    }
+}
+
+fn target(rule: &Rule, backend: &Backend) -> Target {
+    Target { rule: Arc::clone(&rule.name), backend: backend.address }
+}
+
+fn weight_in(rule: &Rule, address: SocketAddr) -> Option<u16> {
+    rule.backends.iter().find(|backend| backend.address == address).map(|backend| backend.weight)
+}
+
+/// What the kernel knows of a rule besides its backends.
+fn settings(id: RuleId, listener: Listener, rule: &Rule) -> RuleState {
+    RuleState {
+        id,
+        listener,
+        table: Vec::new(),
+        affinity: rule.affinity,
+        on_empty: rule.on_empty,
+        on_full: rule.on_full,
+        ports: rule.ports,
+        timeouts: rule.timeouts,
+        new_per_second: rule.new_per_second,
+    }
+}

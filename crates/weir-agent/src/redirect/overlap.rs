@@ -1,0 +1,167 @@
+//! Which listeners share an address and a port.
+//!
+//! Prefixes contain each other or have nothing in common, so a listener can only meet those at its own prefix, at one
+//! that contains it, or at one within it. Looking up each length that is in use finds the first two; the third is found
+//! from the other side, by the order of addresses. Ten thousand listeners are judged in milliseconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use weir_datapath::redirect::{Listener, Ports, Prefix, Transport};
+
+use super::text::masked;
+
+/// A prefix of one transport, in an order in which what lies within it comes right behind it.
+type Place = (Transport, IpAddr, u8);
+
+/// Listeners, and who owns them.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// By prefix, the ranges of ports by their first.
+    by_place: BTreeMap<Place, BTreeMap<u16, (u16, Arc<str>)>>,
+    /// Lengths in use, by transport and family.
+    lengths: BTreeSet<(Transport, bool, u8)>,
+}
+
+impl Listeners {
+    /// Adds one. Whether it overlaps another is asked before; then the other stays the one that is found.
+    pub(super) fn add(&mut self, listener: Listener, owner: Arc<str>) {
+        let Listener { transport, prefix, ports } = listener;
+        let ranges = self.by_place.entry((transport, prefix.address, prefix.length)).or_default();
+        ranges.entry(ports.first).or_insert((ports.last, owner));
+        self.lengths.insert((transport, prefix.address.is_ipv4(), prefix.length));
+    }
+
+    /// One that shares an address and a port with this, and who owns it.
+    pub(super) fn overlapping(&self, listener: &Listener) -> Option<(Listener, &Arc<str>)> {
+        let Listener { transport, prefix, ports } = *listener;
+        self.at_or_above(transport, prefix, ports).or_else(|| self.within(transport, prefix, ports))
+    }
+
+    /// One that would divert what goes to this backend, and who owns it. A backend without a port gets those that its
+    /// own listeners have.
+    pub(super) fn catching(
+        &self,
+        transport: Transport,
+        address: SocketAddr,
+        own: &[Listener],
+    ) -> Option<(Listener, &Arc<str>)> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = Prefix { address: address.ip(), length };
+        if address.port() != 0 {
+            let ports = Ports { first: address.port(), last: address.port() };
+            return self.at_or_above(transport, prefix, ports);
+        }
+        let same = own.iter().filter(|listener| listener.transport == transport);
+        same.into_iter().find_map(|listener| self.at_or_above(transport, prefix, listener.ports))
+    }
+
+    fn at_or_above(
+        &self,
+        transport: Transport,
+        prefix: Prefix,
+        ports: Ports,
+    ) -> Option<(Listener, &Arc<str>)> {
+        let family = prefix.address.is_ipv4();
+        let lengths = self.lengths.range((transport, family, 0)..=(transport, family, prefix.length));
+        lengths.into_iter().find_map(|(_, _, length)| {
+            let place = (transport, masked(prefix.address, *length), *length);
+            meeting(place, self.by_place.get(&place)?, ports)
+        })
+    }
+
+    fn within(&self, transport: Transport, prefix: Prefix, ports: Ports) -> Option<(Listener, &Arc<str>)> {
+        let places = self.by_place.range((transport, prefix.address, prefix.length)..);
+        places
+            .take_while(|((which, address, length), _)| {
+                *which == transport
+                    && address.is_ipv4() == prefix.address.is_ipv4()
+                    && masked(*address, prefix.length.min(*length)) == prefix.address
+            })
+            .filter(|((_, _, length), _)| *length >= prefix.length)
+            .find_map(|(place, ranges)| meeting(*place, ranges, ports))
+    }
+}
+
+/// The range at this place that shares a port with these.
+fn meeting(
+    (transport, address, length): Place,
+    ranges: &BTreeMap<u16, (u16, Arc<str>)>,
+    ports: Ports,
+) -> Option<(Listener, &Arc<str>)> {
+    // Ranges at one place do not overlap, so the last that begins in time is the only one that can.
+    let (first, (last, owner)) = ranges.range(..=ports.last).next_back()?;
+    let listener = Listener {
+        transport,
+        prefix: Prefix { address, length },
+        ports: Ports { first: *first, last: *last },
+    };
+    (*last >= ports.first).then_some((listener, owner))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redirect::text::parse_listener;
+
+    fn overlap(first: &str, second: &str) -> bool {
+        let mut listeners = Listeners::default();
+        listeners.add(parse_listener(first).unwrap(), "first".into());
+        listeners.overlapping(&parse_listener(second).unwrap()).is_some()
+    }
+
+    #[test]
+    fn listeners_overlap_if_they_share_an_address_and_a_port() {
+        fn check(first: &str, second: &str, expect: bool) {
+            assert_eq!(overlap(first, second), expect, "{first} {second}");
+            assert_eq!(overlap(second, first), expect, "{second} {first}");
+        }
+        check("tcp:10.0.0.10:80", "tcp:10.0.0.10:80", true);
+        check("tcp:10.0.0.10:80", "udp:10.0.0.10:80", false);
+        check("tcp:10.0.0.10:80", "tcp:10.0.0.10:81", false);
+        check("tcp:10.0.0.10:80-90", "tcp:10.0.0.10:90", true);
+        check("tcp:10.0.0.10:*", "tcp:10.0.0.10:90", true);
+        check("tcp:10.0.0.0/24:90", "tcp:10.0.0.10:90", true);
+        check("tcp:10.0.0.0/24:90", "tcp:10.0.1.10:90", false);
+        check("tcp:10.0.0.0/24:90", "tcp:10.0.0.0/25:80-100", true);
+        check("tcp:0.0.0.0/0:90", "tcp:10.0.0.10:90", true);
+        check("tcp:0.0.0.0/0:90", "tcp:[fd00::1]:90", false);
+        check("tcp:[fd00::/16]:90", "tcp:[fd00::1]:*", true);
+    }
+
+    fn any_listener() -> impl Strategy<Value = Listener> {
+        (any::<u8>(), 24u8..=32, 1u16..12, 0u16..4).prop_map(|(host, length, first, more)| Listener {
+            transport: Transport::Tcp,
+            prefix: Prefix { address: masked(IpAddr::from([10, 0, 0, host]), length), length },
+            ports: Ports { first, last: first + more },
+        })
+    }
+
+    fn share(first: &Listener, second: &Listener) -> bool {
+        let length = first.prefix.length.min(second.prefix.length);
+        masked(first.prefix.address, length) == masked(second.prefix.address, length)
+            && first.ports.first <= second.ports.last
+            && second.ports.first <= first.ports.last
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_comparing_all_with_all_finds(all in prop::collection::vec(any_listener(), 1..40)) {
+            let mut listeners = Listeners::default();
+            let mut apart: Vec<Listener> = Vec::new();
+            for listener in all {
+                let expect = apart.iter().any(|other| share(other, &listener));
+                prop_assert_eq!(listeners.overlapping(&listener).is_some(), expect);
+                if !expect {
+                    listeners.add(listener, "".into());
+                    apart.push(listener);
+                }
+            }
+        }
+    }
+}

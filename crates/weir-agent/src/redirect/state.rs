@@ -1,0 +1,289 @@
+//! What a restart has to know that the kernel does not keep: names, checks, orders.
+//!
+//! One JSON file that only its owner can read, replaced as a whole. Numbers are not in it; they are read back from the
+//! kernel. Lost, it costs names and checks, never a connection.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use weir_datapath::redirect::{OnEmpty, OnFull, Place, PortPolicy, Role};
+
+use super::{
+    Source, Sources,
+    diff::length,
+    document::{
+        OnEmptyDocument, OnFullDocument, PortPolicyDocument, RuleDocument, RulesDocument, TimeoutsDocument,
+    },
+    engine::{Engine, Orders},
+    health::Target,
+    rules::{Rule, RuleSet, Rules, parse_place},
+    text::{AddressText, ListenerText, parse_backend_address},
+};
+use crate::config::Problems;
+
+/// The form of the file.
+const VERSION: u32 = 1;
+
+/// Why the state cannot be read or written.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no state.
+    #[error("{} is no state of this version: {reason}; remove it to go on with what the kernel has", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What a restart has to know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Where packets are looked at.
+    pub places: Vec<(Place, Source)>,
+    /// The rules.
+    pub rules: RuleSet,
+    /// Where each of them comes from.
+    pub sources: Sources,
+    /// What commands said.
+    pub orders: Orders,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StateDocument {
+    version: u32,
+    interfaces: Vec<(Source, String)>,
+    rules: Vec<(Source, RuleDocument)>,
+    drained_rules: Vec<String>,
+    drained: Vec<(String, String)>,
+    weights: Vec<(String, String, u16)>,
+}
+
+impl State {
+    /// The state as it is now.
+    pub fn of(engine: &Engine, sources: &Sources, places: &[(Place, Source)]) -> Self {
+        Self {
+            places: places.to_vec(),
+            rules: engine.rules().clone(),
+            sources: sources.clone(),
+            orders: engine.orders().clone(),
+        }
+    }
+
+    /// Reads it. `None` if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, StateError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateError::Read { path: path.to_owned(), source }),
+        };
+        let wrong = |reason: String| StateError::Content { path: path.to_owned(), reason };
+        let document: StateDocument =
+            serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if document.version != VERSION {
+            return Err(wrong(format!("it has version {}", document.version)));
+        }
+        Self::of_document(document).map(Some).map_err(wrong)
+    }
+
+    /// Writes it in place of the old one, which stays if this fails.
+    pub fn write(&self, path: &Path) -> Result<(), StateError> {
+        let failed = |source| StateError::Write { path: path.to_owned(), source };
+        let text = serde_json::to_vec_pretty(&self.document()).map_err(|error| failed(error.into()))?;
+        let beside = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&text)?;
+            fs::rename(&beside, path)
+        };
+        write().map_err(failed)
+    }
+
+    fn document(&self) -> StateDocument {
+        let pair = |target: &Target| (target.rule.to_string(), AddressText(target.backend).to_string());
+        let source = |name: &Arc<str>| self.sources.get(name).copied().unwrap_or(Source::Command);
+        StateDocument {
+            version: VERSION,
+            interfaces: self.places.iter().map(|(place, source)| (*source, place_text(place))).collect(),
+            rules: self.rules.iter().map(|(name, rule)| (source(name), document_of(rule))).collect(),
+            drained_rules: self.orders.drained_rules.iter().map(ToString::to_string).collect(),
+            drained: self.orders.drained.iter().map(pair).collect(),
+            weights: self
+                .orders
+                .weights
+                .iter()
+                .map(|(target, weight)| {
+                    let (rule, backend) = pair(target);
+                    (rule, backend, *weight)
+                })
+                .collect(),
+        }
+    }
+
+    fn of_document(document: StateDocument) -> Result<Self, String> {
+        let sources =
+            document.rules.iter().map(|(source, rule)| (rule.name.as_str().into(), *source)).collect();
+        let rules = document.rules.into_iter().map(|(_, rule)| rule).collect();
+        let rules = Rules::of_document(&RulesDocument { rules, ..RulesDocument::default() })
+            .map_err(|problems: Problems| problems.to_string())?;
+        let mut places = Vec::new();
+        for (source, text) in &document.interfaces {
+            places.push((parse_place(text)?, *source));
+        }
+        let target = |rule: &str, backend: &str| -> Result<Target, String> {
+            let backend = parse_backend_address(backend).map_err(|error| error.to_string())?;
+            Ok(Target { rule: rule.into(), backend })
+        };
+        let mut orders = Orders::default();
+        orders.drained_rules.extend(document.drained_rules.iter().map(|name| name.as_str().into()));
+        for (rule, backend) in &document.drained {
+            orders.drained.insert(target(rule, backend)?);
+        }
+        for (rule, backend, weight) in &document.weights {
+            orders.weights.insert(target(rule, backend)?, *weight);
+        }
+        Ok(Self { places, rules: rules.rules, sources, orders })
+    }
+}
+
+/// Writes an interface with its role as it is read.
+pub fn place_text(place: &Place) -> String {
+    format!("{}={}", place.interface, role_text(place.role))
+}
+
+/// Writes a role.
+pub fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Uplink => "uplink",
+        Role::Client => "client",
+    }
+}
+
+/// A rule as it would be written into a file.
+pub fn document_of(rule: &Rule) -> RuleDocument {
+    let text = |time| length(time).as_str().into();
+    let (health, timeouts) = (&rule.health, &rule.timeouts);
+    RuleDocument {
+        name: rule.name.to_string(),
+        listen: rule.listeners.iter().map(|listener| ListenerText(*listener).to_string()).collect(),
+        backends: rule.backends.iter().map(ToString::to_string).collect(),
+        health: health.check.to_string(),
+        health_port: health.port,
+        health_interval: text(health.interval),
+        health_timeout: text(health.timeout),
+        rise: health.rise,
+        fall: health.fall,
+        affinity: rule.affinity.map(text),
+        on_empty: match rule.on_empty {
+            OnEmpty::Reset => OnEmptyDocument::Rst,
+            OnEmpty::Drop => OnEmptyDocument::Drop,
+            OnEmpty::Pass => OnEmptyDocument::Pass,
+        },
+        on_full: match rule.on_full {
+            OnFull::Drop => OnFullDocument::Drop,
+            OnFull::Pass => OnFullDocument::Pass,
+        },
+        port_policy: match rule.ports {
+            PortPolicy::Preserve => PortPolicyDocument::Preserve,
+            PortPolicy::OnCollision => PortPolicyDocument::OnCollision,
+            PortPolicy::Always => PortPolicyDocument::Always,
+        },
+        timeouts: TimeoutsDocument {
+            syn: text(timeouts.syn),
+            established: text(timeouts.established),
+            closing: text(timeouts.closing),
+            udp: text(timeouts.udp),
+            udp_unreplied: text(timeouts.udp_unreplied),
+        },
+        new_per_second: rule.new_per_second,
+        drain_timeout: text(rule.drain_timeout),
+        drain: rule.is_drained,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, time::Instant};
+
+    use weir_datapath::redirect::Desired;
+
+    use super::*;
+
+    const FILE: &str = "
+interfaces: [veth0, veth1=client]
+rules:
+  - {name: plain, listen: [tcp:10.0.0.10:80], backends: [10.1.0.1:80]}
+  - name: full
+    listen: [udp:10.0.0.11:53, tcp:10.0.0.11:53]
+    backends: ['10.1.0.1:53,weight=3', '10.1.0.2:53,drain']
+    health: udp:0a0b
+    health_port: 54
+    health_interval: 500ms
+    health_timeout: 1500ms
+    rise: 4
+    fall: 5
+    affinity: 30m
+    on_empty: drop
+    on_full: pass
+    port_policy: always
+    timeouts: {syn: 10s, established: 2h, closing: 7s, udp: 90s, udp_unreplied: 100s}
+    new_per_second: 1000
+    drain_timeout: 250ms
+    drain: true
+";
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let rules = Rules::read(FILE).unwrap();
+        let mut engine = Engine::new(&Desired::default());
+        engine.replace(rules.rules.clone(), Instant::now());
+        let target = Target { rule: "full".into(), backend: ([10, 1, 0, 1], 53).into() };
+        engine.drain(&target, true);
+        engine.weigh(&target, 9);
+        engine.drain_rule("plain", true);
+        let sources =
+            [("plain".into(), Source::File), ("full".into(), Source::Command)].into_iter().collect();
+        let places: Vec<_> = rules.places.into_iter().map(|place| (place, Source::File)).collect();
+        let state = State::of(&engine, &sources, &places);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        assert_eq!(State::read(&path).unwrap(), None);
+        state.write(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(State::read(&path).unwrap(), Some(state));
+    }
+
+    #[test]
+    fn another_version_is_refused_with_the_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        fs::write(&path, "{}").unwrap();
+        let said = State::read(&path).unwrap_err().to_string();
+        assert!(said.contains("remove it to go on"), "{said}");
+    }
+}
