@@ -36,7 +36,7 @@ use self::{
     worker::{Supply, Worker},
 };
 pub use self::{
-    consumer::{Batching, BoxError, Consumer, Parcel, ParcelId, Receipt, WriteError},
+    consumer::{Batching, BoxError, Consumer, LONGEST_PAUSE, Parcel, ParcelId, Receipt, WriteError},
     patience::{BackOff, Patience},
     spool::SpoolConfig,
 };
@@ -174,6 +174,7 @@ impl Outlet {
             consumer,
             back_off: BackOff::default(),
             refusal: None,
+            aside: None,
         };
         // The thread is not joined: one that hangs in a system call must not keep the agent from ending.
         let started = thread::Builder::new().name(format!("weir-{name}")).spawn(move || {

@@ -202,8 +202,14 @@ impl Backlog {
         self.tell(inner);
     }
 
-    /// Waits for what is to be brought next. `None` when there is nothing any more, or patience is over.
-    pub(super) fn take(&self, batching: &Batching, patience: &Patience) -> Option<Vec<(Parcel, Origin)>> {
+    /// Waits for what is to be brought next; nothing if nothing comes until then. `None` when there is nothing any more, or
+    /// patience is over.
+    pub(super) fn take(
+        &self,
+        batching: &Batching,
+        patience: &Patience,
+        until: Option<Instant>,
+    ) -> Option<Vec<(Parcel, Origin)>> {
         let mut since = None;
         let mut inner = self.inner();
         loop {
@@ -234,7 +240,11 @@ impl Backlog {
             } else if inner.is_closed {
                 return None;
             } else {
-                inner = self.wait(inner, LOOK);
+                let left = until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()));
+                if left.is_zero() {
+                    return Some(Vec::new());
+                }
+                inner = self.wait(inner, left);
             }
         }
     }

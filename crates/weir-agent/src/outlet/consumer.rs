@@ -1,6 +1,10 @@
 //! [`Consumer`]: what is written once per sink, and what it is given.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 
@@ -9,6 +13,9 @@ use crate::batch::Batch;
 
 /// Any error; only its text is of interest.
 pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Longest time that a consumer is left alone if it asks for that.
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// A batch with a name that no other has, in this life of the agent or any other.
 #[derive(Clone, Debug)]
@@ -56,6 +63,17 @@ pub trait Consumer: Send {
     /// Takes all parcels or none of them. After an error other than [`WriteError::Reject`] the next call brings the same ones. It
     /// returns soon once `patience` is over.
     fn write(&mut self, parcels: &[Parcel], patience: &Patience) -> Result<Receipt, WriteError>;
+
+    /// When it wants to be woken. That is done between two deliveries, so perhaps later.
+    fn wakes_at(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what it does from time to time, whether parcels come or not. An error is told until it is called again without
+    /// one, and keeps no parcels waiting; the consumer itself says by `wakes_at` when it tries again.
+    fn wake(&mut self, _patience: &Patience) -> Result<Receipt, WriteError> {
+        Ok(Receipt::default())
+    }
 
     /// Finishes what it holds back; called once, at the end.
     fn finish(&mut self) {}

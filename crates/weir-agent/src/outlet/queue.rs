@@ -63,11 +63,20 @@ impl Queue {
         lost
     }
 
-    /// Waits for the next batches, as many as are to be brought at a time. Empty once the queue is closed and empty.
-    pub(super) fn next(&self, batching: &Batching) -> Vec<Arc<Batch>> {
+    /// Waits for the next batches, as many as are to be brought at a time; none if nothing comes until then. `None` once the
+    /// queue is closed and empty.
+    pub(super) fn next(&self, batching: &Batching, until: Option<Instant>) -> Option<Vec<Arc<Batch>>> {
         let mut waiting = self.waiting();
         while waiting.batches.is_empty() && !waiting.is_closed {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            let Some(until) = until else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some(Vec::new());
+            }
+            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let end = Instant::now() + batching.time;
         while waiting.records < batching.records && !waiting.is_closed {
@@ -87,7 +96,7 @@ impl Queue {
             taken.push(batch);
         }
         waiting.records -= records;
-        taken
+        (!taken.is_empty()).then_some(taken)
     }
 
     /// Takes no more batches; those that wait can still be had.

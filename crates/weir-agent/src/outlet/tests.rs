@@ -470,3 +470,57 @@ fn a_spool_of_nothing_but_damage_is_counted_once() {
         assert_eq!(state.spool.map(|spool| spool.bytes), Some(0));
     }
 }
+
+/// Always wants to be woken, and does as it is told then.
+struct Sleeper {
+    orders: Receiver<Result<Receipt, WriteError>>,
+}
+
+impl Consumer for Sleeper {
+    fn write(&mut self, _parcels: &[Parcel], _patience: &Patience) -> Result<Receipt, WriteError> {
+        Ok(Receipt::default())
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        Some(Instant::now())
+    }
+
+    fn wake(&mut self, _patience: &Patience) -> Result<Receipt, WriteError> {
+        // Nobody gives orders any more at the end.
+        self.orders.recv().unwrap_or_else(|_ended| Ok(Receipt::default()))
+    }
+}
+
+#[test]
+fn a_consumer_is_woken_without_parcels_and_what_fails_then_keeps_none_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    for config in [config(100), spooled(directory.path(), 100)] {
+        let (give, orders) = sync_channel(0);
+        let outlet = Outlet::start(config, Sleeper { orders }).unwrap();
+        let until = |is_wanted: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + LONG;
+            while !is_wanted() {
+                assert!(Instant::now() < deadline, "{:?} {:?}", outlet.state(), outlet.account().total());
+                thread::yield_now();
+            }
+        };
+        let trouble = || outlet.state().trouble.map(|trouble| trouble.text);
+        let fail = || give.send(Err(WriteError::Retry("no metrics".into()))).unwrap();
+        fail();
+        until(&|| trouble().as_deref() == Some("no metrics"));
+        outlet.offer(&batch(10, 1));
+        fail();
+        until(&|| {
+            // It waits for an order most of the time.
+            give.try_send(Err(WriteError::Retry("no metrics".into()))).ok();
+            outlet.account().total().delivered.records == 10
+        });
+        assert_eq!(trouble().as_deref(), Some("no metrics"));
+        give.send(Ok(Receipt { refused: Some((3, "too old".to_owned())) })).unwrap();
+        until(&|| trouble().is_none() && outlet.state().refused == 3);
+        drop(give);
+        let deadline = Instant::now() + LONG;
+        outlet.close(deadline);
+        outlet.wait(deadline);
+    }
+}

@@ -3,14 +3,14 @@
 use std::{
     error::Error,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use weir_flow::filter::Filter;
 
 use super::{
-    BackOff, Batching, Consumer, Parcel, ParcelId, Receipt, Shared, Trouble, WriteError, backlog::Backlog,
-    patience::Waited, spool::random,
+    BackOff, Batching, Consumer, LONGEST_PAUSE, Parcel, ParcelId, Receipt, Shared, Trouble, WriteError,
+    backlog::Backlog, patience::Waited, spool::random,
 };
 use crate::{
     batch::{Batch, without},
@@ -18,9 +18,6 @@ use crate::{
     journal,
     ledger::{Loss, Origin},
 };
-
-/// Longest time that a consumer may ask to be left alone.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Where batches come from.
 pub(super) enum Supply {
@@ -40,6 +37,8 @@ pub(super) struct Worker<C> {
     pub(super) back_off: BackOff,
     /// What was last said of records that it refused.
     pub(super) refusal: Option<String>,
+    /// What is wrong with that for which it is woken. It does not keep parcels from being delivered.
+    pub(super) aside: Option<Trouble>,
 }
 
 /// Whether a worker goes on.
@@ -69,11 +68,7 @@ fn chosen(batch: Arc<Batch>, filter: &Filter, shared: &Shared) -> Arc<Batch> {
 /// Moves what comes from the queue to the disk, until the queue is closed.
 pub(super) fn spool(shared: &Shared, backlog: &Backlog, filter: &Filter) {
     backlog.open();
-    loop {
-        let batches = shared.queue.next(&Batching::SINGLE);
-        if batches.is_empty() {
-            break;
-        }
+    while let Some(batches) = shared.queue.next(&Batching::SINGLE, None) {
         for batch in batches {
             let batch = chosen(batch, filter, shared);
             if batch.records.is_empty() {
@@ -90,9 +85,10 @@ impl<C: Consumer> Worker<C> {
     pub(super) fn run(mut self) {
         while let Some(group) = self.next() {
             let (parcels, origins): (Vec<Parcel>, Vec<Origin>) = group.into_iter().unzip();
-            if self.deliver(&parcels, &origins) == Next::Stop {
+            if !parcels.is_empty() && self.deliver(&parcels, &origins) == Next::Stop {
                 break;
             }
+            self.wake();
         }
         self.consumer.finish();
     }
@@ -104,14 +100,32 @@ impl<C: Consumer> Worker<C> {
         }
     }
 
+    /// Wakes the consumer if it is time.
+    fn wake(&mut self) {
+        if self.consumer.wakes_at().is_none_or(|time| time > Instant::now()) {
+            return;
+        }
+        match self.consumer.wake(&self.shared.patience) {
+            Ok(receipt) => {
+                if self.aside.take().is_some() {
+                    self.well();
+                }
+                self.note_refused(receipt);
+            }
+            Err(error) => {
+                self.fails(&error);
+                self.aside.clone_from(&self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
     fn next(&mut self) -> Option<Vec<(Parcel, Origin)>> {
         match &mut self.supply {
-            Supply::Spool(backlog) => backlog.take(&self.batching, &self.shared.patience),
+            Supply::Spool(backlog) => {
+                backlog.take(&self.batching, &self.shared.patience, self.consumer.wakes_at())
+            }
             Supply::Memory { filter, run, count } => {
-                let batches = self.shared.queue.next(&self.batching);
-                if batches.is_empty() {
-                    return None;
-                }
+                let batches = self.shared.queue.next(&self.batching, self.consumer.wakes_at())?;
                 let parcel = |batch| {
                     *count += 1;
                     let id = ParcelId(u128::from(*run) << 64 | u128::from(*count));
@@ -190,10 +204,20 @@ impl<C: Consumer> Worker<C> {
 
     fn works(&mut self, receipt: Receipt) {
         self.back_off.reset();
-        let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if trouble.is_some() {
+        self.well();
+        self.note_refused(receipt);
+    }
+
+    /// What was wrong is no more, but for what is wrong aside.
+    fn well(&self) {
+        let mut trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *trouble, self.aside.clone());
+        if before.is_some() && self.aside.is_none() {
             journal::info(format_args!("{} works again", self.name));
         }
+    }
+
+    fn note_refused(&mut self, receipt: Receipt) {
         let Some((records, text)) = receipt.refused else { return };
         self.shared.refused.fetch_add(records, Ordering::Relaxed);
         if self.refusal.as_ref() != Some(&text) {
