@@ -49,7 +49,7 @@ pub enum SinkPlan {
     /// Lines of JSON.
     Json(json::Plan),
     /// OTLP.
-    Otlp(otlp::Plan),
+    Otlp(Box<otlp::Plan>),
     /// Sums of edges for `/metrics`.
     Prometheus(prometheus::Plan),
     /// A PostgreSQL database.
@@ -125,7 +125,7 @@ pub(crate) fn validate(
             SinkDocument::Otlp(document) => {
                 let plan = document.validate(surroundings, &at, problems);
                 let batching = document.batch.validate(&at.key("batch"), problems);
-                (SinkPlan::Otlp(plan), document.shared(batching))
+                (SinkPlan::Otlp(Box::new(plan)), document.shared(batching))
             }
             SinkDocument::Prometheus(document) => {
                 let plan = document.validate(&at, problems);

@@ -53,7 +53,7 @@ pub struct Collector {
     process: Option<Child>,
 }
 
-/// An entry that it got: what is common to log records, data points and spans.
+/// A log record, a data point or a span, in the JSON of OTLP.
 pub type Entry = Value;
 
 impl Collector {
@@ -107,6 +107,14 @@ impl Collector {
         }
     }
 
+    /// Ends it as SIGTERM does: it answers what it is being asked and writes down what it has.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("it is our child");
+        }
+    }
+
     /// Makes it answer nothing, without ending it.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
@@ -136,15 +144,33 @@ impl Collector {
 
     /// The log records that it got.
     pub fn logs(&self) -> Vec<Entry> {
-        let records = self.lines("logs").into_iter().flat_map(|line| each(&line, "resourceLogs"));
-        let scopes = records.flat_map(|of_resource| each(&of_resource, "scopeLogs"));
-        scopes.flat_map(|of_scope| each(&of_scope, "logRecords")).collect()
+        let records = self.lines("logs").into_iter().flat_map(|line| each(line, "resourceLogs"));
+        let scopes = records.flat_map(|of_resource| each(of_resource, "scopeLogs"));
+        scopes.flat_map(|of_scope| each(of_scope, "logRecords")).collect()
+    }
+
+    /// The spans that it got.
+    pub fn spans(&self) -> Vec<Entry> {
+        let spans = self.lines("traces").into_iter().flat_map(|line| each(line, "resourceSpans"));
+        let scopes = spans.flat_map(|of_resource| each(of_resource, "scopeSpans"));
+        scopes.flat_map(|of_scope| each(of_scope, "spans")).collect()
+    }
+
+    /// The points of the metric that it got, each with its attributes in between.
+    pub fn points(&self, metric: &str) -> Vec<Entry> {
+        let metrics = self.lines("metrics").into_iter().flat_map(|line| each(line, "resourceMetrics"));
+        let scopes = metrics.flat_map(|of_resource| each(of_resource, "scopeMetrics"));
+        let metrics = scopes.flat_map(|of_scope| each(of_scope, "metrics"));
+        let points = metrics.filter(|found| found["name"] == metric).flat_map(|mut found| {
+            ["sum", "histogram"].map(|kind| each(found[kind].take(), "dataPoints")).concat()
+        });
+        points.collect()
     }
 
     /// Attributes of the resource of the last log records.
     pub fn resource(&self) -> BTreeMap<String, Value> {
         let last = self.lines("logs").pop().expect("there is a line");
-        attributes(&each(&last, "resourceLogs")[0]["resource"])
+        attributes(&last["resourceLogs"][0]["resource"])
     }
 
     /// Lines of the file with this name: what was exported, in the JSON of OTLP. A line that is being written is not there yet.
@@ -221,8 +247,8 @@ impl CollectorConfig {
 /// The attributes of an entry or of a resource, by name: integers, floating point numbers, truth values and text as those
 /// of JSON.
 pub fn attributes(entry: &Value) -> BTreeMap<String, Value> {
-    let list = each(entry, "attributes");
-    list.iter().map(|pair| (pair["key"].as_str().expect("a key").to_owned(), value(&pair["value"]))).collect()
+    let list = entry["attributes"].as_array().into_iter().flatten();
+    list.map(|pair| (pair["key"].as_str().expect("a key").to_owned(), value(&pair["value"]))).collect()
 }
 
 /// A value in the JSON of OTLP, where integers of 64 bits are text.
@@ -234,8 +260,11 @@ fn value(value: &Value) -> Value {
     }
 }
 
-fn each(object: &Value, name: &str) -> Vec<Value> {
-    object[name].as_array().cloned().unwrap_or_default()
+fn each(mut object: Value, name: &str) -> Vec<Value> {
+    match object.get_mut(name).map(Value::take) {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    }
 }
 
 /// A port that nobody else gets soon.

@@ -1,7 +1,9 @@
 //! The `otlp` sink: flows for an OpenTelemetry Collector, or whatever else understands OTLP.
 //!
-//! Requests are made and sent one after the other. What has been taken is not sent again when a later request of the same
-//! batch fails; but a request whose answer is lost may have been taken all the same, and OTLP has no way to ask.
+//! Each flow is a log record (`flows`); sums of edges are metrics (`metrics`); and if that is wanted, each connection that has
+//! ended is a span (`spans`). Requests are made and sent one after the other. What has been taken is not sent again when a later
+//! request of the same batch fails; but a request whose answer is lost may have been taken all the same, and OTLP has no way
+//! to ask.
 
 mod answer;
 mod client;
@@ -12,6 +14,9 @@ mod flows;
 mod grpc;
 mod headers;
 mod http_protobuf;
+mod metrics;
+mod sending;
+mod spans;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -21,7 +26,9 @@ mod writer;
 
 pub(crate) use self::environment::Lookup;
 pub use self::{
-    config::{AttributeDocument, Compression, Document, Plan, Protocol, TlsDocument},
+    config::{
+        AttributeDocument, Compression, Document, MetricsPlan, Plan, Protocol, Temporality, TlsDocument,
+    },
     headers::{HeaderDocument, HeaderSource, HiddenText},
     target::Target,
     writer::OtlpWriter,
@@ -31,6 +38,8 @@ pub use self::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Signal {
     Logs,
+    Metrics,
+    Spans,
 }
 
 impl Signal {
@@ -38,6 +47,8 @@ impl Signal {
     const fn in_variables(self) -> &'static str {
         match self {
             Self::Logs => "LOGS",
+            Self::Metrics => "METRICS",
+            Self::Spans => "TRACES",
         }
     }
 
@@ -45,6 +56,8 @@ impl Signal {
     const fn path(self) -> &'static str {
         match self {
             Self::Logs => "/v1/logs",
+            Self::Metrics => "/v1/metrics",
+            Self::Spans => "/v1/traces",
         }
     }
 
@@ -52,6 +65,8 @@ impl Signal {
     const fn method(self) -> &'static str {
         match self {
             Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Spans => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
         }
     }
 }

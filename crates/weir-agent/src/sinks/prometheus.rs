@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+pub(crate) use self::edges::FIRST_EPHEMERAL;
 pub use self::{
     config::{Document, Plan},
     edges::{EdgeSnapshot, EdgeTable, Sums},

@@ -34,6 +34,8 @@ pub(super) struct Client {
     target: Target,
     /// Made when it is needed, and again after it failed.
     connection: Option<Connection>,
+    /// Bytes of a request at which nothing more is added.
+    pub(super) most_bytes: usize,
 }
 
 enum Connection {
@@ -42,8 +44,8 @@ enum Connection {
 }
 
 impl Client {
-    pub(super) fn new(signal: Signal, target: Target) -> Self {
-        Self { signal, target, connection: None }
+    pub(super) fn new(signal: Signal, target: Target, most_bytes: usize) -> Self {
+        Self { signal, target, connection: None, most_bytes }
     }
 
     /// Sends a request and waits for the answer, no longer than the target's timeout and than patience lasts.
@@ -52,7 +54,7 @@ impl Client {
             Ok(headers) => headers,
             Err(error) => return Answer::NotNow(error, None),
         };
-        let Self { signal, target, connection } = self;
+        let Self { signal, target, connection, .. } = self;
         let made = match connection {
             Some(connection) => connection,
             None => match runtime.block_on(async { Connection::new(*signal, target) }) {

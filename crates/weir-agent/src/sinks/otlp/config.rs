@@ -1,20 +1,20 @@
 //! Which collector, what it gets, and how.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Signal,
-    environment::{self, Variables},
+    environment::{self, Lookup, Variables},
     headers::HeaderDocument,
-    target::Target,
+    target::{self, Target},
 };
 use crate::{
     config::{At, LengthText, Problems},
     outlet::Batching,
-    sinks::{BatchDocument, Shared, SpoolDocument, Surroundings},
+    sinks::{BatchDocument, Shared, SpoolDocument, Surroundings, prometheus},
 };
 
 /// A collector or back end that understands OTLP. What is left out here, the standard variables `OTEL_EXPORTER_OTLP_…` say.
@@ -48,6 +48,20 @@ pub struct Document {
     pub tls: TlsDocument,
     /// Whether each flow is sent as a log record.
     pub logs: bool,
+    /// Whether traffic between workloads is sent as metrics.
+    pub metrics: bool,
+    /// How often.
+    pub metrics_interval: LengthText,
+    /// Whether numbers are those since the beginning or those of the interval; `cumulative` unless a variable says
+    /// something else.
+    pub metrics_temporality: Option<Temporality>,
+    /// Most edges with metrics of their own, those with the most bytes. The others are summed up as `__other__`.
+    #[schemars(range(min = 1, max = 20_000))]
+    pub metrics_edges: usize,
+    /// How long an edge without traffic keeps its metrics.
+    pub metrics_idle: LengthText,
+    /// Whether each connection is sent as a span when it has ended.
+    pub spans: bool,
     /// Attributes of the resource, besides `service.name`, `service.version`, `host.name` and, where it is known,
     /// `k8s.node.name`. They have precedence over those and over `OTEL_RESOURCE_ATTRIBUTES`.
     pub resource: Vec<AttributeDocument>,
@@ -74,6 +88,17 @@ pub enum Compression {
     Gzip,
     #[expect(missing_docs, reason = "see above")]
     None,
+}
+
+/// What numbers are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Temporality {
+    #[expect(missing_docs, reason = "see above")]
+    Cumulative,
+    #[expect(missing_docs, reason = "see above")]
+    Delta,
 }
 
 /// TLS.
@@ -105,8 +130,25 @@ pub struct AttributeDocument {
 pub struct Plan {
     /// Where flows go as logs, if they do.
     pub logs: Option<Target>,
+    /// Where sums go as metrics, if they do, and how.
+    pub metrics: Option<MetricsPlan>,
+    /// Where connections go as spans, if they do.
+    pub spans: Option<Target>,
     /// Attributes of the resource; of several with one name the last counts.
     pub resource: Vec<(String, String)>,
+}
+
+/// How sums are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsPlan {
+    /// Where they go.
+    pub target: Target,
+    /// How often.
+    pub interval: Duration,
+    /// What numbers are told.
+    pub temporality: Temporality,
+    /// Which edges have their own.
+    pub edges: prometheus::Plan,
 }
 
 impl Default for Document {
@@ -124,6 +166,12 @@ impl Default for Document {
             timeout: None,
             tls: TlsDocument::default(),
             logs: true,
+            metrics: true,
+            metrics_interval: "1m".into(),
+            metrics_temporality: None,
+            metrics_edges: 1_000,
+            metrics_idle: "15m".into(),
+            spans: false,
             resource: Vec::new(),
         }
     }
@@ -157,14 +205,42 @@ impl Document {
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             problems.add(&at.key("tls"), "needs `certificate` and `key` together, or none of them");
         }
-        if !self.logs {
-            problems.add(at, "sends nothing: set `logs` to true");
+        if !(self.logs || self.metrics || self.spans) {
+            problems.add(at, "sends nothing: set one of `logs`, `metrics` and `spans` to true");
         }
         let variables = surroundings.variables;
         let mut target =
             |signal| Target::of(self, &headers, Variables { all: variables, signal }, at, problems);
         let logs = if self.logs { target(Signal::Logs) } else { None };
-        Plan { logs, resource: self.resource(surroundings, at, problems) }
+        let spans = if self.spans { target(Signal::Spans) } else { None };
+        let of_metrics = if self.metrics { target(Signal::Metrics) } else { None };
+        let metrics = of_metrics.map(|target| self.metrics(target, variables, at, problems));
+        Plan { logs, metrics, spans, resource: self.resource(surroundings, at, problems) }
+    }
+
+    fn metrics(&self, target: Target, all: Lookup<'_>, at: &At, problems: &mut Problems) -> MetricsPlan {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+        let interval = self.metrics_interval.within(second, hour, &at.key("metrics_interval"), problems);
+        let (minute, day) = (Duration::from_mins(1), Duration::from_hours(24));
+        let idle = self.metrics_idle.within(minute, day, &at.key("metrics_idle"), problems);
+        if idle < interval {
+            let text = "must not be shorter than `metrics_interval`, or edges vanish before they are told";
+            problems.add(&at.key("metrics_idle"), text);
+        }
+        let temporality = self.metrics_temporality.or_else(|| {
+            let parse = |text: &str| match text.to_ascii_lowercase().as_str() {
+                "cumulative" => Some(Temporality::Cumulative),
+                // What needs little memory is different only for numbers that go up and down.
+                "delta" | "lowmemory" => Some(Temporality::Delta),
+                _ => None,
+            };
+            let variables = Variables { all, signal: Signal::Metrics };
+            let wanted = "must be cumulative, delta or lowmemory";
+            target::read(variables, "TEMPORALITY_PREFERENCE", parse, wanted, at, problems)
+        });
+        let temporality = temporality.unwrap_or(Temporality::Cumulative);
+        let edges = prometheus::Plan { edges: self.metrics_edges, idle };
+        MetricsPlan { target, interval, temporality, edges }
     }
 
     fn resource(

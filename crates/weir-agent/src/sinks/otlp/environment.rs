@@ -118,7 +118,7 @@ mod tests {
             let value = match name {
                 "OTEL_EXPORTER_OTLP_TIMEOUT" => "100",
                 "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT" => "200",
-                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" => " ",
+                "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT" | "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" => " ",
                 _ => return None,
             };
             Some(value.to_owned())
@@ -126,6 +126,7 @@ mod tests {
         let find = |signal, what| Variables { all: &variables, signal }.find(what);
         let value = |signal| find(signal, "TIMEOUT").map(|found| (found.value, found.is_of_signal));
         assert_eq!(value(Signal::Logs), Some(("200".to_owned(), true)));
+        assert_eq!(value(Signal::Spans), Some(("100".to_owned(), false)));
         assert_eq!(find(Signal::Logs, "ENDPOINT"), None);
     }
 

@@ -87,7 +87,7 @@ impl Target {
 }
 
 /// What a variable says, if it is set and makes sense.
-fn read<T>(
+pub(super) fn read<T>(
     variables: Variables<'_>,
     what: &str,
     parse: impl Fn(&str) -> Option<T>,
@@ -200,6 +200,7 @@ mod tests {
         let set = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:1"),
             ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://c:2/own"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hunter2"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
@@ -216,6 +217,9 @@ mod tests {
         let tls =
             TlsDocument { authority: path("/ca"), certificate: path("/certificate"), key: path("/key") };
         assert_eq!(logs.tls, tls);
+        assert_eq!(target(&document, &set, Signal::Metrics).unwrap().endpoint, "https://c:1/v1/metrics");
+        let spans = target(&document, &set, Signal::Spans).unwrap();
+        assert_eq!((spans.endpoint, spans.protocol), ("https://c:1/".parse().unwrap(), Protocol::Grpc));
         let said = Document {
             endpoint: Some("http://d:3".to_owned()),
             protocol: Some(Protocol::Http),
@@ -223,9 +227,9 @@ mod tests {
             timeout: Some("1s".into()),
             ..Document::default()
         };
-        let logs = target(&said, &set, Signal::Logs).unwrap();
-        assert_eq!(logs.endpoint, "http://d:3/v1/logs");
-        assert_eq!((logs.compression, logs.timeout), (Compression::Gzip, Duration::from_secs(1)));
+        let spans = target(&said, &set, Signal::Spans).unwrap();
+        assert_eq!(spans.endpoint, "http://d:3/v1/traces");
+        assert_eq!((spans.compression, spans.timeout), (Compression::Gzip, Duration::from_secs(1)));
     }
 
     #[test]

@@ -1,4 +1,6 @@
+mod connections;
 mod peers;
+mod sums;
 
 use std::{
     sync::Arc,
@@ -104,16 +106,20 @@ fn a_flow_that_came_to_nothing_is_a_warning() {
     }
 }
 
-fn writer(endpoint: &str, protocol: Protocol, most_bytes: usize) -> OtlpWriter {
-    let target = Target {
+fn target(endpoint: &str, protocol: Protocol) -> Target {
+    Target {
         endpoint: endpoint.parse().unwrap(),
         protocol,
         headers: Vec::new(),
         compression: Compression::None,
         timeout: Duration::from_secs(20),
         tls: TlsDocument::default(),
-    };
-    let plan = Plan { logs: Some(target), resource: Vec::new() };
+    }
+}
+
+fn writer(endpoint: &str, protocol: Protocol, most_bytes: usize) -> OtlpWriter {
+    let target = target(endpoint, protocol);
+    let plan = Plan { logs: Some(target), metrics: None, spans: None, resource: Vec::new() };
     OtlpWriter::with_most_bytes(&plan, most_bytes).unwrap()
 }
 
@@ -250,6 +256,31 @@ fn nobody_there_is_told_with_the_address() {
         assert!(text.starts_with(&format!("cannot talk to {endpoint}: ")), "{text}");
         assert!(text.contains("refused"), "{text}");
     }
+}
+
+#[test]
+fn metrics_that_do_not_arrive_keep_no_logs_waiting() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/v1/metrics", listener.local_addr().unwrap());
+    drop(listener);
+    let peer = HttpPeer::start(vec![Reply::http(200, "", &[]), Reply::http(200, "", &[])]);
+    let metrics = MetricsPlan {
+        target: target(&nobody, Protocol::Http),
+        interval: Duration::from_millis(1),
+        temporality: Temporality::Cumulative,
+        edges: crate::sinks::prometheus::Plan { edges: 10, idle: Duration::from_mins(1) },
+    };
+    let logs = Some(target(&peer.endpoint, Protocol::Http));
+    let plan = Plan { logs, metrics: Some(metrics), spans: None, resource: Vec::new() };
+    let mut writer = OtlpWriter::new(&plan).unwrap();
+    for number in 1..=2 {
+        let parcels = [Parcel { id: ParcelId(number), batch: samples::batch(3, 1) }];
+        assert_eq!(outcome(writer.write(&parcels, &Patience::default())), "taken");
+        let found = outcome(writer.wake(&Patience::default()));
+        assert_eq!(found, format!("not now: cannot talk to {nobody}"));
+        assert!(writer.wakes_at().unwrap() > Instant::now());
+    }
+    assert_eq!(peer.requests().len(), 2);
 }
 
 fn entries(request: &[u8]) -> usize {

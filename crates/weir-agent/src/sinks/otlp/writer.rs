@@ -1,26 +1,31 @@
-//! [`OtlpWriter`]: makes requests of parcels and brings them to the collector.
+//! [`OtlpWriter`]: brings parcels to the collector, as logs, spans and metrics.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
+use weir_flow::Record;
 
 use super::{
     Signal,
-    answer::Answer,
     client::Client,
     config::Plan,
     envelope::{ENTRY, Envelope},
     flows,
+    metrics::Meter,
+    sending::{Line, Outcome, Request},
+    spans::{self, Chosen, Told},
 };
-use crate::outlet::{Consumer, Parcel, Patience, Receipt, WriteError};
+use crate::outlet::{Consumer, Parcel, ParcelId, Patience, Receipt, WriteError};
 
 /// Bytes of a request at which nothing more is added. Collectors that are not told otherwise take 4 MiB by gRPC, before
 /// compression, and the last entry may be some kilobytes.
 const MOST_BYTES: usize = 3 << 20;
 
-/// Bytes of a request that is not made smaller even if it is too large.
-const FEWEST_BYTES: usize = 16 << 10;
+/// Longest time for the last metrics, when everything else has ended.
+const LAST: Duration = Duration::from_millis(400);
 
 /// Writes OTLP.
 pub struct OtlpWriter {
@@ -28,21 +33,20 @@ pub struct OtlpWriter {
     runtime: Option<Runtime>,
     envelope: Envelope,
     logs: Option<Client>,
-    most_bytes: usize,
-    progress: Progress,
+    spans: Option<(Client, Told)>,
+    metrics: Option<Meter>,
+    progress: Option<Progress>,
+    /// The last parcels that were added to the metrics and looked through for spans.
+    known: Vec<ParcelId>,
 }
 
 /// How far the present parcels are.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Progress {
-    /// Records whose log records the collector has, or has refused.
-    logs: usize,
-    /// The request that is being brought, and how many entries it has.
-    request: Option<(Bytes, usize)>,
-    /// Entries that were refused, and what was said of the last.
-    refused: Option<(u64, String)>,
-    /// Whether anything was taken.
-    has_taken: bool,
+    logs: Line,
+    spans: Line,
+    /// Records that become spans.
+    chosen: Vec<Chosen>,
 }
 
 impl OtlpWriter {
@@ -58,61 +62,107 @@ impl OtlpWriter {
             resource.retain(|(other, _)| other != name);
             resource.push((name.clone(), value.clone()));
         }
+        let client =
+            |signal, target: &Option<_>| target.clone().map(|target| Client::new(signal, target, most_bytes));
         Ok(Self {
             runtime: Some(Builder::new_current_thread().enable_all().build()?),
             envelope: Envelope::new(&resource),
-            logs: plan.logs.clone().map(|target| Client::new(Signal::Logs, target)),
-            most_bytes,
-            progress: Progress::default(),
+            logs: client(Signal::Logs, &plan.logs),
+            spans: client(Signal::Spans, &plan.spans).map(|client| (client, Told::default())),
+            metrics: plan.metrics.clone().map(|plan| Meter::new(plan, most_bytes)),
+            progress: None,
+            known: Vec::new(),
         })
     }
 
-    /// Sends the rest of the log records.
-    fn send_logs(&mut self, parcels: &[Parcel], patience: &Patience) -> Result<(), WriteError> {
-        let (Some(client), Some(runtime)) = (&mut self.logs, &self.runtime) else { return Ok(()) };
-        let total: usize = parcels.iter().map(|parcel| parcel.batch.records.len()).sum();
-        let progress = &mut self.progress;
-        while progress.logs < total {
-            let make = || flows_from(parcels, progress.logs, &self.envelope, self.most_bytes);
-            let (request, entries) = progress.request.get_or_insert_with(make).clone();
-            match client.send(runtime, request, patience) {
-                Answer::Taken(refused) => {
-                    progress.has_taken = true;
-                    progress.note(refused);
-                }
-                Answer::TooLarge(_) if self.most_bytes > FEWEST_BYTES && entries > 1 => {
-                    self.most_bytes /= 2;
-                    progress.request = None;
-                    continue;
-                }
-                Answer::TooLarge(error) | Answer::Never(error) => {
-                    progress.note(Some((entries as u64, error.to_string())));
-                }
-                Answer::NotNow(error, delay) => return Err(error.not_now(delay)),
+    /// Begins with parcels, unless they are those of the last attempt. Parcels that are brought once more, each by itself,
+    /// were counted before.
+    fn begin(&mut self, parcels: &[Parcel]) -> Progress {
+        if let Some(progress) = self.progress.take() {
+            return progress;
+        }
+        let is_new = !parcels.iter().any(|parcel| self.known.contains(&parcel.id));
+        let mut progress = Progress::default();
+        if is_new {
+            self.known = parcels.iter().map(|parcel| parcel.id).collect();
+            if let Some((_, told)) = &mut self.spans {
+                progress.chosen = told.choose(parcels);
             }
-            progress.request = None;
-            progress.logs += entries;
+            if let Some(meter) = &self.metrics {
+                for parcel in parcels {
+                    meter.add(&parcel.batch);
+                }
+            }
+        }
+        progress
+    }
+
+    fn bring(
+        &mut self,
+        parcels: &[Parcel],
+        progress: &mut Progress,
+        patience: &Patience,
+    ) -> Result<(), WriteError> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let envelope = &self.envelope;
+        if let Some(client) = &mut self.logs {
+            let total = parcels.iter().map(|parcel| parcel.batch.records.len()).sum();
+            let records =
+                || parcels.iter().flat_map(|parcel| parcel.batch.records.iter().zip(repeated(parcel)));
+            progress.logs.bring(total, client, runtime, patience, |first, most_bytes| {
+                let append = |out: &mut Vec<u8>, (record, observed_ns): (&Record, u64)| {
+                    flows::append(out, ENTRY, record, observed_ns);
+                };
+                request(envelope, most_bytes, records().skip(first), append)
+            })?;
+        }
+        if let Some((client, _)) = &mut self.spans {
+            let Progress { chosen, spans, .. } = progress;
+            spans.bring(chosen.len(), client, runtime, patience, |first, most_bytes| {
+                let append = |out: &mut Vec<u8>, chosen: &Chosen| {
+                    let record = &parcels[chosen.parcel].batch.records[chosen.record];
+                    spans::append(out, ENTRY, record, chosen.earlier);
+                };
+                request(envelope, most_bytes, chosen[first..].iter(), append)
+            })?;
         }
         Ok(())
     }
 }
 
-impl Progress {
-    fn note(&mut self, refused: Option<(u64, String)>) {
-        let Some((records, text)) = refused else { return };
-        let before = self.refused.take().map_or(0, |(before, _)| before);
-        self.refused = Some((before + records, text));
-    }
-}
-
 impl Consumer for OtlpWriter {
     fn write(&mut self, parcels: &[Parcel], patience: &Patience) -> Result<Receipt, WriteError> {
-        self.send_logs(parcels, patience)?;
-        let progress = std::mem::take(&mut self.progress);
-        match progress.refused {
-            Some((_, text)) if !progress.has_taken => Err(WriteError::Reject(text.into())),
-            refused => Ok(Receipt { refused }),
+        let mut progress = self.begin(parcels);
+        if let Err(error) = self.bring(parcels, &mut progress, patience) {
+            self.progress = Some(progress);
+            return Err(error);
         }
+        let mut outcome = progress.logs.outcome;
+        outcome.add(progress.spans.outcome);
+        if let (Some((_, text)), false) = (&outcome.refused, outcome.has_taken) {
+            return Err(WriteError::Reject(text.clone().into()));
+        }
+        Ok(Receipt { refused: outcome.refused })
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        self.metrics.as_ref().map(Meter::is_due_at)
+    }
+
+    fn wake(&mut self, patience: &Patience) -> Result<Receipt, WriteError> {
+        let (Some(meter), Some(runtime)) = (&mut self.metrics, &self.runtime) else {
+            return Ok(Receipt::default());
+        };
+        let Outcome { refused, .. } = meter.bring(&self.envelope, runtime, patience)?;
+        Ok(Receipt { refused })
+    }
+
+    fn finish(&mut self) {
+        let (Some(meter), Some(runtime)) = (&mut self.metrics, &self.runtime) else { return };
+        let patience = Patience::default();
+        patience.end_at(Instant::now() + LAST);
+        // Whoever is away now has been told of.
+        meter.bring(&self.envelope, runtime, &patience).ok();
     }
 }
 
@@ -125,23 +175,29 @@ impl Drop for OtlpWriter {
     }
 }
 
-/// A request with the flows from number `first` on, as many as are to go into one, and how many these are.
-fn flows_from(parcels: &[Parcel], first: usize, envelope: &Envelope, most_bytes: usize) -> (Bytes, usize) {
+/// When a parcel was read, for each of its records.
+fn repeated(parcel: &Parcel) -> impl Iterator<Item = u64> {
+    std::iter::repeat(parcel.batch.tick.wall.0)
+}
+
+/// A request with as many of the entries as are to go into one.
+pub(super) fn request<E>(
+    envelope: &Envelope,
+    most_bytes: usize,
+    entries: impl Iterator<Item = E>,
+    append: impl Fn(&mut Vec<u8>, E),
+) -> Request {
     let mut buffer = Vec::with_capacity(most_bytes + (64 << 10));
     envelope.open(&mut buffer);
-    let records = parcels.iter().flat_map(|parcel| {
-        let observed_ns = parcel.batch.tick.wall.0;
-        parcel.batch.records.iter().map(move |record| (record, observed_ns))
-    });
-    let mut entries = 0;
-    for (record, observed_ns) in records.skip(first) {
-        flows::append(&mut buffer, ENTRY, record, observed_ns);
-        entries += 1;
+    let mut count = 0;
+    for entry in entries {
+        append(&mut buffer, entry);
+        count += 1;
         if buffer.len() >= most_bytes {
             break;
         }
     }
-    (envelope.seal(buffer), entries)
+    (envelope.seal(buffer), count)
 }
 
 /// The name of this machine.

@@ -25,7 +25,7 @@ const TURN: Duration = Duration::from_mins(1);
 const CANDIDATES: usize = 4;
 
 /// From here on a destination port that was only guessed to be the server's says nothing.
-const FIRST_EPHEMERAL: u16 = 32_768;
+pub(crate) const FIRST_EPHEMERAL: u16 = 32_768;
 
 /// Edges, of which the largest have a place of their own.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Sums {
     pub rtt: Duration,
     /// How many these are.
     pub rtts: u64,
+    /// When counting began.
+    pub since: Monotonic,
 }
 
 /// What the table says at one moment.
@@ -97,9 +99,14 @@ impl EdgeTable {
 
     /// Adds the flows of a batch, each at one interface of a role.
     pub fn add(&self, batch: &Batch) {
+        self.add_at(batch, batch.tick.monotonic);
+    }
+
+    /// The same for a batch that may have waited, even since before the machine started: its own time says nothing of how
+    /// long edges are idle. `now` never goes back.
+    pub fn add_at(&self, batch: &Batch, now: Monotonic) {
         let again = seen_again(&batch.records);
         let mut inner = self.inner();
-        let now = batch.tick.monotonic;
         for (record, _) in batch.records.iter().zip(again).filter(|(_, again)| !again) {
             inner.add(key_of(record), &Sums::of(record), now, self.plan.edges);
         }
@@ -131,11 +138,11 @@ impl Inner {
         if let Some(place) = self.places.get_mut(&key) {
             place.add(sums, now);
         } else if is_known && self.places.len() < most {
-            let mut place = Place { sums: Sums::default(), recent: 0, last: now };
+            let mut place = Place { sums: Sums::from(now), recent: 0, last: now };
             place.add(sums, now);
             self.places.insert(key, place);
         } else {
-            self.others.entry(key.role).or_default().add(sums);
+            self.others.entry(key.role).or_insert_with(|| Sums::from(now)).add(sums);
             if !is_known {
                 return;
             }
@@ -170,7 +177,7 @@ impl Inner {
                 self.places.remove(&weaker);
                 self.retired += 1;
             }
-            self.places.insert(key, Place { sums: Sums::default(), recent, last: now });
+            self.places.insert(key, Place { sums: Sums::from(now), recent, last: now });
         }
         for place in self.places.values_mut() {
             place.recent /= 2;
@@ -187,6 +194,10 @@ impl Place {
 }
 
 impl Sums {
+    fn from(since: Monotonic) -> Self {
+        Self { since, ..Self::default() }
+    }
+
     fn of(record: &Record) -> Self {
         let has_ended = record.end_reason.is_some();
         let failure = record.outcome.tcp_failure.filter(|_| has_ended);
@@ -203,6 +214,7 @@ impl Sums {
             reverse_retransmits: record.quality.reverse_retransmits.unwrap_or(0).into(),
             rtt: record.quality.rtt.unwrap_or_default(),
             rtts: u64::from(record.quality.rtt.is_some()),
+            since: Monotonic::default(),
         }
     }
 
@@ -218,6 +230,34 @@ impl Sums {
         self.reverse_retransmits += other.reverse_retransmits;
         self.rtt = self.rtt.saturating_add(other.rtt);
         self.rtts += other.rtts;
+    }
+
+    /// What was added since `before`, an earlier state of the same sums.
+    #[must_use]
+    pub fn less(&self, before: &Self) -> Self {
+        let count = |now: Count, before: Count| Count {
+            packets: now.packets.saturating_sub(before.packets),
+            bytes: now.bytes.saturating_sub(before.bytes),
+        };
+        Self {
+            forward: count(self.forward, before.forward),
+            reverse: count(self.reverse, before.reverse),
+            opened: self.opened.saturating_sub(before.opened),
+            closed: self.closed.saturating_sub(before.closed),
+            refused: self.refused.saturating_sub(before.refused),
+            unanswered: self.unanswered.saturating_sub(before.unanswered),
+            reset: self.reset.saturating_sub(before.reset),
+            retransmits: self.retransmits.saturating_sub(before.retransmits),
+            reverse_retransmits: self.reverse_retransmits.saturating_sub(before.reverse_retransmits),
+            rtt: self.rtt.saturating_sub(before.rtt),
+            rtts: self.rtts.saturating_sub(before.rtts),
+            since: self.since,
+        }
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::from(self.since)
     }
 
     fn bytes(&self) -> u64 {
