@@ -1,7 +1,7 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
-//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` one of its
-//! sinks, `enrich` names; `docs/internals/performance.md` explains the results.
+//! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` and `otlp` two
+//! of its sinks, `enrich` names; `docs/internals/performance.md` explains the results.
 
 mod drain;
 mod enrich;
@@ -10,6 +10,7 @@ mod live;
 mod machine;
 mod memory;
 mod micro;
+mod otlp;
 mod postgres;
 mod report;
 mod sequence;
@@ -49,6 +50,8 @@ enum Bench {
     Enrich(enrich::Arguments),
     /// The PostgreSQL sink beside a bare binary COPY, and ten minutes without a server
     Postgres(postgres::Arguments),
+    /// Flows to a local OpenTelemetry Collector, by either protocol
+    Otlp(otlp::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Flow(arguments) => flow(&arguments),
         Bench::Enrich(arguments) => enrich::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Postgres(arguments) => postgres::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Otlp(arguments) => otlp::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

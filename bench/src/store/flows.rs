@@ -10,7 +10,7 @@ use weir_flow::{
 use weir_packet::{Details, ipv4_words, protocol};
 
 /// 2026-01-01T00:00:00Z.
-pub(super) const BEGIN_NS: u64 = 1_767_225_600_000_000_000;
+pub(crate) const BEGIN_NS: u64 = 1_767_225_600_000_000_000;
 
 const WORKLOADS: u64 = 200;
 const PODS: u64 = 10;
