@@ -388,10 +388,14 @@ pub struct RateValue {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct RedirectConfig {
-    /// Seeds the choice of backends, so that packets of a lost connection find the same one again.
+    /// Seeds the choice of backends.
     pub seed: u64,
-    /// Not used, zero.
-    pub reserved: u64,
+    /// Jiffies at a moment,
+    pub jiffies: u64,
+    /// and nanoseconds of the monotonic clock at the same one. Not read by programs.
+    pub nanoseconds: u64,
+    /// Jiffies in a second. Not read by programs.
+    pub rate: u64,
 }
 
 /// Attached by TCX.

@@ -5,12 +5,12 @@
 //! What was seen equals what was read plus what the ledger names, in every drain.
 
 mod attach;
-mod clock;
+pub(crate) mod clock;
 mod drain;
 mod load;
 mod packet_socket;
 mod points;
-mod shared;
+pub(crate) mod shared;
 mod sizes;
 
 pub use attach::FlowAttacher;

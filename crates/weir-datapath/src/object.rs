@@ -25,6 +25,9 @@ pub(crate) static QUALITY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"
 /// The program that counts dropped packets (`weir-ebpf/src/drops`).
 pub(crate) static DROPS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drops"));
 
+/// The redirecting programs (`weir-ebpf/src/redirect`).
+pub(crate) static REDIRECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect"));
+
 /// Why kernel programs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

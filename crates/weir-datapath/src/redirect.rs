@@ -7,12 +7,23 @@
 //!
 //! Every call works in the network namespace of the calling thread, which must always be the same one.
 
+mod attach;
+mod check;
 mod connection;
 mod counters;
 mod desired;
 mod error;
 mod handle;
+mod load;
+mod maps;
+mod pins;
 mod place;
+mod publish;
+mod stamp;
+mod tables;
+mod teardown;
+mod walk;
+mod words;
 
 pub use connection::{Connection, ConnectionState, ConnectionsOf, Tuple};
 pub use counters::{BackendCounters, Counters, DropReason, Expired, Published, RuleCounters};
@@ -23,3 +34,5 @@ pub use desired::{
 pub use error::RedirectError;
 pub use handle::{Redirect, Removed, Settings, Start};
 pub use place::{Attached, LocalMode, Place, PlaceChange, PlaceHook, PlaceState, Role};
+
+pub use crate::bpf::{CHECKSUM_COMPLETE, PacketRun, run_packet};

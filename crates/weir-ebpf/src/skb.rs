@@ -59,6 +59,8 @@ impl Skb {
         gso_segs = gso_segs,
         /// Payload of each segment in bytes, or 0.
         gso_size = gso_size,
+        /// What another program or qdisc marked the packet with.
+        tc_index = tc_index,
         /// Kind of packet (`PACKET_HOST` and so on).
         packet_type = pkt_type,
     }
@@ -125,6 +127,29 @@ impl Skb {
         }
         // SAFETY: the bounds check above, which the verifier repeats, proves N readable bytes.
         Some(unsafe { &*(data as *const [u8; N]) })
+    }
+
+    /// Borrows `N` bytes from `offset` on in place, to be written, if they lie in the linear part of the packet.
+    ///
+    /// Only for TC programs. Before a program that has this runs, the kernel makes the packet its own if it is a clone.
+    #[inline(always)]
+    pub fn linear_mut<const N: usize>(self, offset: usize) -> Option<&'static mut [u8; N]> {
+        // SAFETY: as above.
+        let data = unsafe { (*self.context).data } as usize;
+        // SAFETY: as above.
+        let end = unsafe { (*self.context).data_end } as usize;
+        if data + offset + N > end {
+            return None;
+        }
+        // SAFETY: the bounds check above, which the verifier repeats, proves N bytes; the program alone has the packet.
+        Some(unsafe { &mut *((data + offset) as *mut [u8; N]) })
+    }
+
+    /// Marks the packet for whoever meets it next on this host (`tc_index`).
+    #[inline(always)]
+    pub fn set_tc_index(self, mark: u32) {
+        // SAFETY: the context is valid while the program runs; TC programs may write this field.
+        unsafe { (*self.context).tc_index = mark };
     }
 
     /// Copies up to [`WINDOW`] bytes from the start of the packet. Returns how many, or `None` where the kernel

@@ -21,6 +21,7 @@ mod namespace;
 pub mod observing;
 mod permission;
 pub mod postgres;
+pub mod redirecting;
 pub mod small_disk;
 pub mod sock_ops;
 pub mod tcp;

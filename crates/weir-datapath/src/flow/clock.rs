@@ -56,7 +56,7 @@ struct Moment {
 }
 
 /// Converts the kernel's time stamps.
-pub(super) struct Clock {
+pub(crate) struct Clock {
     program: OwnedFd,
     answer: Array<MapData, [u64; 2]>,
     /// Ticks per second.
@@ -67,7 +67,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Takes the clock program out of the object, loads it and measures the length of a jiffy (10 to 60 ms).
-    pub(super) fn calibrate(ebpf: &mut Ebpf) -> Result<Self, ClockError> {
+    pub(crate) fn calibrate(ebpf: &mut Ebpf) -> Result<Self, ClockError> {
         let answer = Array::try_from(ebpf.take_map("CLOCK").ok_or(ClockError::Missing)?)?;
         let program: &mut SchedClassifier =
             ebpf.program_mut("weir_clock").ok_or(ClockError::Missing)?.try_into()?;
@@ -89,8 +89,13 @@ impl Clock {
     }
 
     /// Ticks per second (`CONFIG_HZ`).
-    pub(super) fn rate(&self) -> u64 {
+    pub(crate) fn rate(&self) -> u64 {
         self.rate
+    }
+
+    /// Jiffies and nanoseconds of the same moment.
+    pub(crate) fn anchor(&self) -> (u64, u64) {
+        (self.anchor.jiffies, self.anchor.nanoseconds)
     }
 
     /// Time of a stamp, with a resolution of one jiffy.

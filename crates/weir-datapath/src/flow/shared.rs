@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 ///
 /// The kernel writes one generation of it while user space owns the other. Access is by volatile words, so that the
 /// compiler neither repeats nor tears what it reads.
-pub(super) struct SharedArray<T> {
+pub(crate) struct SharedArray<T> {
     memory: MmapRaw,
     entries: usize,
     element: PhantomData<T>,
@@ -27,7 +27,7 @@ impl<T: FromBytes + Copy> SharedArray<T> {
     };
 
     /// Maps all `entries` of the array.
-    pub(super) fn new(map: &Map, entries: u32) -> io::Result<Self> {
+    pub(crate) fn new(map: &Map, entries: u32) -> io::Result<Self> {
         let Map::Array(data) = map else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an array map"));
         };
@@ -43,25 +43,25 @@ impl<T: FromBytes + Copy> SharedArray<T> {
     }
 
     /// One word of an element.
-    pub(super) fn word(&self, index: usize, word: usize) -> u64 {
+    pub(crate) fn word(&self, index: usize, word: usize) -> u64 {
         // SAFETY: `pointer` checked the index, and mapped words are always readable.
         unsafe { self.pointer(index, word).read_volatile() }
     }
 
     /// Overwrites one word of an element.
-    pub(super) fn set_word(&self, index: usize, word: usize, value: u64) {
+    pub(crate) fn set_word(&self, index: usize, word: usize, value: u64) {
         // SAFETY: as above; nobody else writes the generation that user space owns.
         unsafe { self.pointer(index, word).write_volatile(value) }
     }
 
     /// A copy of an element.
-    pub(super) fn read(&self, index: usize) -> T {
+    pub(crate) fn read(&self, index: usize) -> T {
         // SAFETY: as above; T may have any bit pattern.
         unsafe { self.pointer(index, 0).cast::<T>().read_volatile() }
     }
 
     /// Zeroes an element.
-    pub(super) fn clear(&self, index: usize) {
+    pub(crate) fn clear(&self, index: usize) {
         for word in 0..Self::WORDS {
             self.set_word(index, word, 0);
         }

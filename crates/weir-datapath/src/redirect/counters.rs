@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_common::redirect::Reason;
+use weir_common::redirect::{BackendCounts, Reason};
 
 use super::desired::{BackendId, RuleId};
 
@@ -83,6 +83,31 @@ pub struct BackendCounters {
     pub opened: u64,
     /// TCP connections that ended.
     pub closed: u64,
+}
+
+impl BackendCounters {
+    /// Adds what another one carried.
+    pub fn add(&mut self, other: &Self) {
+        self.forward_packets += other.forward_packets;
+        self.forward_bytes += other.forward_bytes;
+        self.reverse_packets += other.reverse_packets;
+        self.reverse_bytes += other.reverse_bytes;
+        self.opened += other.opened;
+        self.closed += other.closed;
+    }
+}
+
+impl From<BackendCounts> for BackendCounters {
+    fn from(counts: BackendCounts) -> Self {
+        Self {
+            forward_packets: counts.forward_packets,
+            forward_bytes: counts.forward_bytes,
+            reverse_packets: counts.reverse_packets,
+            reverse_bytes: counts.reverse_bytes,
+            opened: counts.opened,
+            closed: counts.closed,
+        }
+    }
 }
 
 /// What a rule carried since it is there: the sum of its backends, those that are gone included.

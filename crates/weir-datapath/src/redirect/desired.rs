@@ -128,11 +128,11 @@ impl Default for Timeouts {
     /// RFC 5382 5 (two hours and four minutes), RFC 4787 4.3 (two minutes).
     fn default() -> Self {
         Self {
-            syn: Duration::from_secs(60),
-            established: Duration::from_secs(7440),
+            syn: Duration::from_mins(1),
+            established: Duration::from_mins(124),
             closing: Duration::from_secs(10),
-            udp: Duration::from_secs(120),
-            udp_unreplied: Duration::from_secs(300),
+            udp: Duration::from_mins(2),
+            udp_unreplied: Duration::from_mins(5),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
 use super::desired::{BackendId, RuleId};
-use crate::object::LoadError;
+use crate::{interface::NetlinkError, netns::NetnsError, object::LoadError};
 
 /// Why the redirect does not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,13 @@ pub enum RedirectError {
     },
     /// Interfaces cannot be listed.
     #[error("cannot list the interfaces of this network namespace")]
-    Interfaces(#[source] io::Error),
+    Interfaces(#[from] NetlinkError),
+    /// The network namespace cannot be told.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The addresses of this host cannot be listed.
+    #[error("cannot list the addresses of this host")]
+    Addresses(#[source] io::Error),
     /// A rule's number cannot be used.
     #[error("rule number {} is not between 1 and {}", .0.0, RuleId::LAST.0)]
     RuleNumber(RuleId),

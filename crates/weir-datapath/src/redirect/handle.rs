@@ -1,19 +1,33 @@
 //! [`Redirect`]: the loaded datapath.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
+use aya::Ebpf;
+use nix::ifaddrs::getifaddrs;
+use weir_common::redirect::{BackendCounts, PlaceValue, REASONS};
+
 use super::{
+    attach::{self, Device},
     connection::{Connection, ConnectionsOf, Tuple},
-    counters::{Counters, Expired, Published},
-    desired::Desired,
+    counters::{BackendCounters, Counters, DropReason, Expired, Published, RuleCounters},
+    desired::{Desired, RuleId},
     error::RedirectError,
+    load,
+    maps::{Maps, failed, found, is_there},
+    pins::{Lock, Pins, unlink},
     place::{Attached, LocalMode, Place, PlaceChange, PlaceState},
+    publish::{Mirror, sum_counts},
+    stamp::Stamps,
+    teardown,
+    walk::{self, Sweep},
 };
-use crate::object::LoadError;
+use crate::{interface::Watcher, netns::Netns};
 
 /// Where things are and how large they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,81 +115,340 @@ impl fmt::Display for Removed {
 /// The loaded datapath of one network namespace.
 ///
 /// Dropping it changes nothing: what is pinned works on.
-#[derive(Debug)]
-pub struct Redirect;
+pub struct Redirect {
+    pins: Pins,
+    maps: Maps,
+    mirror: Mirror,
+    stamps: Stamps,
+    sweep: Sweep,
+    /// `None` if this is to read only.
+    control: Option<Control>,
+}
+
+/// What it takes to change something.
+struct Control {
+    ebpf: Ebpf,
+    netns: Netns,
+    _lock: Lock,
+}
+
+impl fmt::Debug for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redirect").field("root", &self.pins.root).finish_non_exhaustive()
+    }
+}
 
 impl Redirect {
     /// Takes over what is pinned, or loads anew. Programs that are attached are replaced, those that see answers first.
-    pub fn open(_settings: &Settings) -> Result<(Self, Start), RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn open(settings: &Settings) -> Result<(Self, Start), RedirectError> {
+        let pins = Pins::new(&settings.root);
+        pins.make()?;
+        let lock = pins.lock()?;
+        let was_there = pins.are_there();
+        let netns = Netns::current()?;
+        let mut ebpf = load::load(&pins, settings)?;
+        let mut maps = Maps::open(&pins.maps)?;
+        let stamps = load::set_up(&mut ebpf, &mut maps)?;
+        let mirror = Mirror::read(&maps)?;
+        let connections = walk::count(&maps)?;
+        let control = Control { ebpf, netns, _lock: lock };
+        let sweep = Sweep::new(connections);
+        let mut redirect = Self { pins, maps, mirror, stamps, sweep, control: Some(control) };
+        redirect.replace_programs()?;
+        let start = if was_there { Start::TookOver { connections } } else { Start::Fresh };
+        Ok((redirect, start))
     }
 
     /// What is pinned, to read only; `None` if there is nothing.
-    pub fn peek(_root: &Path) -> Result<Option<Self>, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn peek(root: &Path) -> Result<Option<Self>, RedirectError> {
+        let pins = Pins::new(root);
+        if !pins.are_there() {
+            return Ok(None);
+        }
+        let maps = Maps::open(&pins.maps)?;
+        let stamps = Stamps::new(&load::config(&maps)?);
+        let mirror = Mirror::read(&maps)?;
+        let sweep = Sweep::new(walk::count(&maps)?);
+        Ok(Some(Self { pins, maps, mirror, stamps, sweep, control: None }))
     }
 
     /// Attaches to an interface, or replaces the programs there.
-    pub fn attach(&mut self, _place: &Place) -> Result<Attached, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn attach(&mut self, place: &Place) -> Result<Attached, RedirectError> {
+        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
+        let device = devices(&control.netns)?
+            .into_iter()
+            .find(|device| device.name == place.interface)
+            .ok_or_else(|| RedirectError::UnknownInterface(place.interface.clone()))?;
+        let there = self.place(&place.interface)?;
+        if there
+            .is_some_and(|(index, value)| index != device.index || attach::place_role(&value) != place.role)
+        {
+            self.detach(&place.interface)?;
+        }
+        let there = self.place(&place.interface)?.map(|(_, value)| value);
+        self.attach_device(&device, place.role, there)
     }
 
     /// Takes the programs off an interface; nothing happens if there are none.
-    pub fn detach(&mut self, _interface: &str) -> Result<(), RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn detach(&mut self, interface: &str) -> Result<(), RedirectError> {
+        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        let Some((index, value)) = self.place(interface)? else { return Ok(()) };
+        teardown::detach(&self.pins, index, &value)?;
+        is_there(self.maps.places.remove(&index), "PLACES").map(drop)
     }
 
     /// The interfaces that are to be attached.
     pub fn places(&self) -> Vec<PlaceState> {
-        Vec::new()
+        let present =
+            Netns::current().map_or_else(|_| Vec::new(), |netns| devices(&netns).unwrap_or_default());
+        let mut places: Vec<PlaceState> = self
+            .all_places()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(ifindex, value)| {
+                let interface = attach::place_name(&value);
+                let is_present =
+                    present.iter().any(|device| device.index == ifindex && device.name == interface);
+                PlaceState {
+                    ifindex,
+                    role: attach::place_role(&value),
+                    hook: attach::place_hook(&value),
+                    is_alive: is_present && teardown::is_attached(&self.pins, ifindex, &value),
+                    interface,
+                }
+            })
+            .collect();
+        places.sort_by(|a, b| a.interface.cmp(&b.interface));
+        places
     }
 
     /// Attaches to interfaces that came again. To be called when interfaces change.
     pub fn refresh(&mut self) -> Result<Vec<PlaceChange>, RedirectError> {
-        Err(LoadError::NoObject.into())
+        let control = self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        let present = devices(&control.netns)?;
+        let mut changes = Vec::new();
+        for (index, value) in self.all_places()? {
+            let interface = attach::place_name(&value);
+            let device = present.iter().find(|device| device.name == interface);
+            match device {
+                Some(device) if device.index == index && teardown::is_attached(&self.pins, index, &value) => {
+                }
+                Some(device) => {
+                    let role = attach::place_role(&value);
+                    let again = self.move_place(index, device, role, value);
+                    changes.push(match again {
+                        Ok(_) => PlaceChange::Attached { interface, ifindex: device.index },
+                        Err(error) => PlaceChange::Failed { interface, error },
+                    });
+                }
+                // Said once: the pins of what is gone are of no use.
+                None if self.pins.link(index, true).exists() => {
+                    unlink(&self.pins.link(index, true))?;
+                    unlink(&self.pins.link(index, false))?;
+                    changes.push(PlaceChange::Gone { interface });
+                }
+                None => {}
+            }
+        }
+        Ok(changes)
     }
 
     /// Brings the kernel from what is published to `desired`, each rule at once. What is wrong with `desired` is said
     /// before the first change.
-    pub fn publish(&mut self, _desired: &Desired) -> Result<Published, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn publish(&mut self, desired: &Desired) -> Result<Published, RedirectError> {
+        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        let outcome = self.mirror.publish(&mut self.maps, desired, &local_addresses()?);
+        self.sweep.is_stale = true;
+        let (mut published, ended) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Something may have been written: what is published is what the kernel says.
+                self.mirror = Mirror::read(&self.maps)?;
+                return Err(error);
+            }
+        };
+        if !ended.is_empty() {
+            published.connections_ended = walk::count_of(&self.maps, &ended)?;
+        }
+        Ok(published)
     }
 
     /// What is published, read from the kernel.
     pub fn published(&self) -> Result<Desired, RedirectError> {
-        Err(LoadError::NoObject.into())
+        Ok(self.mirror.desired())
     }
 
     /// Hands over every connection until `visit` breaks.
     pub fn connections(
         &self,
-        _visit: &mut dyn FnMut(&Connection) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Connection) -> ControlFlow<()>,
     ) -> Result<(), RedirectError> {
-        Err(LoadError::NoObject.into())
+        walk::connections(&self.maps, &self.stamps, visit)
     }
 
     /// One connection.
-    pub fn connection(&self, _tuple: &Tuple) -> Result<Option<Connection>, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn connection(&self, tuple: &Tuple) -> Result<Option<Connection>, RedirectError> {
+        walk::connection(&self.maps, &self.stamps, tuple)
     }
 
     /// Ends connections: TCP gets a reset at the client's next packet, UDP chooses again. Returns how many.
-    pub fn end_connections(&mut self, _of: ConnectionsOf) -> Result<u64, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn end_connections(&mut self, of: ConnectionsOf) -> Result<u64, RedirectError> {
+        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        walk::end(&mut self.maps, of)
     }
 
     /// Removes what timed out; to be called about once a second. Bounded work: a large table takes several calls.
     pub fn expire(&mut self) -> Result<Expired, RedirectError> {
-        Err(LoadError::NoObject.into())
+        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        self.sweep.step(&mut self.maps, &self.mirror, &self.stamps)
     }
 
     /// Everything that is counted.
     pub fn counters(&self) -> Result<Counters, RedirectError> {
-        Err(LoadError::NoObject.into())
+        let mut counters = Counters {
+            connections: self.sweep.connections,
+            capacity: u64::from(self.maps.capacity),
+            other: self.reasons(RuleId(0))?,
+            ..Counters::default()
+        };
+        for id in self.mirror.rules.keys() {
+            let retired = found(self.maps.retired.get(&id.0, 0), "RETIRED")?.unwrap_or([0; 8]);
+            let retired: BackendCounts = zerocopy::transmute!(retired);
+            let sum = BackendCounters::from(retired);
+            counters.rules.insert(*id, RuleCounters { sum, reasons: self.reasons(*id)? });
+        }
+        for (id, backend) in &self.mirror.backends {
+            let counts = BackendCounters::from(sum_counts(&self.maps, *id)?);
+            counters.backends.insert(*id, counts);
+            if let Some(rule) = counters.rules.get_mut(&backend.rule) {
+                rule.sum.add(&counts);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// A loaded program by its name, for test runs by tests and benchmarks.
+    pub fn program(&self, name: &str) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd as _;
+        let control = self.control.as_ref()?;
+        let Some(aya::programs::Program::SchedClassifier(program)) = control.ebpf.program(name) else {
+            return None;
+        };
+        program.fd().ok().map(|fd| fd.as_fd())
     }
 
     /// Detaches what is ours and removes the pins. Says what it removed, or with `dry_run` would.
-    pub fn teardown(_root: &Path, _dry_run: bool) -> Result<Vec<Removed>, RedirectError> {
-        Err(LoadError::NoObject.into())
+    pub fn teardown(root: &Path, dry_run: bool) -> Result<Vec<Removed>, RedirectError> {
+        teardown::teardown(&Pins::new(root), dry_run)
     }
+
+    fn reasons(&self, rule: RuleId) -> Result<BTreeMap<DropReason, u64>, RedirectError> {
+        let values = self.maps.reasons.get(&rule.0, 0).map_err(failed("REASONS"))?;
+        let mut sums = [0_u64; REASONS];
+        for value in values.iter() {
+            for (sum, count) in sums.iter_mut().zip(value) {
+                *sum += count;
+            }
+        }
+        let named = DropReason::NAMES.iter().zip(sums);
+        Ok(named.filter(|(_, sum)| *sum != 0).map(|((reason, ..), sum)| (*reason, sum)).collect())
+    }
+
+    /// Attaches both programs, or replaces them.
+    fn attach_device(
+        &mut self,
+        device: &Device,
+        role: super::place::Role,
+        there: Option<PlaceValue>,
+    ) -> Result<Attached, RedirectError> {
+        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
+        let netns = control.netns.identity().inode;
+        let mut value = there.unwrap_or_else(|| attach::place_value(device, role, netns));
+        // Written down first: whatever comes in between is found by the next start, or by teardown.
+        write_place(&mut self.maps, device.index, &value)?;
+        let was_answered = attach::attach(&mut control.ebpf, &self.pins, device, &mut value, false)?;
+        write_place(&mut self.maps, device.index, &value)?;
+        let was_forwarded = attach::attach(&mut control.ebpf, &self.pins, device, &mut value, true)?;
+        write_place(&mut self.maps, device.index, &value)?;
+        Ok(Attached {
+            ifindex: device.index,
+            hook: attach::place_hook(&value),
+            was_attached: was_answered && was_forwarded,
+        })
+    }
+
+    /// Attaches to an interface that has come again.
+    fn move_place(
+        &mut self,
+        old: u32,
+        device: &Device,
+        role: super::place::Role,
+        value: PlaceValue,
+    ) -> Result<Attached, RedirectError> {
+        let there = (old == device.index).then_some(value);
+        if there.is_none() {
+            unlink(&self.pins.link(old, true))?;
+            unlink(&self.pins.link(old, false))?;
+            is_there(self.maps.places.remove(&old), "PLACES")?;
+        }
+        self.attach_device(device, role, there)
+    }
+
+    /// Replaces the programs of all interfaces: first those that see answers, so that no old one meets an answer that it
+    /// does not know.
+    fn replace_programs(&mut self) -> Result<(), RedirectError> {
+        let places = self.all_places()?;
+        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
+        let present = devices(&control.netns)?;
+        for is_forward in [false, true] {
+            for (index, value) in &places {
+                let name = attach::place_name(value);
+                let device = present.iter().find(|device| device.index == *index && device.name == name);
+                let Some(device) = device else { continue };
+                let mut value = *value;
+                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all_places(&self) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
+        let mut places = Vec::new();
+        for entry in self.maps.places.iter() {
+            let (index, words) = entry.map_err(failed("PLACES"))?;
+            places.push((index, zerocopy::transmute!(words)));
+        }
+        Ok(places)
+    }
+
+    fn place(&self, interface: &str) -> Result<Option<(u32, PlaceValue)>, RedirectError> {
+        Ok(self.all_places()?.into_iter().find(|(_, value)| attach::place_name(value) == interface))
+    }
+}
+
+fn write_place(maps: &mut Maps, index: u32, value: &PlaceValue) -> Result<(), RedirectError> {
+    let words: [u64; 4] = zerocopy::transmute!(*value);
+    maps.places.insert(index, words, 0).map_err(failed("PLACES"))
+}
+
+/// The interfaces of a network namespace.
+fn devices(netns: &Netns) -> Result<Vec<Device>, RedirectError> {
+    let watcher = Watcher::open(netns)?;
+    let devices = watcher.interfaces().map(|interface| Device {
+        index: interface.index,
+        name: interface.name.to_string(),
+        link: interface.link,
+    });
+    Ok(devices.collect())
+}
+
+/// The addresses of this host, in the network namespace of the calling thread.
+fn local_addresses() -> Result<BTreeSet<IpAddr>, RedirectError> {
+    let interfaces = getifaddrs().map_err(|error| RedirectError::Addresses(error.into()))?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    });
+    Ok(addresses.collect())
 }

@@ -51,7 +51,7 @@ pub struct Layout {
     pub identification: u32,
     /// The IPv4 header checksum, as it lies in memory; 0 for IPv6.
     pub ip_check: u16,
-    /// The transport checksum, as it lies in memory; read by [`inner_layout`] alone, else 0.
+    /// The transport checksum, as it lies in memory; of TCP read by [`inner_layout`] alone, else 0.
     pub transport_check: u16,
     /// TCP, UDP or ICMP. Of a later fragment of IPv6, whatever its header names.
     pub protocol: u8,
@@ -63,7 +63,7 @@ pub struct Layout {
     pub tcp_flags: u8,
     /// Bytes of the TCP header in words of four; 0 for others.
     pub tcp_words: u8,
-    /// Of [`inner_layout`]: whether [`Layout::transport_check`] is there to be changed.
+    /// 1 if there is a transport checksum to be changed: not with UDP that has none, nor beyond what is there.
     pub has_check: u8,
 }
 
@@ -130,17 +130,11 @@ pub fn layout(
 /// later fragment, something else than TCP and UDP, or cut before the ports; also where its checksum lies beyond what
 /// is read.
 #[inline(always)]
-pub fn inner_layout(
-    window: &mut Window<'_>,
-    frame_length: u32,
-    error: &Layout,
-    found: &mut Layout,
-) -> bool {
+pub fn inner_layout(window: &mut Window<'_>, frame_length: u32, error: &Layout, found: &mut Layout) -> bool {
     const ICMP_BYTES: usize = 8;
     *found = Layout::default();
     let offset = window.forget_offset(error.transport as usize + ICMP_BYTES);
-    let upper =
-        if error.is_ipv6 == 0 { ipv4(window, offset, found) } else { ipv6(window, offset, found) };
+    let upper = if error.is_ipv6 == 0 { ipv4(window, offset, found) } else { ipv6(window, offset, found) };
     // The length that the header tells is that of the whole packet, of which only the beginning is here.
     if upper.is_err() || found.fragment == Fragment::Later {
         return false;
@@ -235,8 +229,7 @@ fn extensions(
         let length = match next {
             protocol::FRAGMENT => {
                 let field = u16::from_be_bytes([header[2], header[3]]);
-                found.identification =
-                    u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                found.identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
                 found.fragment = match (field >> 3, field & 1) {
                     (0, 0) => found.fragment,
                     (0, _) => Fragment::First,
@@ -275,14 +268,17 @@ fn transport(window: &mut Window<'_>, end: usize, found: &mut Layout) -> Found {
             found.ports = joined([header[0], header[1], header[2], header[3]]);
             found.tcp_words = header[12] >> 4;
             found.tcp_flags = header[13];
+            found.has_check = 1;
             Found::Transport
         }
         (protocol::UDP, _) => {
-            let Some(ports) = window.read::<4>(offset) else { return Found::Malformed };
+            let Some(header) = window.read::<UDP_BYTES>(offset) else { return Found::Malformed };
             if offset + UDP_BYTES > end {
                 return Found::Malformed;
             }
-            found.ports = joined(ports);
+            found.ports = joined([header[0], header[1], header[2], header[3]]);
+            found.transport_check = u16::from_ne_bytes([header[6], header[7]]);
+            found.has_check = u8::from(found.transport_check != 0);
             Found::Transport
         }
         (protocol::ICMP, 0) | (protocol::ICMPV6, 1) => {
@@ -306,6 +302,5 @@ const fn is_error(is_ipv6: bool, kind: u8) -> bool {
 /// Source port (low half) and destination port.
 #[inline(always)]
 const fn joined(ports: [u8; 4]) -> u32 {
-    u16::from_be_bytes([ports[0], ports[1]]) as u32
-        | (u16::from_be_bytes([ports[2], ports[3]]) as u32) << 16
+    u16::from_be_bytes([ports[0], ports[1]]) as u32 | (u16::from_be_bytes([ports[2], ports[3]]) as u32) << 16
 }

@@ -78,8 +78,7 @@ pub(super) fn address_change(layout: &Layout, target: &Target) -> (Sum, u32) {
         return (Sum::ZERO.replace(ipv4_memory(old), ipv4_memory(target.address)), at);
     }
     let at = layout.network + if is_source { 8 } else { 24 };
-    let sum =
-        Sum::ZERO.replace_word(old[0], target.address[0]).replace_word(old[1], target.address[1]);
+    let sum = Sum::ZERO.replace_word(old[0], target.address[0]).replace_word(old[1], target.address[1]);
     (sum, at)
 }
 

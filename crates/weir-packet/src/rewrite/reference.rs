@@ -103,7 +103,24 @@ impl Description {
         segment.extend(self.source.port().to_be_bytes());
         segment.extend(self.destination.port().to_be_bytes());
         let check_at = if self.is_tcp {
-            segment.extend([0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 5 << 4, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            segment.extend([
+                0x01,
+                0x02,
+                0x03,
+                0x04,
+                0x05,
+                0x06,
+                0x07,
+                0x08,
+                5 << 4,
+                self.flags,
+                0x20,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ]);
             16
         } else {
             let length = u16::try_from(8 + self.payload.len()).expect("short");
@@ -131,7 +148,8 @@ impl Description {
 /// first bytes are repeated.
 pub fn icmp_error(before: Before, source: IpAddr, destination: IpAddr, about: &[u8]) -> Vec<u8> {
     let is_ipv4 = source.is_ipv4();
-    let mut message = if is_ipv4 { std::vec![3, 4, 0, 0, 0, 0, 5, 120] } else { std::vec![2, 0, 0, 0, 0, 0, 5, 120] };
+    let mut message =
+        if is_ipv4 { std::vec![3, 4, 0, 0, 0, 0, 5, 120] } else { std::vec![2, 0, 0, 0, 0, 0, 5, 120] };
     message.extend(about);
     let protocol = if is_ipv4 { 1 } else { 58 };
     let start = if is_ipv4 { 0 } else { pseudo(source, destination, protocol, message.len()) };

@@ -133,8 +133,11 @@ fn end(is_ipv6: bool) -> impl Strategy<Value = SocketAddr> {
 fn case() -> impl Strategy<Value = (Description, bool, SocketAddr, u16)> {
     any::<bool>().prop_flat_map(|is_ipv6| {
         let extras = if is_ipv6 { 0..=5_usize } else { 0..=10_usize };
-        let before = (any::<bool>(), 0..=2_usize, extras)
-            .prop_map(|(is_ip_link, tags, extras)| Before { is_ip_link, tags, extras });
+        let before = (any::<bool>(), 0..=2_usize, extras).prop_map(|(is_ip_link, tags, extras)| Before {
+            is_ip_link,
+            tags,
+            extras,
+        });
         let part = prop_oneof![
             6 => Just(Part::Whole),
             1 => (3..6_usize).prop_map(|words| Part::First(words * 8)),
@@ -143,15 +146,26 @@ fn case() -> impl Strategy<Value = (Description, bool, SocketAddr, u16)> {
         let check = prop_oneof![4 => Just(Check::Full), 1 => Just(Check::None), 1 => Just(Check::Partial)];
         let payload = proptest::collection::vec(any::<u8>(), 64..300);
         let ends = (end(is_ipv6), end(is_ipv6), end(is_ipv6));
-        (before, any::<bool>(), ends, any::<u8>(), payload, check, part, any::<bool>(), any::<u16>()).prop_map(
-            |(before, is_tcp, (source, destination, other), flags, payload, check, part, is_source, port)| {
-                let check = if is_tcp && check == Check::None { Check::Full } else { check };
-                let check = if part == Part::Whole || check == Check::None { check } else { Check::Full };
-                let packet =
-                    Description { before, is_tcp, source, destination, flags, payload, check, part };
-                (packet, is_source, other, port)
-            },
-        )
+        (before, any::<bool>(), ends, any::<u8>(), payload, check, part, any::<bool>(), any::<u16>())
+            .prop_map(
+                |(
+                    before,
+                    is_tcp,
+                    (source, destination, other),
+                    flags,
+                    payload,
+                    check,
+                    part,
+                    is_source,
+                    port,
+                )| {
+                    let check = if is_tcp && check == Check::None { Check::Full } else { check };
+                    let check = if part == Part::Whole || check == Check::None { check } else { Check::Full };
+                    let packet =
+                        Description { before, is_tcp, source, destination, flags, payload, check, part };
+                    (packet, is_source, other, port)
+                },
+            )
     })
 }
 
@@ -293,8 +307,24 @@ fn what_is_never_translated_is_told_apart() {
         ("TCP", packet.frame(), Found::Transport),
         ("ARP", change(13, 0x06), Found::Other),
         ("GRE", change(14 + 9, 47), Found::Other),
-        ("echo request", { let mut frame = change(14 + 9, 1); frame[34] = 8; frame }, Found::Other),
-        ("ICMP redirect", { let mut frame = change(14 + 9, 1); frame[34] = 5; frame }, Found::Other),
+        (
+            "echo request",
+            {
+                let mut frame = change(14 + 9, 1);
+                frame[34] = 8;
+                frame
+            },
+            Found::Other,
+        ),
+        (
+            "ICMP redirect",
+            {
+                let mut frame = change(14 + 9, 1);
+                frame[34] = 5;
+                frame
+            },
+            Found::Other,
+        ),
         ("version 5", change(14, 0x55), Found::Malformed),
         ("four words of header", change(14, 0x44), Found::Malformed),
         ("total length within the TCP header", change(14 + 3, 39), Found::Malformed),

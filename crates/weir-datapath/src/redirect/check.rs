@@ -1,0 +1,235 @@
+//! Whether what is wanted can be had, and what the kernel looks rules up by. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use weir_common::redirect::{ListenerKey, MOST_RANGES, PortRange, PrefixKey, PrefixValue};
+
+use super::{
+    desired::{BackendId, BackendState, Desired, Listener, Prefix, RuleId, RuleState, Transport},
+    error::RedirectError,
+    words::{listener_key, prefix_key},
+};
+
+/// How rules are found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Lookup {
+    /// Listeners of one address, and one port or all.
+    pub(super) listeners: HashMap<ListenerKey, RuleId>,
+    /// Every prefix, with the ranges that hold there.
+    pub(super) prefixes: HashMap<(u32, PrefixKey), PrefixValue>,
+}
+
+/// Everything that is wanted, by number.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) rules: BTreeMap<RuleId, RuleState>,
+    pub(super) backends: BTreeMap<BackendId, BackendState>,
+    pub(super) lookup: Lookup,
+}
+
+impl Wanted {
+    /// Checks everything.
+    pub(super) fn new(desired: &Desired) -> Result<Self, RedirectError> {
+        let mut rules = BTreeMap::new();
+        for rule in &desired.rules {
+            if rule.id.0 == 0 || rule.id > RuleId::LAST {
+                return Err(RedirectError::RuleNumber(rule.id));
+            }
+            let mut rule = rule.clone();
+            rule.listener.prefix = normal(rule.listener.prefix);
+            if rules.insert(rule.id, rule.clone()).is_some() {
+                return Err(RedirectError::Twice(rule.id.0));
+            }
+        }
+        let mut backends = BTreeMap::new();
+        for backend in &desired.backends {
+            if backend.id.0 == 0 || backend.id > BackendId::LAST {
+                return Err(RedirectError::BackendNumber(backend.id));
+            }
+            if backends.insert(backend.id, *backend).is_some() {
+                return Err(RedirectError::Twice(backend.id.0));
+            }
+            let rule = rules.get(&backend.rule);
+            if rule.is_some_and(|rule| rule.listener.prefix.address.is_ipv4() != backend.address.is_ipv4()) {
+                return Err(RedirectError::Family { rule: backend.rule, backend: backend.id });
+            }
+        }
+        for rule in rules.values() {
+            let mut last = None;
+            for backend in &rule.table {
+                if last == Some(backend) {
+                    continue;
+                }
+                last = Some(backend);
+                if backends.get(backend).is_none_or(|found| found.rule != rule.id) {
+                    return Err(RedirectError::NotItsBackend { rule: rule.id, backend: *backend });
+                }
+            }
+        }
+        let lookup = Lookup::new(&rules)?;
+        Ok(Self { rules, backends, lookup })
+    }
+}
+
+impl Lookup {
+    fn new(rules: &BTreeMap<RuleId, RuleState>) -> Result<Self, RedirectError> {
+        let mut lookup = Self::default();
+        let mut by_prefix: HashMap<(Transport, Prefix), Vec<(Listener, RuleId)>> = HashMap::new();
+        for rule in rules.values() {
+            let listener = rule.listener;
+            if is_simple(&listener) && lookup.listeners.insert(listener_key(&listener), rule.id).is_some() {
+                let other = rules.values().find(|other| other.listener == listener);
+                return Err(RedirectError::Overlap(other.map_or(rule.id, |other| other.id), rule.id));
+            }
+            by_prefix.entry((listener.transport, listener.prefix)).or_default().push((listener, rule.id));
+        }
+        let lengths: std::collections::BTreeSet<u8> =
+            by_prefix.keys().map(|(_, prefix)| prefix.length).collect();
+        for (transport, prefix) in by_prefix.keys() {
+            let mut value = PrefixValue::default();
+            let mut ranges: Vec<(Listener, RuleId)> = Vec::new();
+            // What shorter prefixes that cover this one have holds here too.
+            for length in lengths.range(..=prefix.length) {
+                let covering = normal(Prefix { address: prefix.address, length: *length });
+                if let Some(there) = by_prefix.get(&(*transport, covering)) {
+                    ranges.extend(there);
+                }
+            }
+            check_overlap(&ranges)?;
+            let ranges = ranges.iter().filter(|(listener, _)| !is_simple(listener));
+            for (place, (listener, rule)) in ranges.enumerate() {
+                let Some(range) = value.ranges.get_mut(place) else {
+                    return Err(RedirectError::TooManyRanges { rule: *rule, most: MOST_RANGES });
+                };
+                *range = PortRange { first: listener.ports.first, last: listener.ports.last, rule: rule.0 };
+            }
+            lookup.prefixes.insert(prefix_key(*transport, *prefix), value);
+        }
+        Ok(lookup)
+    }
+}
+
+/// Fails if two of the listeners, all of which hold at one place, have a port in common.
+fn check_overlap(listeners: &[(Listener, RuleId)]) -> Result<(), RedirectError> {
+    let mut sorted: Vec<&(Listener, RuleId)> = listeners.iter().collect();
+    sorted.sort_by_key(|(listener, _)| (listener.ports.first, listener.ports.last));
+    for pair in sorted.windows(2) {
+        let [(first, rule), (second, other)] = pair else { continue };
+        if second.ports.first <= first.ports.last {
+            return Err(RedirectError::Overlap(*rule, *other));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a listener is found by its address, and its port or none.
+fn is_simple(listener: &Listener) -> bool {
+    let full = if listener.prefix.address.is_ipv4() { 32 } else { 128 };
+    let ports = listener.ports;
+    listener.prefix.length >= full
+        && (ports == super::desired::Ports::ALL || ports.first == ports.last && ports.first != 0)
+}
+
+/// A prefix with zeros behind its length.
+fn normal(prefix: Prefix) -> Prefix {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    match prefix.address {
+        IpAddr::V4(address) => {
+            let length = prefix.length.min(32);
+            let mask = u32::MAX.checked_shl(u32::from(32 - length)).unwrap_or(0);
+            Prefix { address: IpAddr::V4(Ipv4Addr::from(u32::from(address) & mask)), length }
+        }
+        IpAddr::V6(address) => {
+            let length = prefix.length.min(128);
+            let mask = u128::MAX.checked_shl(u32::from(128 - length)).unwrap_or(0);
+            Prefix { address: IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask)), length }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::redirect::{OnEmpty, OnFull, PortPolicy, Ports, Standing, Timeouts};
+
+    fn rule(id: u32, address: &str, length: u8, first: u16, last: u16) -> RuleState {
+        RuleState {
+            id: RuleId(id),
+            listener: Listener {
+                transport: Transport::Tcp,
+                prefix: Prefix { address: address.parse().unwrap(), length },
+                ports: Ports { first, last },
+            },
+            table: Vec::new(),
+            affinity: Some(Duration::from_secs(1)),
+            on_empty: OnEmpty::Reset,
+            on_full: OnFull::Drop,
+            ports: PortPolicy::OnCollision,
+            timeouts: Timeouts::default(),
+            new_per_second: None,
+        }
+    }
+
+    fn check(rules: &[RuleState]) -> Result<Wanted, RedirectError> {
+        Wanted::new(&Desired { rules: rules.to_vec(), backends: Vec::new() })
+    }
+
+    #[test]
+    fn longer_prefixes_repeat_the_ranges_of_shorter_ones() {
+        let wanted = check(&[
+            rule(1, "10.0.0.0", 8, 443, 443),
+            rule(2, "10.1.2.3", 16, 80, 90),
+            rule(3, "10.1.2.3", 32, 8080, 8080),
+        ])
+        .unwrap();
+        let ranges = |prefix: &str, length| {
+            let prefix = Prefix { address: prefix.parse().unwrap(), length };
+            let value = wanted.lookup.prefixes[&prefix_key(Transport::Tcp, prefix)];
+            let used = value.ranges.into_iter().filter(|range| range.rule != 0);
+            used.map(|range| (range.first, range.last, range.rule)).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges("10.0.0.0", 8), [(443, 443, 1)]);
+        assert_eq!(ranges("10.1.0.0", 16), [(443, 443, 1), (80, 90, 2)]);
+        assert_eq!(ranges("10.1.2.3", 32), [(443, 443, 1), (80, 90, 2)]);
+        assert_eq!(wanted.lookup.listeners.len(), 1);
+    }
+
+    #[test]
+    fn listeners_that_overlap_are_refused() {
+        for (case, first, second) in [
+            ("same", rule(1, "10.0.0.1", 32, 80, 80), rule(2, "10.0.0.1", 32, 80, 80)),
+            ("all ports", rule(1, "10.0.0.1", 32, 0, 65535), rule(2, "10.0.0.1", 32, 80, 80)),
+            ("range", rule(1, "10.0.0.1", 32, 70, 80), rule(2, "10.0.0.1", 32, 80, 90)),
+            ("prefix", rule(1, "10.0.0.0", 8, 80, 80), rule(2, "10.0.0.1", 32, 80, 80)),
+            ("all addresses", rule(1, "0.0.0.0", 0, 1, 100), rule(2, "10.0.0.0", 8, 100, 101)),
+        ] {
+            assert!(matches!(check(&[first, second]), Err(RedirectError::Overlap(..))), "{case}");
+        }
+        check(&[rule(1, "10.0.0.1", 32, 80, 80), rule(2, "10.0.0.2", 32, 80, 80)]).unwrap();
+        check(&[rule(1, "::", 0, 80, 80), rule(2, "0.0.0.0", 0, 80, 80)]).unwrap();
+    }
+
+    #[test]
+    fn numbers_and_backends_are_checked() {
+        assert!(matches!(check(&[rule(0, "10.0.0.1", 32, 80, 80)]), Err(RedirectError::RuleNumber(_))));
+        let one = rule(1, "10.0.0.1", 32, 80, 80);
+        assert!(matches!(check(&[one.clone(), one.clone()]), Err(RedirectError::Twice(1))));
+        let with_table = RuleState { table: vec![BackendId(5)], ..one };
+        assert!(matches!(check(std::slice::from_ref(&with_table)), Err(RedirectError::NotItsBackend { .. })));
+        let backend = |rule, address: &str| BackendState {
+            id: BackendId(5),
+            rule: RuleId(rule),
+            address: address.parse().unwrap(),
+            standing: Standing::Up,
+        };
+        for (address, number, is_right) in
+            [("10.0.0.9:80", 1, true), ("[::1]:80", 1, false), ("10.0.0.9:80", 2, false)]
+        {
+            let desired =
+                Desired { rules: vec![with_table.clone()], backends: vec![backend(number, address)] };
+            assert_eq!(Wanted::new(&desired).is_ok(), is_right, "{address} of rule {number}");
+        }
+    }
+}

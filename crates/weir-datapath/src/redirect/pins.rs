@@ -1,0 +1,139 @@
+//! Where things are pinned.
+//!
+//! `ROOT/vN/maps/NAME` for layout N, `ROOT/vN/links/IFINDEX-forward` and `-answer` for TCX links. BPF file systems refuse
+//! dots in names, so interfaces go by index.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+};
+
+use weir_common::redirect::REDIRECT_LAYOUT;
+
+use super::error::RedirectError;
+
+/// Where BPF file systems are mounted by custom, and may be mounted by us.
+const CUSTOMARY: &str = "/sys/fs/bpf";
+
+/// `BPF_FS_MAGIC`.
+const MAGIC: i64 = 0xcafe_4a11;
+
+/// Directories of one layout.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    /// Of everything.
+    pub(super) root: PathBuf,
+    /// Of this layout.
+    pub(super) version: PathBuf,
+    /// Of its maps.
+    pub(super) maps: PathBuf,
+    /// Of its links.
+    pub(super) links: PathBuf,
+}
+
+/// Keeps other processes from changing what is pinned.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _directory: fs::File,
+}
+
+impl Pins {
+    pub(super) fn new(root: &Path) -> Self {
+        let version = root.join(format!("v{REDIRECT_LAYOUT}"));
+        Self { root: root.to_owned(), maps: version.join("maps"), links: version.join("links"), version }
+    }
+
+    /// Makes the directories, and mounts the file system where that is the custom and it is missing.
+    pub(super) fn make(&self) -> Result<(), RedirectError> {
+        self.mount()?;
+        for path in [&self.maps, &self.links] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| {
+                let remedy = if source.kind() == io::ErrorKind::PermissionDenied {
+                    "needs root, and a name without dots"
+                } else {
+                    "the directory cannot be made"
+                };
+                RedirectError::Pin { path: path.clone(), remedy, source }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn mount(&self) -> Result<(), RedirectError> {
+        let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        if is_bpf(existing) {
+            return Ok(());
+        }
+        if self.root.starts_with(CUSTOMARY) && existing == Path::new(CUSTOMARY) {
+            let target = c"/sys/fs/bpf";
+            // SAFETY: all strings end with a zero and outlive the call.
+            let outcome = unsafe {
+                libc::mount(
+                    c"bpf".as_ptr(),
+                    target.as_ptr(),
+                    c"bpf".as_ptr(),
+                    libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+                    c"mode=0700".as_ptr().cast(),
+                )
+            };
+            if outcome == 0 {
+                return Ok(());
+            }
+        }
+        Err(RedirectError::Pin {
+            path: existing.to_owned(),
+            remedy: "no BPF file system is mounted there: mount -t bpf bpf DIRECTORY",
+            source: io::Error::last_os_error(),
+        })
+    }
+
+    /// Whether maps of this layout are pinned.
+    pub(super) fn are_there(&self) -> bool {
+        self.maps.join("CONNECTIONS").exists() && self.maps.join("PLACES").exists()
+    }
+
+    /// Takes the directory for this process, as long as the answer lives.
+    pub(super) fn lock(&self) -> Result<Lock, RedirectError> {
+        let failed = |source| RedirectError::Pin {
+            path: self.root.clone(),
+            remedy: "the directory cannot be opened",
+            source,
+        };
+        let directory = fs::File::open(&self.root).map_err(failed)?;
+        // SAFETY: the descriptor is open.
+        if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(Lock { _directory: directory });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(RedirectError::Held { path: self.root.clone() });
+        }
+        Err(failed(error))
+    }
+
+    /// The pin of a link.
+    pub(super) fn link(&self, ifindex: u32, is_forward: bool) -> PathBuf {
+        self.links.join(format!("{ifindex}-{}", if is_forward { "forward" } else { "answer" }))
+    }
+}
+
+fn is_bpf(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the structure is only read if the call filled it in.
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero, and both outlive the call.
+    let outcome = unsafe { libc::statfs(path.as_ptr(), &raw mut status) };
+    outcome == 0 && status.f_type == MAGIC
+}
+
+/// Removes a file that may be gone already.
+pub(super) fn unlink(path: &Path) -> Result<(), RedirectError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RedirectError::Pin { path: path.to_owned(), remedy: "it cannot be removed", source })
+        }
+        _ => Ok(()),
+    }
+}

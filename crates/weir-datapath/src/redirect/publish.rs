@@ -1,0 +1,409 @@
+//! Bringing the kernel from what is published to what is wanted.
+//!
+//! What new things need is written before they can be found, what is no longer found is removed afterwards. A rule is
+//! one value of a hash map, which the kernel replaces at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    thread,
+    time::Duration,
+};
+
+use aya::maps::lpm_trie::Key;
+use weir_common::redirect::{
+    BackendCounts, BackendValue, CHUNK_BACKENDS, KEY_PROTOCOL, ListenerKey, PORT_WORDS, PORTS_FORWARD_TCP,
+    PORTS_FORWARD_UDP, PORTS_REVERSE_TCP, PORTS_REVERSE_UDP, PrefixKey, PrefixValue, REASONS, RuleValue,
+};
+
+use super::{
+    check::{Lookup, Wanted},
+    counters::Published,
+    desired::{BackendId, BackendState, Desired, RuleId, RuleState, Standing, Transport},
+    error::RedirectError,
+    maps::{Maps, failed, found, is_there},
+    tables::{Extent, Room},
+    words::{backend_state, backend_value, rule_state, rule_value},
+};
+
+/// What is in the kernel.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    pub(super) rules: BTreeMap<RuleId, RuleState>,
+    pub(super) backends: BTreeMap<BackendId, BackendState>,
+    lookup: Lookup,
+    extents: BTreeMap<RuleId, Extent>,
+    room: Room,
+}
+
+/// Bitmaps of ports.
+pub(super) type PortBits = [Box<[u64; PORT_WORDS]>; 4];
+
+/// Bitmaps without any port.
+pub(super) fn no_ports() -> PortBits {
+    std::array::from_fn(|_| Box::new([0; PORT_WORDS]))
+}
+
+/// Adds a port.
+pub(super) fn add_port(bits: &mut [u64; PORT_WORDS], port: u16) {
+    bits[usize::from(port / 64)] |= 1 << (port % 64);
+}
+
+impl Mirror {
+    /// Reads what is published. What a dead process left half written is not part of it: a rule that no listener leads
+    /// to still is, and is removed or completed by the next change.
+    pub(super) fn read(maps: &Maps) -> Result<Self, RedirectError> {
+        let mut mirror = Self {
+            rules: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            lookup: Lookup::default(),
+            extents: BTreeMap::new(),
+            room: Room::new(maps.chunks),
+        };
+        for entry in maps.rules.iter() {
+            let (id, words) = entry.map_err(failed("RULES"))?;
+            let value: RuleValue = zerocopy::transmute!(words);
+            let (table, extent) = read_table(maps, &value);
+            if let Some(extent) = extent {
+                mirror.room.occupy(extent);
+                mirror.extents.insert(RuleId(id), extent);
+            }
+            mirror.rules.insert(RuleId(id), rule_state(RuleId(id), &value, table));
+        }
+        for id in 1..=BackendId::LAST.0 {
+            let words = maps.backends.get(&id, 0).map_err(failed("BACKENDS"))?;
+            let value: BackendValue = zerocopy::transmute!(words);
+            if let Some(backend) = backend_state(BackendId(id), &value) {
+                mirror.backends.insert(BackendId(id), backend);
+            }
+        }
+        for entry in maps.listeners.iter() {
+            let (key, rule) = entry.map_err(failed("LISTENERS"))?;
+            let key: ListenerKey = zerocopy::transmute!(key);
+            mirror.lookup.listeners.insert(key, RuleId(rule));
+        }
+        for key in maps.prefixes.keys() {
+            let key = key.map_err(failed("PREFIXES"))?;
+            if let Some(words) = found(maps.prefixes.get(&key, 0), "PREFIXES")? {
+                let value: PrefixValue = zerocopy::transmute!(words);
+                let prefix: PrefixKey = zerocopy::transmute!(key.data());
+                mirror.lookup.prefixes.insert((key.prefix_len(), prefix), value);
+            }
+        }
+        Ok(mirror)
+    }
+
+    /// What is published.
+    pub(super) fn desired(&self) -> Desired {
+        Desired {
+            rules: self.rules.values().cloned().collect(),
+            backends: self.backends.values().copied().collect(),
+        }
+    }
+
+    /// Ports that rules and backends need.
+    pub(super) fn ports(&self) -> PortBits {
+        needed_ports(&self.rules, &self.backends)
+    }
+
+    /// Brings the kernel to `desired`. `local` are the addresses of this host.
+    pub(super) fn publish(
+        &mut self,
+        maps: &mut Maps,
+        desired: &Desired,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<(Published, BTreeSet<BackendId>), RedirectError> {
+        let wanted = Wanted::new(desired)?;
+        for (id, backend) in &wanted.backends {
+            let before = self.backends.get(id);
+            if before.is_some_and(|before| before.address != backend.address || before.rule != backend.rule) {
+                return Err(RedirectError::BackendChanged(*id));
+            }
+        }
+        let mut published = Published::default();
+        let new_tables = self.reserve(&wanted)?;
+
+        for (id, backend) in &wanted.backends {
+            let is_local = local.contains(&backend.address.ip());
+            let value = backend_value(backend, is_local);
+            let words: [u64; 4] = zerocopy::transmute!(value);
+            if maps.backends.get(&id.0, 0).map_err(failed("BACKENDS"))? != words {
+                maps.backends.set(id.0, words, 0).map_err(failed("BACKENDS"))?;
+            }
+            if self.backends.get(id) != Some(backend) {
+                published.backends_changed += 1;
+            }
+        }
+        Self::open_ports(maps, &wanted);
+        for rule in wanted.rules.values() {
+            let mut value = rule_value(rule);
+            self.place_table(maps, rule, new_tables.get(&rule.id).copied(), &mut value);
+            if self.rules.get(&rule.id) != Some(rule) {
+                let words: [u64; 9] = zerocopy::transmute!(value);
+                maps.rules.insert(rule.id.0, words, 0).map_err(failed("RULES"))?;
+                published.rules_changed += 1;
+                if let Some(old) = self.extents.remove(&rule.id) {
+                    self.room.give_up(old);
+                }
+                if let Some(new) = new_tables.get(&rule.id) {
+                    self.extents.insert(rule.id, *new);
+                }
+            }
+        }
+        self.change_lookup(maps, &wanted.lookup)?;
+        for id in self.rules.keys().filter(|id| !wanted.rules.contains_key(id)) {
+            is_there(maps.rules.remove(&id.0), "RULES")?;
+            // A later rule of that number begins at zero.
+            is_there(maps.retired.remove(&id.0), "RETIRED")?;
+            clear_reasons(maps, *id)?;
+            published.rules_changed += 1;
+            if let Some(extent) = self.extents.remove(id) {
+                self.room.give_up(extent);
+            }
+        }
+        let mut ended = BTreeSet::new();
+        for (id, backend) in &self.backends {
+            match wanted.backends.get(id) {
+                None => {
+                    retire(maps, backend, wanted.rules.contains_key(&backend.rule))?;
+                    published.backends_changed += 1;
+                    if backend.standing != Standing::Gone {
+                        ended.insert(*id);
+                    }
+                }
+                Some(now) if now.standing == Standing::Gone && backend.standing != Standing::Gone => {
+                    ended.insert(*id);
+                }
+                Some(_) => {}
+            }
+        }
+        self.rules = wanted.rules;
+        self.backends = wanted.backends;
+        self.lookup = wanted.lookup;
+        Ok((published, ended))
+    }
+
+    /// Takes room for the tables that change. Nothing is changed if there is none.
+    fn reserve(&mut self, wanted: &Wanted) -> Result<BTreeMap<RuleId, Extent>, RedirectError> {
+        if self.room.is_unsettled() {
+            wait_for_programs();
+            self.room.settle();
+        }
+        let mut taken = BTreeMap::new();
+        for rule in wanted.rules.values() {
+            if is_uniform(&rule.table) || self.rules.get(&rule.id) == Some(rule) {
+                continue;
+            }
+            match self.room.take(Room::needed(rule.table.len())) {
+                Ok(extent) => {
+                    taken.insert(rule.id, extent);
+                }
+                Err(free) => {
+                    for extent in taken.into_values() {
+                        self.room.give_up(extent);
+                    }
+                    self.room.settle();
+                    return Err(RedirectError::Tables {
+                        wanted: rule.table.len(),
+                        free: free * CHUNK_BACKENDS,
+                    });
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Writes the table of a rule, and where it is into `value`.
+    fn place_table(&self, maps: &Maps, rule: &RuleState, extent: Option<Extent>, value: &mut RuleValue) {
+        value.wished_length = u32::try_from(rule.table.len()).unwrap_or(u32::MAX);
+        if is_uniform(&rule.table) {
+            value.table_length = u32::from(!rule.table.is_empty());
+            value.backend = rule.table.first().map_or(0, |backend| backend.0);
+            return;
+        }
+        value.table_length = value.wished_length;
+        let Some(extent) = extent.or_else(|| self.extents.get(&rule.id).copied()) else { return };
+        value.table_chunk = u32::try_from(extent.first).unwrap_or(0);
+        if self.rules.get(&rule.id) == Some(rule) {
+            return;
+        }
+        for (place, backends) in rule.table.chunks(CHUNK_BACKENDS).enumerate() {
+            for (word, pair) in backends.chunks(2).enumerate() {
+                let low = u64::from(pair[0].0);
+                let high = pair.get(1).map_or(0, |backend| u64::from(backend.0));
+                maps.tables.set_word(extent.first + place, word, low | high << 32);
+            }
+        }
+    }
+
+    /// Sets the bits of ports that are needed; those no longer needed stay until a sweep has seen that no connection uses
+    /// them.
+    fn open_ports(maps: &Maps, wanted: &Wanted) {
+        for (index, bits) in needed_ports(&wanted.rules, &wanted.backends).iter().enumerate() {
+            for (word, wanted) in bits.iter().enumerate() {
+                let there = maps.ports.word(index, word);
+                if there | wanted != there {
+                    maps.ports.set_word(index, word, there | wanted);
+                }
+            }
+        }
+    }
+
+    fn change_lookup(&self, maps: &mut Maps, wanted: &Lookup) -> Result<(), RedirectError> {
+        for ((length, prefix), value) in &wanted.prefixes {
+            if self.lookup.prefixes.get(&(*length, *prefix)) != Some(value) {
+                let words: [u32; 64] = zerocopy::transmute!(*value);
+                let key = Key::new(*length, zerocopy::transmute!(*prefix));
+                maps.prefixes.insert(&key, words, 0).map_err(failed("PREFIXES"))?;
+            }
+        }
+        for (key, rule) in &wanted.listeners {
+            if self.lookup.listeners.get(key) != Some(rule) {
+                let words: [u64; 3] = zerocopy::transmute!(*key);
+                maps.listeners.insert(words, rule.0, 0).map_err(failed("LISTENERS"))?;
+            }
+        }
+        for key in self.lookup.listeners.keys().filter(|key| !wanted.listeners.contains_key(key)) {
+            let words: [u64; 3] = zerocopy::transmute!(*key);
+            is_there(maps.listeners.remove(&words), "LISTENERS")?;
+        }
+        for (length, prefix) in self.lookup.prefixes.keys() {
+            if !wanted.prefixes.contains_key(&(*length, *prefix)) {
+                let key = Key::new(*length, zerocopy::transmute!(*prefix));
+                is_there(maps.prefixes.remove(&key), "PREFIXES")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ports that these rules and backends need.
+fn needed_ports(
+    rules: &BTreeMap<RuleId, RuleState>,
+    backends: &BTreeMap<BackendId, BackendState>,
+) -> PortBits {
+    let mut bits = no_ports();
+    for rule in rules.values() {
+        let (forward, _) = bitmaps(rule.listener.transport);
+        for port in rule.listener.ports.first..=rule.listener.ports.last {
+            add_port(&mut bits[forward as usize], port);
+        }
+    }
+    for backend in backends.values() {
+        if let Some(rule) = rules.get(&backend.rule) {
+            add_backend(&mut bits, rule, backend);
+        }
+    }
+    bits
+}
+
+/// Which bitmaps a protocol has: of clients and of backends.
+pub(super) const fn bitmaps(transport: Transport) -> (u32, u32) {
+    match transport {
+        Transport::Tcp => (PORTS_FORWARD_TCP, PORTS_REVERSE_TCP),
+        Transport::Udp => (PORTS_FORWARD_UDP, PORTS_REVERSE_UDP),
+    }
+}
+
+/// Adds the ports of a key of a connection.
+#[expect(clippy::cast_possible_truncation, reason = "ports and protocol are parts of the word")]
+pub(super) fn add_key(bits: &mut PortBits, key: &[u64; 5]) {
+    let transport = super::words::transport((key[4] >> KEY_PROTOCOL) as u8);
+    let (forward, reverse) = bitmaps(transport);
+    if super::words::is_forward(key) {
+        add_port(&mut bits[forward as usize], (key[4] >> 16) as u16);
+    } else {
+        add_port(&mut bits[reverse as usize], key[4] as u16);
+    }
+}
+
+/// A backend's port is of interest both ways: a client may talk to it directly from a port that is taken.
+fn add_backend(bits: &mut PortBits, rule: &RuleState, backend: &BackendState) {
+    let (forward, reverse) = bitmaps(rule.listener.transport);
+    let ports = match backend.address.port() {
+        0 => rule.listener.ports.first..=rule.listener.ports.last,
+        port => port..=port,
+    };
+    for port in ports {
+        add_port(&mut bits[forward as usize], port);
+        add_port(&mut bits[reverse as usize], port);
+    }
+}
+
+/// Whether all entries of a table are the same, so that it need not be written.
+fn is_uniform(table: &[BackendId]) -> bool {
+    table.iter().all(|backend| Some(backend) == table.first())
+}
+
+fn read_table(maps: &Maps, value: &RuleValue) -> (Vec<BackendId>, Option<Extent>) {
+    let length = value.table_length as usize;
+    if length <= 1 {
+        let wished = if length == 0 { 0 } else { value.wished_length as usize };
+        return (vec![BackendId(value.backend); wished], None);
+    }
+    let first = value.table_chunk as usize;
+    let extent = Extent { first, chunks: Room::needed(length) };
+    let mut table = Vec::with_capacity(length);
+    for chunk in first..first + extent.chunks {
+        for word in maps.tables.read(chunk) {
+            let [low, high] = halves(word);
+            table.extend([BackendId(low), BackendId(high)]);
+        }
+    }
+    table.truncate(length);
+    (table, Some(extent))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+const fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
+/// Removes a backend; what it carried goes to its rule, if that stays.
+fn retire(maps: &mut Maps, backend: &BackendState, rule_stays: bool) -> Result<(), RedirectError> {
+    let id = backend.id.0;
+    maps.backends.set(id, [0; 4], 0).map_err(failed("BACKENDS"))?;
+    let carried = sum_counts(maps, backend.id)?;
+    if rule_stays {
+        let before = found(maps.retired.get(&backend.rule.0, 0), "RETIRED")?.unwrap_or([0; 8]);
+        let words: [u64; 8] = zerocopy::transmute!(carried);
+        let sum: [u64; 8] = std::array::from_fn(|word| before[word] + words[word]);
+        maps.retired.insert(backend.rule.0, sum, 0).map_err(failed("RETIRED"))?;
+    }
+    let none = aya::maps::PerCpuValues::try_from(vec![[0; 8]; cpus()])
+        .map_err(|source| RedirectError::MapCall { name: "COUNTS", source })?;
+    maps.counts.set(id, none, 0).map_err(failed("COUNTS"))
+}
+
+fn clear_reasons(maps: &mut Maps, rule: RuleId) -> Result<(), RedirectError> {
+    let none = aya::maps::PerCpuValues::try_from(vec![[0; REASONS]; cpus()])
+        .map_err(|source| RedirectError::MapCall { name: "REASONS", source })?;
+    maps.reasons.set(rule.0, none, 0).map_err(failed("REASONS"))
+}
+
+fn cpus() -> usize {
+    aya::util::nr_cpus().unwrap_or(1)
+}
+
+/// What a backend carried, on all CPUs.
+pub(super) fn sum_counts(maps: &Maps, backend: BackendId) -> Result<BackendCounts, RedirectError> {
+    let values = maps.counts.get(&backend.0, 0).map_err(failed("COUNTS"))?;
+    let mut sum = [0_u64; 8];
+    for value in values.iter() {
+        for (word, count) in sum.iter_mut().zip(value) {
+            *word += count;
+        }
+    }
+    Ok(zerocopy::transmute!(sum))
+}
+
+/// Returns when no program runs any more that began before.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no pointers. The kernel waits for a grace period of RCU (`synchronize_rcu`, since 4.3, 5b25b13ab08f).
+    let outcome = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if outcome < 0 {
+        // Kernels with `nohz_full` refuse. Programs take microseconds.
+        thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,194 @@
+//! Removing what is ours, and nothing else.
+//!
+//! Ours are the links that are pinned under the root, filters with our handle and our programs' names on the interfaces
+//! that are written down, and the pins. A clsact qdisc goes only if it was added for us and is empty.
+
+use std::{fs, io, os::fd::AsFd as _, path::Path};
+
+use aya::maps::{HashMap, Map, MapData};
+use nix::net::if_::if_indextoname;
+use weir_common::redirect::{HOOK_CLSACT, PlaceValue};
+use weir_flow::Direction;
+
+use super::{
+    attach::{direction, filters, pinned_link, place_name, place_role, remove_filters},
+    error::RedirectError,
+    handle::Removed,
+    maps::failed,
+    pins::{Pins, unlink},
+};
+use crate::bpf;
+
+/// Takes the programs off an interface: first what sends connections elsewhere.
+pub(super) fn detach(pins: &Pins, index: u32, value: &PlaceValue) -> Result<(), RedirectError> {
+    for is_forward in [true, false] {
+        remove_link(pins, index, is_forward)?;
+    }
+    let name = place_name(value);
+    if value.hook == HOOK_CLSACT && is_named(index, &name) {
+        remove_filters(index, &name, value.added_qdisc != 0)?;
+    }
+    Ok(())
+}
+
+/// Whether both programs are on an interface.
+pub(super) fn is_attached(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
+    let name = place_name(value);
+    [true, false].into_iter().all(|is_forward| {
+        if value.hook == HOOK_CLSACT {
+            let direction = direction(place_role(value), is_forward);
+            return filters(index, &name, direction).is_ok_and(|filters| !filters.is_empty());
+        }
+        pinned_link(&pins.link(index, is_forward))
+            .ok()
+            .flatten()
+            .is_some_and(|link| bpf::tcx_interface(link.as_fd()).is_ok_and(|there| there == index))
+    })
+}
+
+/// Detaches a link, whoever holds it, and removes its pin.
+fn remove_link(pins: &Pins, index: u32, is_forward: bool) -> Result<bool, RedirectError> {
+    let pin = pins.link(index, is_forward);
+    let Some(link) = pinned_link(&pin)? else { return Ok(false) };
+    match bpf::detach_link(link.as_fd()) {
+        // Its interface is gone.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV | libc::ENOENT)) => {
+            return Err(RedirectError::Pin {
+                path: pin,
+                remedy: "the link cannot be detached",
+                source: error,
+            });
+        }
+        _ => {}
+    }
+    unlink(&pin)?;
+    Ok(true)
+}
+
+/// Whether the interface of an index has that name.
+fn is_named(index: u32, name: &str) -> bool {
+    if_indextoname(index).is_ok_and(|there| there.to_string_lossy() == name)
+}
+
+/// Removes everything under the root, of any layout.
+pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, RedirectError> {
+    let mut removed = Vec::new();
+    if !pins.root.exists() {
+        return Ok(removed);
+    }
+    let _lock = if dry_run { None } else { Some(pins.lock()?) };
+    for (index, value) in places(pins)? {
+        remove_place(pins, index, &value, dry_run, &mut removed)?;
+    }
+    remove_stray_links(pins, dry_run, &mut removed)?;
+    remove_tree(&pins.version, dry_run, &mut removed)?;
+    // The root goes if nothing else is in it.
+    let is_empty = fs::read_dir(&pins.root).is_ok_and(|mut entries| entries.next().is_none());
+    if !dry_run && is_empty && fs::remove_dir(&pins.root).is_ok() {
+        removed.push(Removed::Pin { path: pins.root.clone() });
+    }
+    Ok(removed)
+}
+
+fn remove_place(
+    pins: &Pins,
+    index: u32,
+    value: &PlaceValue,
+    dry_run: bool,
+    removed: &mut Vec<Removed>,
+) -> Result<(), RedirectError> {
+    let interface = place_name(value);
+    for is_forward in [true, false] {
+        let direction = direction(place_role(value), is_forward);
+        let is_tcx = pins.link(index, is_forward).exists();
+        let is_filter = value.hook == HOOK_CLSACT
+            && is_named(index, &interface)
+            && !filters(index, &interface, direction)?.is_empty();
+        for (is_there, hook) in [(is_tcx, "tcx"), (is_filter, "clsact")] {
+            if is_there {
+                removed.push(Removed::Program {
+                    interface: interface.clone(),
+                    direction: named(direction),
+                    hook,
+                });
+            }
+        }
+        if is_tcx && !dry_run {
+            remove_link(pins, index, is_forward)?;
+        }
+    }
+    if value.hook == HOOK_CLSACT && is_named(index, &interface) && !dry_run {
+        let is_gone = remove_filters(index, &interface, value.added_qdisc != 0)?;
+        if is_gone {
+            removed.push(Removed::Qdisc { interface });
+        }
+    }
+    Ok(())
+}
+
+/// Links that no place tells of: a process ended between the two.
+fn remove_stray_links(pins: &Pins, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
+    let Ok(entries) = fs::read_dir(&pins.links) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((index, kind)) = name.split_once('-') else { continue };
+        let Ok(index) = index.parse() else { continue };
+        if dry_run {
+            continue;
+        }
+        if remove_link(pins, index, kind == "forward")? {
+            removed.push(Removed::Pin { path: entry.path() });
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory of pins.
+fn remove_tree(path: &Path, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
+    let failed =
+        |source| RedirectError::Pin { path: path.to_owned(), remedy: "it cannot be removed", source };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            remove_tree(&entry.path(), dry_run, removed)?;
+            continue;
+        }
+        if !dry_run {
+            unlink(&entry.path())?;
+        }
+        removed.push(Removed::Pin { path: entry.path() });
+    }
+    if !dry_run {
+        fs::remove_dir(path).map_err(failed)?;
+    }
+    removed.push(Removed::Pin { path: path.to_owned() });
+    Ok(())
+}
+
+/// The interfaces that are written down.
+fn places(pins: &Pins) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
+    let path = pins.maps.join("PLACES");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let data = MapData::from_pin(path).and_then(Map::from_map_data).map_err(failed("PLACES"))?;
+    let map: HashMap<MapData, u32, [u64; 4]> = data.try_into().map_err(failed("PLACES"))?;
+    let mut places = Vec::new();
+    for entry in map.iter() {
+        let (index, words) = entry.map_err(failed("PLACES"))?;
+        places.push((index, zerocopy::transmute!(words)));
+    }
+    Ok(places)
+}
+
+const fn named(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}

@@ -1,0 +1,289 @@
+//! The path of nearly all packets.
+//!
+//! A packet whose port nothing is interested in is let go after its headers were read in place. A packet of a known
+//! connection, with nothing special about it, is translated in place: address, ports and IPv4 checksum are written
+//! directly, the transport checksum by the kernel's helper, which alone knows how much of it the network card does.
+//! Everything else is for [`slow`].
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
+use weir_common::redirect::{
+    CONNECTION_ENDED, CONNECTION_SEEN, PORTS_FORWARD_TCP, PORTS_FORWARD_UDP, PORTS_REVERSE_TCP,
+    PORTS_REVERSE_UDP, STANDING_DRAINING, STANDING_UP, TICK,
+};
+use weir_ebpf::skb::Skb;
+use weir_packet::{
+    Link, ethertype,
+    plain::{self, Plain},
+    protocol,
+    rewrite::{Fragment, Layout, Plan, Target},
+};
+
+use crate::{
+    count,
+    keys::{self, Way},
+    maps::{BACKENDS, CACHE, CACHE_SLOTS, CACHING, CONNECTIONS, Cached, PORTS, epoch},
+    route, slow,
+    write::{self, IPV6, MARK_MANGLED_0, PSEUDO_HEADER},
+};
+
+const ETHERNET_BYTES: usize = 14;
+
+/// Headers that are read in place, up to the TCP flags.
+const IPV4_BYTES: usize = plain::IPV4_BYTES + plain::TCP_FLAGS_BYTES;
+const IPV6_BYTES: usize = plain::IPV6_BYTES + plain::TCP_FLAGS_BYTES;
+
+/// TCP flags that change what a connection is.
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
+
+/// Handles a packet. Returns what becomes of it.
+#[inline(always)]
+pub(crate) fn packet(skb: Skb, link: Link, way: Way) -> i32 {
+    let (kind, offset) = match link {
+        Link::Ethernet => match skb.linear::<ETHERNET_BYTES>() {
+            Some(header) => (u16::from_be_bytes([header[12], header[13]]), ETHERNET_BYTES),
+            None => return slow::packet(skb, link, way),
+        },
+        Link::Ip => (skb.ethertype(), 0),
+    };
+    match kind {
+        ethertype::IPV4 => ipv4(skb, link, way, offset),
+        ethertype::IPV6 => match weir_ipv6(skb.as_ptr(), slow::hint(link, way)) {
+            SLOW => slow::packet(skb, link, way),
+            verdict => verdict,
+        },
+        ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_QINQ => slow::packet(skb, link, way),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn ipv4(skb: Skb, link: Link, way: Way, offset: usize) -> i32 {
+    let Some(bytes) = skb.linear_mut::<IPV4_BYTES>(offset) else { return slow::packet(skb, link, way) };
+    let Some(plain) = bytes.first_chunk().and_then(plain::ipv4) else {
+        return match bytes[9] {
+            protocol::TCP | protocol::UDP | protocol::ICMP => slow::packet(skb, link, way),
+            _ => TC_ACT_UNSPEC,
+        };
+    };
+    let ports = ports_at(bytes[20], bytes[21], bytes[22], bytes[23]);
+    if !is_of_interest(plain.protocol, ports, way) {
+        return TC_ACT_UNSPEC;
+    }
+    if plain.protocol == protocol::UDP && bytes[26] == 0 && bytes[27] == 0 {
+        // Without a checksum, whose change would make up for that of the ports in the card's sum.
+        return slow::packet(skb, link, way);
+    }
+    let Some(value) = known(&plain, ports, bytes[33], false, way) else {
+        return slow::packet(skb, link, way);
+    };
+    let layout = layout(&plain, ports, offset, plain::IPV4_BYTES, u16::from_ne_bytes([bytes[10], bytes[11]]));
+    let target = Target { side: way.side(), address: value.address, ports: value.ports };
+    let plan = Plan::new(&layout, &target);
+    let address = (value.address[1] as u32).to_be_bytes();
+    let at = if way.is_forward() { 16 } else { 12 };
+    bytes[at] = address[0];
+    bytes[at + 1] = address[1];
+    bytes[at + 2] = address[2];
+    bytes[at + 3] = address[3];
+    let check = plan.ip_check.to_ne_bytes();
+    bytes[10] = check[0];
+    bytes[11] = check[1];
+    let written = value.ports.rotate_left(16).to_be_bytes();
+    bytes[20] = written[0];
+    bytes[21] = written[1];
+    bytes[22] = written[2];
+    bytes[23] = written[3];
+    finish(skb, way, &layout, &plan, value, ports)
+}
+
+/// Answer of [`weir_ipv6`]: the packet is for the other path.
+const SLOW: i32 = i32::MAX;
+
+/// Handles a packet of IPv6. A function of its own, because the stack of one has no room for both families.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_ipv6(context: *mut __sk_buff, hint: u64) -> i32 {
+    let (skb, way) = (Skb::new(context), Way::from_bits(hint));
+    let (bytes, offset) = if slow::is_ip_link(hint) {
+        (skb.linear_mut::<IPV6_BYTES>(0), 0)
+    } else {
+        (skb.linear_mut::<IPV6_BYTES>(ETHERNET_BYTES), ETHERNET_BYTES)
+    };
+    let Some(bytes) = bytes else { return SLOW };
+    let Some(plain) = bytes.first_chunk().and_then(plain::ipv6) else {
+        return match bytes[6] {
+            protocol::ESP | protocol::NO_NEXT_HEADER => TC_ACT_UNSPEC,
+            _ => SLOW,
+        };
+    };
+    let ports = ports_at(bytes[40], bytes[41], bytes[42], bytes[43]);
+    if !is_of_interest(plain.protocol, ports, way) {
+        return TC_ACT_UNSPEC;
+    }
+    if plain.protocol == protocol::UDP && bytes[46] == 0 && bytes[47] == 0 {
+        return SLOW;
+    }
+    let Some(value) = known(&plain, ports, bytes[53], true, way) else {
+        return SLOW;
+    };
+    let layout = layout(&plain, ports, offset, plain::IPV6_BYTES, 0);
+    let target = Target { side: way.side(), address: value.address, ports: value.ports };
+    let plan = Plan::new(&layout, &target);
+    let high = value.address[0].to_be_bytes();
+    let low = value.address[1].to_be_bytes();
+    if way.is_forward() {
+        bytes[24..32].copy_from_slice(&high);
+        bytes[32..40].copy_from_slice(&low);
+    } else {
+        bytes[8..16].copy_from_slice(&high);
+        bytes[16..24].copy_from_slice(&low);
+    }
+    let written = value.ports.rotate_left(16).to_be_bytes();
+    bytes[40..44].copy_from_slice(&written);
+    finish(skb, way, &layout, &plan, value, ports)
+}
+
+/// The transport checksum, the counters, and where the packet goes.
+#[inline(always)]
+fn finish(skb: Skb, way: Way, layout: &Layout, plan: &Plan, value: &Cached, ports: u32) -> i32 {
+    let is_udp = layout.protocol == protocol::UDP;
+    let check_at = layout.transport + if is_udp { write::UDP_CHECK } else { write::TCP_CHECK };
+    let zero = if is_udp { MARK_MANGLED_0 } else { 0 };
+    let family = if layout.is_ipv6 != 0 { IPV6.load() } else { 0 };
+    if !write::change_check(skb, check_at, plan.pseudo, PSEUDO_HEADER | zero | family)
+        || (value.ports != ports && !write::change_check(skb, check_at, plan.plain, zero))
+    {
+        return write::failed(value.rule);
+    }
+    let header_length = layout.transport + if is_udp { 8 } else { 20 };
+    count::packet(skb, value.backend, way.is_forward(), u64::from(header_length));
+    if way == Way::Uplink { route::follow(skb, value.route as u8, value.interface) } else { TC_ACT_UNSPEC }
+}
+
+/// What becomes of packets of this connection, if it is known and nothing about the packet is special.
+#[inline(always)]
+fn known(plain: &Plain, ports: u32, tcp_flags: u8, is_ipv6: bool, way: Way) -> Option<&'static Cached> {
+    let is_tcp = plain.protocol == protocol::TCP;
+    if is_tcp && tcp_flags & (FIN | SYN | RST) != 0 {
+        return None;
+    }
+    let key = [
+        plain.source[0],
+        plain.source[1],
+        plain.destination[0],
+        plain.destination[1],
+        keys::word(ports, plain.protocol, is_ipv6, way.is_forward()),
+    ];
+    let slot = CACHE.get_ptr_mut(slot(&key))?;
+    // SAFETY: a valid element, of this CPU.
+    let slot = unsafe { &mut *slot };
+    // Before the entry is read: what changes afterwards counts against it.
+    let epoch = epoch();
+    let is_own = slot.key[4] == key[4]
+        && slot.key[1] == key[1]
+        && slot.key[3] == key[3]
+        && (!is_ipv6 || slot.key[0] == key[0] && slot.key[2] == key[2])
+        && slot.epoch == epoch
+        && slow::now().wrapping_sub(slot.seen) < TICK;
+    if !is_own {
+        fill(slot, &key, ports, epoch)?;
+    }
+    if way.is_forward() && !is_there(slot.backend, slot.address) {
+        return None;
+    }
+    Some(slot)
+}
+
+/// Which slot a key has.
+#[inline(always)]
+fn slot(key: &[u64; 5]) -> u32 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let addresses = key[1] ^ key[3].rotate_left(29) ^ key[0] ^ key[2].rotate_left(17);
+    let mixed = (addresses.wrapping_mul(FACTOR) ^ key[4]).wrapping_mul(FACTOR);
+    (mixed >> (64 - CACHE_SLOTS.trailing_zeros())) as u32
+}
+
+/// Reads an entry into a slot, unless it is not there or must be looked after.
+#[inline(always)]
+fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()> {
+    if CACHING.load() == 0 {
+        return None;
+    }
+    let entry = CONNECTIONS.get_ptr(key)?;
+    // SAFETY: a valid entry. If it is removed under way, its memory may become another one's, which the ports tell.
+    let entry = unsafe { &*entry };
+    if entry.flags & (CONNECTION_SEEN | CONNECTION_ENDED) != CONNECTION_SEEN
+        || slow::now().wrapping_sub(entry.seen) >= TICK
+    {
+        return None;
+    }
+    slot.key = *key;
+    slot.address = entry.address;
+    slot.ports = entry.ports;
+    slot.rule = entry.rule;
+    slot.backend = entry.backend;
+    slot.interface = entry.interface;
+    slot.route = u32::from(entry.route);
+    slot.seen = entry.seen;
+    slot.epoch = epoch;
+    if entry.key_ports != ports {
+        slot.epoch = 0;
+        return None;
+    }
+    Some(())
+}
+
+/// Whether a backend keeps its connections. Its number may have become another one's.
+#[inline(always)]
+pub(crate) fn is_there(backend: u32, address: [u64; 2]) -> bool {
+    match BACKENDS.get(backend) {
+        Some(backend) => {
+            matches!(backend.standing, STANDING_UP | STANDING_DRAINING)
+                && backend.address[1] == address[1]
+                && backend.address[0] == address[0]
+        }
+        None => false,
+    }
+}
+
+/// Whether anything is interested in the packet's port.
+#[inline(always)]
+pub(crate) fn is_of_interest(protocol: u8, ports: u32, way: Way) -> bool {
+    let is_udp = protocol == protocol::UDP;
+    let (bitmap, port) = match (way.is_forward(), is_udp) {
+        (true, false) => (PORTS_FORWARD_TCP, ports >> 16),
+        (true, true) => (PORTS_FORWARD_UDP, ports >> 16),
+        (false, false) => (PORTS_REVERSE_TCP, ports & 0xffff),
+        (false, true) => (PORTS_REVERSE_UDP, ports & 0xffff),
+    };
+    let Some(bits) = PORTS.get(bitmap) else { return false };
+    bits[(port >> 6) as usize & 1023] >> (port & 63) & 1 != 0
+}
+
+#[inline(always)]
+fn ports_at(a: u8, b: u8, c: u8, d: u8) -> u32 {
+    u32::from_be_bytes([a, b, c, d]).rotate_left(16)
+}
+
+#[inline(always)]
+fn layout(plain: &Plain, ports: u32, offset: usize, header: usize, ip_check: u16) -> Layout {
+    Layout {
+        source: plain.source,
+        destination: plain.destination,
+        ports,
+        network: offset as u32,
+        transport: (offset + header) as u32,
+        identification: 0,
+        ip_check,
+        transport_check: 0,
+        protocol: plain.protocol,
+        is_ipv6: u8::from(header == plain::IPV6_BYTES),
+        fragment: Fragment::Whole,
+        tcp_flags: 0,
+        tcp_words: 0,
+        has_check: 0,
+    }
+}
