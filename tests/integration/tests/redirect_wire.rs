@@ -250,9 +250,14 @@ fn clients_behind_an_interface_are_redirected_through_a_router() {
             exchange_udp(&client, "[::]:0", "[2001:db8::1]:80", 4096);
         }
         // A path that is narrower than anybody knows: the router's error must name the listener.
-        router.ip("link set servers mtu 1400");
-        for to in ["192.0.2.1:80", "[2001:db8::1]:80"] {
+        router.ip("route replace 10.0.2.0/24 dev servers mtu lock 1400");
+        router.ip("-6 route replace fd00:2::/64 dev servers proto kernel metric 256 mtu lock 1400");
+        for (to, rule) in [("192.0.2.1:80", 1), ("[2001:db8::1]:80", 2)] {
             exchange(&connect(&client, to), &megabyte());
+            let counters = redirect.counters().unwrap();
+            let reasons = &counters.rules[&RuleId(rule)].reasons;
+            let mut names = reasons.iter().map(|(reason, count)| (reason.name(), *count));
+            assert!(names.any(|(name, count)| name == "icmp_translated" && count > 0), "{to}");
         }
         // Nobody there: the refusal is the listener's.
         let mut nobody = one_to_one(&[(Transport::Udp, address("192.0.2.1:80"), address("10.0.2.2:9"))]);

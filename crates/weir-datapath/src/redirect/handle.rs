@@ -293,8 +293,10 @@ impl Redirect {
 
     /// Ends connections: TCP gets a reset at the client's next packet, UDP chooses again. Returns how many.
     pub fn end_connections(&mut self, of: ConnectionsOf) -> Result<u64, RedirectError> {
-        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
-        walk::end(&mut self.maps, of)
+        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
+        let ended = walk::end(&mut self.maps, of)?;
+        load::begin_epoch(&mut control.ebpf)?;
+        Ok(ended)
     }
 
     /// Removes what timed out; to be called about once a second. Bounded work: a large table takes several calls.

@@ -2,7 +2,10 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher as _};
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData},
+};
 use weir_common::redirect::RedirectConfig;
 
 use super::{
@@ -45,6 +48,8 @@ pub(super) fn load(pins: &Pins, settings: &Settings) -> Result<Ebpf, RedirectErr
     }
     let mut ebpf = loader.load(object::REDIRECT)?;
     object::load_programs(&mut ebpf, &PROGRAMS)?;
+    // What benchmarks compare with.
+    object::load_programs(&mut ebpf, &["weir_empty"])?;
     Ok(ebpf)
 }
 
@@ -62,6 +67,14 @@ pub(super) fn set_up(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Stamps, Redirec
     let words: [u64; 4] = zerocopy::transmute!(config);
     maps.config.set(0, words, 0).map_err(failed("CONFIG"))?;
     Ok(Stamps::new(&config))
+}
+
+/// Makes the programs forget what they keep outside of the maps that are pinned.
+pub(super) fn begin_epoch(ebpf: &mut Ebpf) -> Result<(), RedirectError> {
+    const EPOCH: &str = ".data.epoch";
+    let map = ebpf.map_mut(EPOCH).ok_or(LoadError::NoMap(EPOCH))?;
+    let mut epoch: Array<&mut MapData, u64> = map.try_into().map_err(failed(EPOCH))?;
+    epoch.set(0, RandomState::new().hash_one(EPOCH), 0).map_err(failed(EPOCH))
 }
 
 /// What is kept with the maps.

@@ -113,8 +113,11 @@ fn remove_place(
                 });
             }
         }
-        if is_tcx && !dry_run {
-            remove_link(pins, index, is_forward)?;
+        if is_tcx {
+            removed.push(Removed::Pin { path: pins.link(index, is_forward) });
+            if !dry_run {
+                remove_link(pins, index, is_forward)?;
+            }
         }
     }
     if value.hook == HOOK_CLSACT && is_named(index, &interface) && !dry_run {
@@ -158,10 +161,13 @@ fn remove_tree(path: &Path, dry_run: bool, removed: &mut Vec<Removed>) -> Result
             remove_tree(&entry.path(), dry_run, removed)?;
             continue;
         }
+        let pin = Removed::Pin { path: entry.path() };
         if !dry_run {
             unlink(&entry.path())?;
         }
-        removed.push(Removed::Pin { path: entry.path() });
+        if !removed.contains(&pin) {
+            removed.push(pin);
+        }
     }
     if !dry_run {
         fs::remove_dir(path).map_err(failed)?;
