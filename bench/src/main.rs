@@ -1,7 +1,7 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
 //! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` and `otlp` two
-//! of its sinks, `enrich` names, `proxy` a redirected packet; `docs/internals/performance.md` explains the results.
+//! of its sinks, `enrich` names, `redirect` a redirected packet; `docs/internals/performance.md` explains the results.
 
 mod drain;
 mod enrich;
@@ -12,7 +12,7 @@ mod memory;
 mod micro;
 mod otlp;
 mod postgres;
-mod proxy;
+mod redirect;
 mod report;
 mod sequence;
 mod stage;
@@ -54,7 +54,7 @@ enum Bench {
     /// Flows to a local OpenTelemetry Collector, by either protocol
     Otlp(otlp::Arguments),
     /// Cost of redirecting a packet, over a program that does nothing
-    Proxy(proxy::Arguments),
+    Redirect(redirect::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -93,7 +93,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Enrich(arguments) => enrich::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Postgres(arguments) => postgres::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Otlp(arguments) => otlp::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Bench::Proxy(arguments) => proxy::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Redirect(arguments) => redirect::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

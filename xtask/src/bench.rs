@@ -9,7 +9,7 @@ Examples:
   cargo xtask bench flow      cost of counting a packet, beside two reference designs
   cargo xtask bench store     the agent's history, beside plain SQLite rows
   cargo xtask bench otlp      flows to a local OpenTelemetry Collector, in several ways
-  cargo xtask bench proxy     cost of redirecting a packet
+  cargo xtask bench redirect  cost of redirecting a packet
   cargo xtask bench           lists the benchmarks")]
 pub(crate) struct Arguments {
     /// Name of the benchmark and its own arguments

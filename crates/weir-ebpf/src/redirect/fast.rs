@@ -12,9 +12,7 @@ use weir_common::redirect::{
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
-    Link, ethertype,
-    plain::{self, Plain},
-    protocol,
+    Link, ethertype, plain, protocol,
     rewrite::{Fragment, Layout, Plan, Target},
 };
 
@@ -62,41 +60,112 @@ pub(crate) fn packet(skb: Skb, link: Link, way: Way) -> i32 {
 #[inline(always)]
 fn ipv4(skb: Skb, link: Link, way: Way, offset: usize) -> i32 {
     let Some(bytes) = skb.linear_mut::<IPV4_BYTES>(offset) else { return slow::packet(skb, link, way) };
-    let Some(plain) = bytes.first_chunk().and_then(plain::ipv4) else {
-        return match bytes[9] {
-            protocol::TCP | protocol::UDP | protocol::ICMP => slow::packet(skb, link, way),
-            _ => TC_ACT_UNSPEC,
-        };
-    };
-    let ports = ports_at(bytes[20], bytes[21], bytes[22], bytes[23]);
-    if !is_of_interest(plain.protocol, ports, way) {
+    let header = Halves(bytes.as_mut_ptr());
+    let protocol = bytes[9];
+    match protocol {
+        protocol::TCP | protocol::UDP => {}
+        protocol::ICMP => return slow::packet(skb, link, way),
+        _ => return TC_ACT_UNSPEC,
+    }
+    // Options, or a fragment (RFC 791 3.1).
+    if bytes[0] != 0x45 || u16::from_be(header.get(6)) & 0x3fff != 0 {
+        return slow::packet(skb, link, way);
+    }
+    let ports = header.ports(20);
+    if !is_of_interest(protocol, ports, way) {
         return TC_ACT_UNSPEC;
     }
-    if plain.protocol == protocol::UDP && bytes[26] == 0 && bytes[27] == 0 {
+    let total = u16::from_be(header.get(2));
+    let least = if protocol == protocol::TCP { 40 } else { 28 };
+    let has_no_check = protocol == protocol::UDP && header.get(26) == 0;
+    if (total != 0 && total < least) || has_no_check {
         // Without a checksum, whose change would make up for that of the ports in the card's sum.
         return slow::packet(skb, link, way);
     }
+    let plain = Ends {
+        source: [0, MAPPED | u64::from(header.number(12))],
+        destination: [0, MAPPED | u64::from(header.number(16))],
+        protocol,
+    };
     let Some(value) = known(&plain, ports, bytes[33], false, way) else {
         return slow::packet(skb, link, way);
     };
-    let layout = layout(&plain, ports, offset, plain::IPV4_BYTES, u16::from_ne_bytes([bytes[10], bytes[11]]));
+    let layout = layout(&plain, ports, offset, plain::IPV4_BYTES, header.get(10));
     let target = Target { side: way.side(), address: value.address, ports: value.ports };
     let plan = Plan::new(&layout, &target);
-    let address = (value.address[1] as u32).to_be_bytes();
-    let at = if way.is_forward() { 16 } else { 12 };
-    bytes[at] = address[0];
-    bytes[at + 1] = address[1];
-    bytes[at + 2] = address[2];
-    bytes[at + 3] = address[3];
-    let check = plan.ip_check.to_ne_bytes();
-    bytes[10] = check[0];
-    bytes[11] = check[1];
-    let written = value.ports.rotate_left(16).to_be_bytes();
-    bytes[20] = written[0];
-    bytes[21] = written[1];
-    bytes[22] = written[2];
-    bytes[23] = written[3];
+    header.set_number(if way.is_forward() { 16 } else { 12 }, value.address[1] as u32);
+    header.set(10, plan.ip_check);
+    header.set_number(20, value.ports.rotate_left(16));
     finish(skb, way, &layout, &plan, value, ports)
+}
+
+/// Upper half of the lower word of an IPv4 address.
+const MAPPED: u64 = 0xffff_0000_0000;
+
+/// Who a packet is from and for.
+struct Ends {
+    source: [u64; 2],
+    destination: [u64; 2],
+    protocol: u8,
+}
+
+/// An IP header in a packet, by pieces of two bytes: the bytes of a packet begin at an even address, and one by one they
+/// take twice as long.
+#[derive(Clone, Copy)]
+struct Halves(*mut u8);
+
+impl Halves {
+    /// Two bytes, as they lie in memory.
+    #[inline(always)]
+    fn get(self, offset: usize) -> u16 {
+        // SAFETY: the caller has checked the length; the verifier checks it too.
+        let at = unsafe { self.0.add(offset) };
+        // SAFETY: as above. The kernel refuses programs that read a packet at odd addresses where that matters.
+        unsafe { at.cast::<u16>().read() }
+    }
+
+    #[inline(always)]
+    fn set(self, offset: usize, value: u16) {
+        // SAFETY: as above.
+        let at = unsafe { self.0.add(offset) };
+        // SAFETY: as above.
+        unsafe { at.cast::<u16>().write(value) };
+    }
+
+    /// Four bytes as a number.
+    #[inline(always)]
+    fn number(self, offset: usize) -> u32 {
+        u32::from(u16::from_be(self.get(offset))) << 16 | u32::from(u16::from_be(self.get(offset + 2)))
+    }
+
+    #[inline(always)]
+    fn set_number(self, offset: usize, value: u32) {
+        self.set(offset, ((value >> 16) as u16).to_be());
+        self.set(offset + 2, (value as u16).to_be());
+    }
+
+    /// Source port (low half) and destination port.
+    #[inline(always)]
+    fn ports(self, offset: usize) -> u32 {
+        self.number(offset).rotate_left(16)
+    }
+
+    /// Words of an IPv6 address.
+    #[inline(always)]
+    fn address(self, offset: usize) -> [u64; 2] {
+        [
+            u64::from(self.number(offset)) << 32 | u64::from(self.number(offset + 4)),
+            u64::from(self.number(offset + 8)) << 32 | u64::from(self.number(offset + 12)),
+        ]
+    }
+
+    #[inline(always)]
+    fn set_address(self, offset: usize, words: [u64; 2]) {
+        self.set_number(offset, (words[0] >> 32) as u32);
+        self.set_number(offset + 4, words[0] as u32);
+        self.set_number(offset + 8, (words[1] >> 32) as u32);
+        self.set_number(offset + 12, words[1] as u32);
+    }
 }
 
 /// Answer of [`weir_ipv6`]: the packet is for the other path.
@@ -113,36 +182,32 @@ pub(crate) extern "C" fn weir_ipv6(context: *mut __sk_buff, hint: u64) -> i32 {
         (skb.linear_mut::<IPV6_BYTES>(ETHERNET_BYTES), ETHERNET_BYTES)
     };
     let Some(bytes) = bytes else { return SLOW };
-    let Some(plain) = bytes.first_chunk().and_then(plain::ipv6) else {
-        return match bytes[6] {
-            protocol::ESP | protocol::NO_NEXT_HEADER => TC_ACT_UNSPEC,
-            _ => SLOW,
-        };
-    };
-    let ports = ports_at(bytes[40], bytes[41], bytes[42], bytes[43]);
-    if !is_of_interest(plain.protocol, ports, way) {
+    let header = Halves(bytes.as_mut_ptr());
+    let protocol = bytes[6];
+    match protocol {
+        protocol::TCP | protocol::UDP => {}
+        protocol::ESP | protocol::NO_NEXT_HEADER => return TC_ACT_UNSPEC,
+        _ => return SLOW,
+    }
+    let ports = header.ports(40);
+    if !is_of_interest(protocol, ports, way) {
         return TC_ACT_UNSPEC;
     }
-    if plain.protocol == protocol::UDP && bytes[46] == 0 && bytes[47] == 0 {
+    let payload = u16::from_be(header.get(4));
+    let least = if protocol == protocol::TCP { 20 } else { 8 };
+    let has_no_check = protocol == protocol::UDP && header.get(46) == 0;
+    if bytes[0] >> 4 != 6 || (payload != 0 && payload < least) || has_no_check {
         return SLOW;
     }
+    let plain = Ends { source: header.address(8), destination: header.address(24), protocol };
     let Some(value) = known(&plain, ports, bytes[53], true, way) else {
         return SLOW;
     };
     let layout = layout(&plain, ports, offset, plain::IPV6_BYTES, 0);
     let target = Target { side: way.side(), address: value.address, ports: value.ports };
     let plan = Plan::new(&layout, &target);
-    let high = value.address[0].to_be_bytes();
-    let low = value.address[1].to_be_bytes();
-    if way.is_forward() {
-        bytes[24..32].copy_from_slice(&high);
-        bytes[32..40].copy_from_slice(&low);
-    } else {
-        bytes[8..16].copy_from_slice(&high);
-        bytes[16..24].copy_from_slice(&low);
-    }
-    let written = value.ports.rotate_left(16).to_be_bytes();
-    bytes[40..44].copy_from_slice(&written);
+    header.set_address(if way.is_forward() { 24 } else { 8 }, value.address);
+    header.set_number(40, value.ports.rotate_left(16));
     finish(skb, way, &layout, &plan, value, ports)
 }
 
@@ -165,7 +230,7 @@ fn finish(skb: Skb, way: Way, layout: &Layout, plan: &Plan, value: &Cached, port
 
 /// What becomes of packets of this connection, if it is known and nothing about the packet is special.
 #[inline(always)]
-fn known(plain: &Plain, ports: u32, tcp_flags: u8, is_ipv6: bool, way: Way) -> Option<&'static Cached> {
+fn known(plain: &Ends, ports: u32, tcp_flags: u8, is_ipv6: bool, way: Way) -> Option<&'static Cached> {
     let is_tcp = plain.protocol == protocol::TCP;
     if is_tcp && tcp_flags & (FIN | SYN | RST) != 0 {
         return None;
@@ -220,7 +285,9 @@ fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()>
     {
         return None;
     }
-    slot.key = *key;
+    for word in 0..key.len() {
+        slot.key[word] = key[word];
+    }
     slot.address = entry.address;
     slot.ports = entry.ports;
     slot.rule = entry.rule;
@@ -264,12 +331,7 @@ pub(crate) fn is_of_interest(protocol: u8, ports: u32, way: Way) -> bool {
 }
 
 #[inline(always)]
-fn ports_at(a: u8, b: u8, c: u8, d: u8) -> u32 {
-    u32::from_be_bytes([a, b, c, d]).rotate_left(16)
-}
-
-#[inline(always)]
-fn layout(plain: &Plain, ports: u32, offset: usize, header: usize, ip_check: u16) -> Layout {
+fn layout(plain: &Ends, ports: u32, offset: usize, header: usize, ip_check: u16) -> Layout {
     Layout {
         source: plain.source,
         destination: plain.destination,

@@ -23,7 +23,7 @@ use crate::{machine::Machine, micro::median};
 const HIT_GOAL: f64 = 60.0;
 const UNRELATED_GOAL: f64 = 10.0;
 
-/// Options of `cargo xtask bench proxy`.
+/// Options of `cargo xtask bench redirect`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds, in each of which everything is measured once
