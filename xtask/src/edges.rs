@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weir-api", &["weir-flow"]),
     ("weir-datapath", &["weir-common", "weir-flow", "weir-packet"]),
     ("weir-flow", &["weir-packet"]),
+    ("weir-l7", &["weir-flow", "weir-packet"]),
     ("weir-packet", &[]),
     ("weir-common", &[]),
     ("weir-ebpf", &["weir-common", "weir-packet"]),
@@ -38,7 +39,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 /// table of fields. (jiff may be named: it formats times that it is given.)
 const NOT_IN_PURE: &[&str] =
     &["chrono", "futures", "libc", "mio", "nix", "rustix", "serde", "serde_json", "socket2", "time", "tokio"];
-const PURE: &[&str] = &["weir-common", "weir-packet", "weir-flow"];
+const PURE: &[&str] = &["weir-common", "weir-packet", "weir-flow", "weir-l7"];
 
 /// Fails with the list of all edges that should not be.
 pub(crate) fn check() -> anyhow::Result<()> {

@@ -1,0 +1,154 @@
+//! Scripts for tests of decoders: who says what, in which pieces.
+
+use proptest::prelude::*;
+use weir_flow::Monotonic;
+
+use super::Decoder;
+use crate::{
+    Moment, Part, Transport,
+    call::{Call, Keep, Protocol},
+    exchange::Trust,
+};
+
+/// Something that happens on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Bytes.
+    Says(Part, Vec<u8>),
+    /// Bytes that are not there.
+    Gap(Part, u64),
+    /// One side will say no more.
+    Ends(Part),
+}
+
+/// The client says this.
+pub(crate) fn client(bytes: impl AsRef<[u8]>) -> Line {
+    Line::Says(Part::Client, bytes.as_ref().to_vec())
+}
+
+/// The server says this.
+pub(crate) fn server(bytes: impl AsRef<[u8]>) -> Line {
+    Line::Says(Part::Server, bytes.as_ref().to_vec())
+}
+
+/// Plays a script, each line a millisecond after the one before, cut where `cuts` says so.
+pub(crate) fn play(
+    protocol: Protocol,
+    trust: Trust,
+    script: &[Line],
+    cuts: &mut dyn FnMut() -> usize,
+) -> Vec<Call> {
+    let keep = Keep { headers: true, body_bytes: 64 };
+    let mut decoder = Decoder::new(protocol, Transport::Stream, trust, keep);
+    let mut calls = Vec::new();
+    let mut positions = [0; 2];
+    let mut time = Monotonic(0);
+    for line in script {
+        time.0 += 1_000_000;
+        match line {
+            Line::Says(part, bytes) => {
+                let position = &mut positions[*part as usize];
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    let (piece, behind) = rest.split_at(cuts().clamp(1, rest.len()));
+                    decoder.bytes(*part, Moment { position: *position, time }, piece, &mut calls);
+                    *position += piece.len() as u64;
+                    rest = behind;
+                }
+            }
+            Line::Gap(part, length) => {
+                let position = &mut positions[*part as usize];
+                decoder.gap(*part, Moment { position: *position, time }, *length, &mut calls);
+                *position += length;
+            }
+            Line::Ends(part) => decoder.end(*part, time, &mut calls),
+        }
+    }
+    decoder.finish(time, &mut calls);
+    calls
+}
+
+/// Plays a script uncut, and makes sure that cutting it makes no difference.
+pub(crate) fn calls(protocol: Protocol, trust: Trust, script: &[Line]) -> Vec<Call> {
+    let calls = play(protocol, trust, script, &mut || usize::MAX);
+    for length in [1, 2, 3, 7] {
+        let cut = play(protocol, trust, script, &mut || length);
+        assert_eq!(cut, calls, "pieces of {length}");
+    }
+    calls
+}
+
+/// A script with one stretch of a side replaced by a gap.
+pub(crate) fn with_gap(script: &[Line], part: Part, start: usize, length: usize) -> Vec<Line> {
+    let mut at = 0;
+    let mut out = Vec::new();
+    for line in script {
+        let Line::Says(speaker, bytes) = line else {
+            out.push(line.clone());
+            continue;
+        };
+        if *speaker != part {
+            out.push(line.clone());
+            continue;
+        }
+        let from = start.saturating_sub(at).min(bytes.len());
+        let to = (start + length).saturating_sub(at).min(bytes.len());
+        at += bytes.len();
+        let pieces = [
+            Line::Says(part, bytes[..from].to_vec()),
+            Line::Gap(part, (to - from) as u64),
+            Line::Says(part, bytes[to..].to_vec()),
+        ];
+        out.extend(pieces.into_iter().filter(|piece| match piece {
+            Line::Says(_, bytes) => !bytes.is_empty(),
+            Line::Gap(_, length) => *length > 0,
+            Line::Ends(_) => true,
+        }));
+    }
+    out
+}
+
+/// Bytes that a side says in the whole script.
+pub(crate) fn length(script: &[Line], part: Part) -> usize {
+    let of = |line: &Line| match line {
+        Line::Says(speaker, bytes) if *speaker == part => bytes.len(),
+        _ => 0,
+    };
+    script.iter().map(of).sum()
+}
+
+/// Anything at all, made of these words and of chance.
+pub(crate) fn any_script(words: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<Line>> {
+    let word = prop_oneof![
+        4 => prop::sample::select(words).prop_map(<[u8]>::to_vec),
+        1 => prop::collection::vec(any::<u8>(), 0..12),
+    ];
+    let says = prop::collection::vec(word, 1..6).prop_map(|words| words.concat());
+    let part = prop::sample::select(vec![Part::Client, Part::Server]);
+    let line = prop_oneof![
+        8 => (part.clone(), says).prop_map(|(part, bytes)| Line::Says(part, bytes)),
+        1 => (part.clone(), 1..40_u64).prop_map(|(part, length)| Line::Gap(part, length)),
+        1 => part.prop_map(Line::Ends),
+    ];
+    prop::collection::vec(line, 0..12)
+}
+
+/// Plays anything in one piece and in many, and compares.
+pub(crate) fn check_any(
+    protocol: Protocol,
+    trust: Trust,
+    script: &[Line],
+    cuts: &[usize],
+) -> Result<(), TestCaseError> {
+    // Chunks without bytes do not exist.
+    let script: Vec<Line> = script
+        .iter()
+        .filter(|line| !matches!(line, Line::Says(_, bytes) if bytes.is_empty()))
+        .cloned()
+        .collect();
+    let whole = play(protocol, trust, &script, &mut || usize::MAX);
+    let mut cuts = cuts.iter().cycle();
+    let cut = play(protocol, trust, &script, &mut || cuts.next().copied().unwrap_or(1));
+    prop_assert_eq!(whole, cut);
+    Ok(())
+}
