@@ -2,6 +2,10 @@
 
 use std::{fmt::Write as _, fs};
 
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    sys::time::TimeValLike as _,
+};
 use serde_json::{Value, json};
 
 /// Facts for the head of a report.
@@ -71,4 +75,11 @@ impl Machine {
             "busy_percent": self.busy_percent, "steal_percent": self.steal_percent,
         })
     }
+}
+
+/// Processor time of this process so far, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "some minutes")]
+pub(crate) fn processor_us() -> anyhow::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }

@@ -11,10 +11,6 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use nix::{
-    sys::resource::{UsageWho, getrusage},
-    sys::time::TimeValLike as _,
-};
 use serde_json::{Value, json};
 use weir_agent::{
     batch::{Batch, Collected},
@@ -24,7 +20,12 @@ use weir_agent::{
 use weir_flow::{PointId, filter::Filter};
 use weir_integration::collector::{Collector, CollectorConfig};
 
-use crate::{machine::Machine, micro::median, store::flows::Flows, verdict::Verdict};
+use crate::{
+    machine::{Machine, processor_us},
+    micro::median,
+    store::flows::Flows,
+    verdict::Verdict,
+};
 
 /// Options of the benchmark.
 #[derive(clap::Args)]
@@ -181,11 +182,4 @@ fn parcels(flows: usize) -> Vec<Parcel> {
         Parcel { id: ParcelId(number as u128), batch }
     };
     (0..batches).map(parcel).collect()
-}
-
-/// Processor time of this process so far, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "some minutes")]
-fn processor_us() -> anyhow::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }

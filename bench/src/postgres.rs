@@ -26,7 +26,7 @@ use weir_flow::{PointId, filter::Filter};
 use weir_integration::postgres::Postgres;
 
 use crate::{
-    machine::Machine,
+    machine::{Machine, processor_us},
     memory::{forget_peak, peak_mib},
     micro::median,
     store::flows::Flows,
@@ -58,6 +58,8 @@ pub(crate) struct Arguments {
 struct Outcome {
     rows_of_group: usize,
     weir_seconds: Vec<f64>,
+    /// Processor time of this process for a group, without that of the server.
+    weir_cpu_us: Vec<f64>,
     bare_seconds: Vec<f64>,
     bytes_per_row: f64,
     spooled_rows: usize,
@@ -107,6 +109,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut server = Postgres::start().context("there is no server")?;
     let plan = plan(&server);
     let mut flows = Flows::new();
+    let mut outcome = Outcome { rows_of_group: arguments.ticks * arguments.rows, ..Outcome::default() };
+    // First, as what is made later would be in its memory.
+    outage(arguments, &mut server, &mut flows, &mut outcome)?;
     let mut next = 0;
     let mut group = || {
         let batches = (0..arguments.ticks).map(|_| {
@@ -116,7 +121,6 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
         batches.collect::<Vec<Arc<Batch>>>()
     };
     let groups: Vec<Vec<Arc<Batch>>> = (0..arguments.rounds).map(|_| group()).collect();
-    let mut outcome = Outcome { rows_of_group: arguments.ticks * arguments.rows, ..Outcome::default() };
     let runtime = Runtime::new()?;
     let client = runtime.block_on(connect(&plan))?;
     let encoded = prepare(&runtime, &client, &plan, &groups)?;
@@ -125,9 +129,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut names = 1_000_000;
     let mut weir = |batches: &[Arc<Batch>], writer: &mut PostgresWriter| {
         let parcels = parcels(batches, &mut names);
-        let start = Instant::now();
-        let written = writer.write(&parcels, &Patience::default());
-        written.map(|_| start.elapsed().as_secs_f64()).context("weir could not write")
+        let (start, used) = (Instant::now(), processor_us()?);
+        writer.write(&parcels, &Patience::default()).map(drop).context("weir could not write")?;
+        anyhow::Ok((start.elapsed().as_secs_f64(), processor_us()? - used))
     };
     let bare = |pieces: &[Bytes]| {
         let pieces = pieces.to_vec();
@@ -139,18 +143,15 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
     weir(&groups[0], &mut writer)?;
     bare(&encoded[0])?;
     for (round, (batches, pieces)) in groups.iter().zip(&encoded).enumerate() {
-        if round % 2 == 0 {
-            outcome.weir_seconds.push(weir(batches, &mut writer)?);
-            outcome.bare_seconds.push(bare(pieces)?);
-        } else {
-            outcome.bare_seconds.push(bare(pieces)?);
-            outcome.weir_seconds.push(weir(batches, &mut writer)?);
-        }
+        let before = if round % 2 == 0 { None } else { Some(bare(pieces)?) };
+        let (seconds, cpu_us) = weir(batches, &mut writer)?;
+        outcome.weir_seconds.push(seconds);
+        outcome.weir_cpu_us.push(cpu_us);
+        outcome.bare_seconds.push(before.map_or_else(|| bare(pieces), Ok)?);
     }
     drop((writer, encoded, groups));
     let counts = server.query("SELECT (SELECT count(*) FROM flow) = (SELECT count(*) FROM bare)");
     ensure!(counts == "t", "both do not have the same rows");
-    outage(arguments, &mut server, &mut flows, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -202,7 +203,6 @@ fn outage(
     if arguments.outage == 0 {
         return Ok(());
     }
-    server.query("TRUNCATE flow, edge, bare");
     let directory = std::env::temp_dir().join(format!("weir-bench-postgres-{}", std::process::id()));
     let default = Document::default();
     let config = OutletConfig {
@@ -242,6 +242,7 @@ fn outage(
     fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
     let there: u64 = server.query("SELECT count(*) FROM flow").parse()?;
     outcome.lost = (outcome.spooled_rows as u64).abs_diff(there);
+    server.query("TRUNCATE flow, edge");
     Ok(())
 }
 
@@ -326,7 +327,9 @@ impl Outcome {
         )
         .expect("a string takes everything");
         let rows = self.spooled_rows as f64;
+        let cpu_us = median(&self.weir_cpu_us) / self.rows_of_group as f64;
         for (what, value) in [
+            ("of it on our side, microseconds of processor time a row", cpu_us),
             ("spooled while the server was away, 1000 rows", rows / 1e3),
             ("bytes of the spool per row", self.spool_bytes as f64 / rows),
             ("spooled, 1000 rows a second", rows / 1e3 / self.spool_seconds),
@@ -346,6 +349,7 @@ impl Outcome {
             "rows_of_group": self.rows_of_group,
             "bytes_per_row": self.bytes_per_row,
             "weir_seconds": self.weir_seconds,
+            "weir_processor_us": self.weir_cpu_us,
             "bare_seconds": self.bare_seconds,
             "spooled_rows": self.spooled_rows,
             "spool_seconds": self.spool_seconds,

@@ -1,7 +1,7 @@
 //! The `otlp` sink: flows for an OpenTelemetry Collector, or whatever else understands OTLP.
 //!
 //! Each flow is a log record (`flows`); sums of edges are metrics (`metrics`); and if that is wanted, each connection that has
-//! ended is a span (`spans`). Requests are made and sent one after the other. What has been taken is not sent again when a later
+//! ended is a span (`spans`). Some requests are under way at a time. What has been taken is not sent again when another
 //! request of the same batch fails; but a request whose answer is lost may have been taken all the same, and OTLP has no way
 //! to ask.
 

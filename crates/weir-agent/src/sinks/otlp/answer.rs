@@ -10,10 +10,7 @@ use thiserror::Error;
 use tonic::{Code, Status};
 
 use super::{headers::HeaderError, tls::TlsError};
-use crate::{
-    causes::with_causes,
-    outlet::{BoxError, WriteError},
-};
+use crate::outlet::{BoxError, WriteError};
 
 /// What became of a request.
 #[derive(Debug)]
@@ -76,12 +73,7 @@ impl Answer {
 
     /// What an answer by gRPC means that is not OK.
     pub(super) fn of_status(endpoint: &Uri, status: &Status) -> Self {
-        use std::error::Error as _;
         let (code, endpoint) = (status.code(), endpoint.clone());
-        if let Some(cause) = status.source() {
-            // It is not from the collector.
-            return Self::NotNow(OtlpError::Unreachable(endpoint, with_causes(cause).into()), None);
-        }
         let text = plain(&format!("{code:?}: {}", status.message()));
         let delay = retry_delay(status.details());
         match code {

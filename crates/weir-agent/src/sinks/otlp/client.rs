@@ -1,17 +1,18 @@
-//! [`Client`]: sends the requests of one signal to its target, one at a time.
+//! [`Client`]: sends the requests of one signal to its target.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use bytes::Bytes;
+use flate2::{Compression as Level, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Uri, header::USER_AGENT};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::{runtime::Runtime, time};
+use tokio::time;
 
 use super::{
     Signal,
     answer::{Answer, OtlpError},
-    config::Protocol,
+    config::{Compression, Protocol},
     grpc::GrpcConnection,
     http_protobuf::HttpConnection,
     target::Target,
@@ -25,6 +26,12 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Who we are.
 const AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
+/// Longest answer that is read.
+pub(super) const LONGEST_ANSWER: usize = 1 << 20;
+
+/// Most requests that are under way at a time.
+pub(super) const MOST_UNDER_WAY: usize = 4;
+
 /// Makes connections, with TLS or without.
 pub(super) type Connector = HttpsConnector<HttpConnector>;
 
@@ -36,55 +43,62 @@ pub(super) struct Client {
     connection: Option<Connection>,
     /// Bytes of a request at which nothing more is added.
     pub(super) most_bytes: usize,
+    /// Requests that are under way at a time.
+    pub(super) most_under_way: usize,
 }
 
+#[derive(Clone)]
 enum Connection {
     Grpc(GrpcConnection),
     Http(HttpConnection),
 }
 
 impl Client {
-    pub(super) fn new(signal: Signal, target: Target, most_bytes: usize) -> Self {
-        Self { signal, target, connection: None, most_bytes }
+    pub(super) fn new(signal: Signal, target: Target, most_bytes: usize, most_under_way: usize) -> Self {
+        Self { signal, target, connection: None, most_bytes, most_under_way }
     }
 
-    /// Sends a request and waits for the answer, no longer than the target's timeout and than patience lasts.
-    pub(super) fn send(&mut self, runtime: &Runtime, request: Bytes, patience: &Patience) -> Answer {
-        let headers = match self.headers() {
-            Ok(headers) => headers,
-            Err(error) => return Answer::NotNow(error, None),
-        };
+    /// A request as it is sent.
+    pub(super) fn packed(&self, request: Bytes) -> Bytes {
+        match self.target.compression {
+            Compression::Gzip => compressed(&request),
+            Compression::None => request,
+        }
+    }
+
+    /// Sends a request as [`Client::packed`] made it. The answer comes no later than the target's timeout, and than patience
+    /// lasts.
+    pub(super) fn send<'p>(
+        &mut self,
+        request: Bytes,
+        patience: &'p Patience,
+    ) -> Result<impl Future<Output = Answer> + use<'p>, OtlpError> {
+        let headers = self.headers()?;
         let Self { signal, target, connection, .. } = self;
-        let made = match connection {
-            Some(connection) => connection,
-            None => match runtime.block_on(async { Connection::new(*signal, target) }) {
-                Ok(made) => connection.insert(made),
-                Err(error) => return Answer::NotNow(error, None),
-            },
+        let connection = match connection {
+            Some(connection) => connection.clone(),
+            None => connection.insert(Connection::new(*signal, target)?).clone(),
         };
-        let call = async {
-            match made {
+        let (endpoint, timeout) = (target.endpoint.clone(), target.timeout);
+        let call = async move {
+            match connection {
                 Connection::Grpc(grpc) => grpc.send(request, headers).await,
                 Connection::Http(http) => http.send(request, headers).await,
             }
         };
-        let answer = runtime.block_on(async {
+        Ok(async move {
             tokio::select! {
-                answer = time::timeout(target.timeout, call) => answer.unwrap_or_else(|_elapsed| {
-                    Answer::NotNow(OtlpError::Silent(target.endpoint.clone(), target.timeout), None)
+                answer = time::timeout(timeout, call) => answer.unwrap_or_else(|_elapsed| {
+                    Answer::NotNow(OtlpError::Silent(endpoint.clone(), timeout), None)
                 }),
-                () = end_of(patience) => {
-                    Answer::NotNow(OtlpError::Ending(target.endpoint.clone()), None)
-                }
+                () = end_of(patience) => Answer::NotNow(OtlpError::Ending(endpoint.clone()), None),
             }
-        });
-        if let Answer::NotNow(OtlpError::Unreachable(..) | OtlpError::Silent(..) | OtlpError::Ending(_), _) =
-            &answer
-        {
-            // A connection that hangs would be used again.
-            *connection = None;
-        }
-        answer
+        })
+    }
+
+    /// Leaves the connection: one that hangs would be used again.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     fn headers(&self) -> Result<HeaderMap, OtlpError> {
@@ -119,6 +133,13 @@ impl Connection {
             }
         })
     }
+}
+
+/// Names repeat in every entry, so that even the quickest way makes it a tenth.
+fn compressed(request: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(request.len() / 4), Level::fast());
+    encoder.write_all(request).expect("a vector takes anything");
+    encoder.finish().expect("a vector takes anything").into()
 }
 
 /// Ends when patience is over.

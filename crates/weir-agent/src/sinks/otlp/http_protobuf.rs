@@ -1,9 +1,6 @@
 //! OTLP over HTTP, with Protocol Buffers.
 
-use std::io::Write as _;
-
 use bytes::Bytes;
-use flate2::{Compression as Level, write::GzEncoder};
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
@@ -18,14 +15,12 @@ use prost::Message as _;
 
 use super::{
     answer::Answer,
-    client::{Connector, unreachable},
+    client::{Connector, LONGEST_ANSWER, MOST_UNDER_WAY, unreachable},
     config::Compression,
 };
 
-/// Longest answer that is read.
-const LONGEST_ANSWER: usize = 1 << 20;
-
 /// A connection for one signal.
+#[derive(Clone)]
 pub(super) struct HttpConnection {
     client: Client<Connector, Full<Bytes>>,
     endpoint: Uri,
@@ -35,15 +30,12 @@ pub(super) struct HttpConnection {
 impl HttpConnection {
     pub(super) fn new(endpoint: Uri, compression: Compression, connector: Connector) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).pool_max_idle_per_host(1);
+        builder.timer(TokioTimer::new()).pool_max_idle_per_host(MOST_UNDER_WAY);
         Self { client: builder.build(connector), endpoint, compression }
     }
 
-    pub(super) async fn send(&mut self, request: Bytes, headers: HeaderMap) -> Answer {
-        let mut parts = Request::new(match self.compression {
-            Compression::Gzip => Full::new(compressed(&request)),
-            Compression::None => Full::new(request),
-        });
+    pub(super) async fn send(self, request: Bytes, headers: HeaderMap) -> Answer {
+        let mut parts = Request::new(Full::new(request));
         *parts.method_mut() = Method::POST;
         *parts.uri_mut() = self.endpoint.clone();
         *parts.headers_mut() = headers;
@@ -68,11 +60,4 @@ impl HttpConnection {
         }
         Answer::of_http(&self.endpoint, head.status, &head.headers, &body)
     }
-}
-
-/// Names repeat in every entry, so that even the quickest way makes it a tenth.
-fn compressed(request: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(request.len() / 4), Level::fast());
-    encoder.write_all(request).expect("a vector takes anything");
-    encoder.finish().expect("a vector takes anything").into()
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,7 +22,7 @@ use weir_flow::{Monotonic, Role, field::Value};
 
 use super::{
     Signal,
-    client::Client,
+    client::{Client, MOST_UNDER_WAY},
     config::{MetricsPlan, Temporality},
     envelope::{ENTRY, Envelope},
     sending::{Line, Outcome},
@@ -88,7 +89,7 @@ impl Meter {
         let MetricsPlan { target, interval, temporality, edges } = plan;
         let (began, began_ns) = (Instant::now(), now_ns());
         Self {
-            client: Client::new(Signal::Metrics, target, most_bytes),
+            client: Client::new(Signal::Metrics, target, most_bytes, MOST_UNDER_WAY),
             table: EdgeTable::new(edges),
             interval,
             temporality,
@@ -145,8 +146,8 @@ impl Meter {
         };
         let Export { rows, line, now_ns, .. } = &mut export;
         let temporality = self.temporality;
-        let make = |first: usize, most_bytes: usize| {
-            let last = rows.len().min(first + (most_bytes / EDGE_BYTES).max(1));
+        let make = |Range { start: first, end }: Range<usize>, most_bytes: usize| {
+            let last = end.min(first + (most_bytes / EDGE_BYTES).max(1));
             let mut buffer = Vec::new();
             envelope.open(&mut buffer);
             for metric in metrics(&rows[first..last], *now_ns, temporality) {

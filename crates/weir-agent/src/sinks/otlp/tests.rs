@@ -120,7 +120,7 @@ fn target(endpoint: &str, protocol: Protocol) -> Target {
 fn writer(endpoint: &str, protocol: Protocol, most_bytes: usize) -> OtlpWriter {
     let target = target(endpoint, protocol);
     let plan = Plan { logs: Some(target), metrics: None, spans: None, resource: Vec::new() };
-    OtlpWriter::with_most_bytes(&plan, most_bytes).unwrap()
+    OtlpWriter::with_limits(&plan, most_bytes, 1).unwrap()
 }
 
 fn parcels(flows: u16) -> [Parcel; 1] {
@@ -204,6 +204,27 @@ fn what_was_taken_is_not_sent_again_when_a_later_request_fails() {
     assert_eq!(outcome(writer.write(&parcels, &Patience::default())), "taken");
     let sent: Vec<usize> = peer.requests().iter().map(|request| entries(request)).collect();
     assert_eq!(sent, [2, 1, 1]);
+}
+
+#[test]
+fn of_several_requests_under_way_only_what_failed_is_sent_again() {
+    let replies = (0..60).map(|number| Reply::grpc(if number == 3 { 14 } else { 0 }, "", &[]));
+    let peer = GrpcPeer::start(replies.collect());
+    let logs = Some(target(&peer.endpoint, Protocol::Grpc));
+    let plan = Plan { logs, metrics: None, spans: None, resource: Vec::new() };
+    let mut writer = OtlpWriter::with_limits(&plan, 1_500, 4).unwrap();
+    let parcels = parcels(60);
+    assert!(outcome(writer.write(&parcels, &Patience::default())).starts_with("not now"));
+    assert_eq!(outcome(writer.write(&parcels, &Patience::default())), "taken");
+    let requests = peer.requests();
+    let failed: Vec<_> = requests.iter().filter(|(code, _)| *code == 14).map(|(_, body)| body).collect();
+    let mut taken: Vec<_> = requests.iter().filter(|(code, _)| *code == 0).map(|(_, body)| body).collect();
+    assert!(failed.len() == 1 && taken.contains(&failed[0]));
+    assert_eq!(taken.iter().map(|body| entries(body)).sum::<usize>(), 60);
+    let count = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), count);
 }
 
 #[test]

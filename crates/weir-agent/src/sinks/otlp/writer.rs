@@ -10,7 +10,7 @@ use weir_flow::Record;
 
 use super::{
     Signal,
-    client::Client,
+    client::{Client, MOST_UNDER_WAY},
     config::Plan,
     envelope::{ENTRY, Envelope},
     flows,
@@ -52,18 +52,20 @@ struct Progress {
 impl OtlpWriter {
     /// Connects to nobody yet: the first batch does.
     pub fn new(plan: &Plan) -> io::Result<Self> {
-        Self::with_most_bytes(plan, MOST_BYTES)
+        Self::with_limits(plan, MOST_BYTES, MOST_UNDER_WAY)
     }
 
-    /// The same, with requests of about so many bytes.
-    pub(super) fn with_most_bytes(plan: &Plan, most_bytes: usize) -> io::Result<Self> {
+    /// The same, with requests of about so many bytes, and so many of them under way at a time.
+    pub(super) fn with_limits(plan: &Plan, most_bytes: usize, most_under_way: usize) -> io::Result<Self> {
         let mut resource = vec![("host.name".to_owned(), host_name())];
         for (name, value) in &plan.resource {
             resource.retain(|(other, _)| other != name);
             resource.push((name.clone(), value.clone()));
         }
-        let client =
-            |signal, target: &Option<_>| target.clone().map(|target| Client::new(signal, target, most_bytes));
+        let client = |signal, target: &Option<_>| {
+            let target = target.clone();
+            target.map(|target| Client::new(signal, target, most_bytes, most_under_way))
+        };
         Ok(Self {
             runtime: Some(Builder::new_current_thread().enable_all().build()?),
             envelope: Envelope::new(&resource),
@@ -109,21 +111,21 @@ impl OtlpWriter {
             let total = parcels.iter().map(|parcel| parcel.batch.records.len()).sum();
             let records =
                 || parcels.iter().flat_map(|parcel| parcel.batch.records.iter().zip(repeated(parcel)));
-            progress.logs.bring(total, client, runtime, patience, |first, most_bytes| {
+            progress.logs.bring(total, client, runtime, patience, |entries, most_bytes| {
                 let append = |out: &mut Vec<u8>, (record, observed_ns): (&Record, u64)| {
                     flows::append(out, ENTRY, record, observed_ns);
                 };
-                request(envelope, most_bytes, records().skip(first), append)
+                request(envelope, most_bytes, records().skip(entries.start).take(entries.len()), append)
             })?;
         }
         if let Some((client, _)) = &mut self.spans {
             let Progress { chosen, spans, .. } = progress;
-            spans.bring(chosen.len(), client, runtime, patience, |first, most_bytes| {
+            spans.bring(chosen.len(), client, runtime, patience, |entries, most_bytes| {
                 let append = |out: &mut Vec<u8>, chosen: &Chosen| {
                     let record = &parcels[chosen.parcel].batch.records[chosen.record];
                     spans::append(out, ENTRY, record, chosen.earlier);
                 };
-                request(envelope, most_bytes, chosen[first..].iter(), append)
+                request(envelope, most_bytes, chosen[entries].iter(), append)
             })?;
         }
         Ok(())

@@ -32,7 +32,11 @@ pub(super) struct HttpPeer {
 /// Answers by HTTP/2, each reply once.
 pub(super) struct GrpcPeer {
     pub(super) endpoint: String,
+    requests: Arc<Mutex<Vec<Answered>>>,
 }
+
+/// The code that was answered, and the message that had come.
+pub(super) type Answered = (u16, Vec<u8>);
 
 impl Reply {
     /// An answer by HTTP, with lines of further headers.
@@ -104,26 +108,37 @@ impl GrpcPeer {
     pub(super) fn start(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/", listener.local_addr().unwrap());
+        let requests = Arc::<Mutex<Vec<Answered>>>::default();
+        let heard = Arc::clone(&requests);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(listener, VecDeque::from(replies)));
+            runtime.block_on(serve(listener, VecDeque::from(replies), heard));
         });
-        Self { endpoint }
+        Self { endpoint, requests }
+    }
+
+    /// The messages that came, in the order in which they were answered.
+    pub(super) fn requests(&self) -> Vec<Answered> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-async fn serve(listener: TcpListener, mut replies: VecDeque<Reply>) {
+async fn serve(listener: TcpListener, mut replies: VecDeque<Reply>, heard: Arc<Mutex<Vec<Answered>>>) {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let Some(reply) = replies.pop_front() else { return };
+        let heard = Arc::clone(&heard);
         tokio::spawn(async move {
             let mut body = request.into_body();
+            let mut message = Vec::new();
             while let Some(Ok(data)) = body.data().await {
                 body.flow_control().release_capacity(data.len()).unwrap();
+                message.extend_from_slice(&data);
             }
+            heard.lock().unwrap().push((reply.code, message.split_off(5)));
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from(reply.code));
             trailers.insert("grpc-message", HeaderValue::from_static(reply.text));
