@@ -16,6 +16,7 @@ mod overlap;
 mod owner;
 pub mod process;
 pub mod proxy;
+pub mod reference;
 mod routes;
 pub mod rules;
 pub mod state;

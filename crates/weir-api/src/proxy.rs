@@ -25,8 +25,6 @@ pub struct ProxyStatus {
     pub uptime_seconds: f64,
     /// Interfaces that are looked at.
     pub interfaces: Vec<ProxyInterface>,
-    /// How connections of this machine to itself are diverted: `cgroup` or `off`.
-    pub local: String,
     /// Rules.
     pub rules: usize,
     /// Connections at the last count.
@@ -59,8 +57,6 @@ pub struct ProxyInterface {
 pub struct RulesAnswer {
     /// Interfaces that are looked at.
     pub interfaces: Vec<ProxyInterface>,
-    /// How connections of this machine to itself are diverted: `cgroup` or `off`.
-    pub local: String,
     /// The rules, by name.
     pub rules: Vec<RuleView>,
     /// Backends that were removed and still have connections, or had a moment ago.

@@ -3,6 +3,7 @@
 //! Values are turned here into types that cannot be wrong, except for what needs the machine to judge (interfaces,
 //! namespaces). What is wrong with them is a usage error, exit code 2.
 
+pub(crate) mod proxy;
 mod values;
 
 use std::{path::PathBuf, time::Duration};
@@ -16,6 +17,7 @@ use weir_api::history::Moment;
 use weir_datapath::flow::Directions;
 use weir_flow::field::Field;
 
+use self::proxy::ProxyArgs;
 use self::values::{FieldName, parse_interval, parse_moment, parse_netns, parse_pattern};
 pub(crate) use self::values::{FilterWords, NetnsName};
 use weir_agent::units::{parse_duration, parse_size};
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     /// Run the daemon: count all the time, hand flows on, answer over HTTP
     #[command(after_help = AGENT_EXAMPLES)]
     Agent(AgentArgs),
+    /// Divert connections to other addresses, in the kernel
+    #[command(after_help = proxy::PROXY_EXAMPLES)]
+    Proxy(Box<ProxyArgs>),
     /// Say what is wrong with a configuration, all of it, with the path of each key
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

@@ -8,6 +8,7 @@ mod doctor;
 mod flows;
 mod man;
 mod packets;
+mod proxy;
 mod replay;
 mod selfcheck;
 mod watch;
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Flows(args)) => flows::run(&args),
         Some(Command::Agent(args)) => agent::run(&args),
+        Some(Command::Proxy(args)) => proxy::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Selfcheck) => selfcheck::run(),

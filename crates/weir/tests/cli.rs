@@ -38,6 +38,7 @@ fn every_command_has_help_with_examples() {
         "replay",
         "flows",
         "agent",
+        "proxy",
         "check",
         "doctor",
         "selfcheck",
@@ -76,7 +77,7 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
       wach
       ^
 
-    `wach` is no command either: watch, packets, replay, flows, agent, check, doctor, selfcheck, cleanup, completions, man
+    `wach` is no command either: watch, packets, replay, flows, agent, proxy, check, doctor, selfcheck, cleanup, completions, man
     ");
     assert_snapshot!(complaint(&["watch", "--interval", "5"], 2), @"
     weir: invalid value '5' for '--interval <TIME>': a duration needs a unit: 5s, 5ms, 5m or 5h

@@ -31,7 +31,8 @@ pub fn page() -> String {
     page
 }
 
-fn rows(root: &Value, schema: &Value, prefix: &str, reloads: bool, page: &mut String) {
+/// A row for each key below a schema, as `key`, type, default, whether a reload changes it, description.
+pub(crate) fn rows(root: &Value, schema: &Value, prefix: &str, reloads: bool, page: &mut String) {
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, property) in properties.into_iter().flatten() {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

@@ -13,28 +13,13 @@ pub struct RulesDocument {
     /// saying: connections of this machine that leave by it. Role `client`: connections of others that come in by it.
     /// Those of `-i` come before.
     pub interfaces: Vec<String>,
-    /// Connections for which there is room, both transports together. Changes only with a new start, after a teardown.
+    /// Connections for which there is room, both transports together. Changes only with a new start after a teardown.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub connections: Option<u32>,
-    /// How connections of this machine to backends on this very machine are diverted: `cgroup` (sockets are told the
-    /// other address as they connect) or `off` (not at all). Changes only with a restart.
-    pub local: Option<LocalDocument>,
     /// Where to answer `GET /metrics` besides the control socket, such as `127.0.0.1:9470`. Changes only with a restart.
     pub metrics: Option<String>,
     /// The rules.
     pub rules: Vec<RuleDocument>,
-}
-
-/// How connections to backends on this machine are diverted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum LocalDocument {
-    #[default]
-    #[expect(missing_docs, reason = "a comment would make it a schema of its own; the key explains it")]
-    Cgroup,
-    #[expect(missing_docs, reason = "see above")]
-    Off,
 }
 
 /// A rule: connections to one of the listeners go to one of the backends.
@@ -124,7 +109,7 @@ pub struct TimeoutsDocument {
 #[schemars(inline)]
 pub enum OnEmptyDocument {
     #[default]
-    #[expect(missing_docs, reason = "see above")]
+    #[expect(missing_docs, reason = "a comment would make it a schema of its own; the key explains it")]
     Rst,
     #[expect(missing_docs, reason = "see above")]
     Drop,

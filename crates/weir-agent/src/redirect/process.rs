@@ -16,7 +16,7 @@ use std::{
 use signal_hook::{consts::SIGHUP, iterator::Signals};
 use thiserror::Error;
 use tokio::{sync::mpsc::Receiver, time::timeout};
-use weir_datapath::redirect::{Desired, LocalMode, Place, Redirect, RedirectError, Settings, Start};
+use weir_datapath::redirect::{Desired, Place, Redirect, RedirectError, Settings, Start};
 
 use super::{
     Source, Sources,
@@ -64,8 +64,6 @@ pub struct Options {
     pub socket: PathBuf,
     /// The state.
     pub state: PathBuf,
-    /// The cgroup whose processes' connections to this very machine are diverted.
-    pub cgroup: PathBuf,
     /// Where to answer `/metrics` besides.
     pub metrics: Option<SocketAddr>,
 }
@@ -147,8 +145,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
     let metrics = options.metrics.or(file.as_ref().and_then(|file| file.metrics));
     // Before anything is changed: whoever finds another control process leaves everything alone.
     let mut server = bind(&options.socket, metrics)?;
-    let local = file.as_ref().and_then(|file| file.local).unwrap_or_default();
-    let (datapath, published) = open(options, file.as_ref(), local)?;
+    let (datapath, published) = open(options, file.as_ref())?;
     let (engine, sources) = begin(&published, file, state)?;
 
     let (owner, requests) = Owner::new();
@@ -159,7 +156,6 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
         state_path: options.state.clone(),
         file: options.file.clone(),
         checks: Checks::new(server.runtime().handle().clone(), owner.clone()),
-        local: if local == LocalMode::Cgroup { "cgroup" } else { "off" },
     });
     proxy.begin(places).map_err(Box::new)?;
     serve(&mut server, &owner)?;
@@ -217,25 +213,14 @@ fn bind(socket: &Path, metrics: Option<SocketAddr>) -> Result<Server, ProxyError
     Ok(server)
 }
 
-fn open(
-    options: &Options,
-    file: Option<&Rules>,
-    local: LocalMode,
-) -> Result<(Redirect, Desired), ProxyError> {
-    let usual = Settings::default();
-    let settings = Settings {
-        root: options.root.clone(),
-        capacity: file.and_then(|file| file.capacity).unwrap_or(usual.capacity),
-        local,
-        cgroup: options.cgroup.clone(),
-    };
+fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Desired), ProxyError> {
+    let mut settings = Settings { root: options.root.clone(), ..Settings::default() };
+    settings.capacity = file.and_then(|file| file.capacity).unwrap_or(settings.capacity);
     let (datapath, start) = Redirect::open(&settings).map_err(datapath_error)?;
-    match start {
-        Start::Fresh => {
-            journal::info(format_args!("loaded, with room for {} connections", settings.capacity));
-        }
-        Start::TookOver { connections } => journal::info(format_args!("took over {connections} connections")),
-        Start::Migrated { connections } => journal::info(format_args!("copied {connections} connections")),
+    if let Start::TookOver { connections } = start {
+        journal::info(format_args!("took over {connections} connections"));
+    } else {
+        journal::info(format_args!("loaded, with room for {} connections", settings.capacity));
     }
     let published = datapath.published().map_err(datapath_error)?;
     Ok((datapath, published))

@@ -105,7 +105,6 @@ pub struct Proxy {
     pub(super) trouble: Option<String>,
     pub(super) checks: Checks,
     pub(super) started: Instant,
-    pub(super) local: &'static str,
     is_published: bool,
     is_stopping: bool,
 }
@@ -118,12 +117,11 @@ pub(super) struct Parts {
     pub(super) state_path: PathBuf,
     pub(super) file: Option<PathBuf>,
     pub(super) checks: Checks,
-    pub(super) local: &'static str,
 }
 
 impl Proxy {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { datapath, engine, sources, state_path, file, checks, local } = parts;
+        let Parts { datapath, engine, sources, state_path, file, checks } = parts;
         Self {
             datapath,
             engine,
@@ -135,7 +133,6 @@ impl Proxy {
             trouble: None,
             checks,
             started: Instant::now(),
-            local,
             is_published: true,
             is_stopping: false,
         }

@@ -130,7 +130,6 @@ async fn status(State(owner): State<Owner>) -> Answer<ProxyStatus> {
             pid: std::process::id(),
             uptime_seconds: proxy.started.elapsed().as_secs_f64(),
             interfaces: proxy.datapath.places().iter().map(interface_view).collect(),
-            local: proxy.local.to_owned(),
             rules: proxy.engine.rules().len(),
             connections: counters.connections,
             capacity: counters.capacity,
@@ -145,7 +144,7 @@ async fn status(State(owner): State<Owner>) -> Answer<ProxyStatus> {
 impl Proxy {
     /// Names and datapath.
     pub(super) fn book(&self) -> Book<'_> {
-        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources, local: self.local }
+        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources }
     }
 }
 

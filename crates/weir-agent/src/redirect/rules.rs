@@ -11,14 +11,10 @@ use std::{
 };
 
 use serde_json::Value;
-use weir_datapath::redirect::{
-    Listener, LocalMode, OnEmpty, OnFull, Place, PortPolicy, Role, Timeouts, Transport,
-};
+use weir_datapath::redirect::{Listener, OnEmpty, OnFull, Place, PortPolicy, Role, Timeouts, Transport};
 
 use super::{
-    document::{
-        LocalDocument, OnEmptyDocument, OnFullDocument, PortPolicyDocument, RuleDocument, RulesDocument,
-    },
+    document::{OnEmptyDocument, OnFullDocument, PortPolicyDocument, RuleDocument, RulesDocument},
     overlap::Listeners,
     text::{self, AddressText, ListenerText},
 };
@@ -31,8 +27,6 @@ pub struct Rules {
     pub places: Vec<Place>,
     /// Room for connections.
     pub capacity: Option<u32>,
-    /// How backends on this machine are reached.
-    pub local: Option<LocalMode>,
     /// Where to answer `/metrics` besides.
     pub metrics: Option<SocketAddr>,
     /// The rules by name.
@@ -127,17 +121,17 @@ impl Rules {
     /// Judges a tree of the same shape.
     pub fn of_tree(tree: Value) -> Result<Self, Problems> {
         let schema = schemars::schema_for!(RulesDocument).to_value();
-        check_shape(tree, &schema, |document, problems| Self::validate(&document, problems))
+        check_shape(tree, &schema, |document, problems| Some(Self::validate(&document, problems)))
     }
 
     /// Judges a document.
     pub fn of_document(document: &RulesDocument) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let rules = Self::validate(document, &mut problems);
-        rules.filter(|_| problems.is_empty()).ok_or(problems)
+        if problems.is_empty() { Ok(rules) } else { Err(problems) }
     }
 
-    fn validate(document: &RulesDocument, problems: &mut Problems) -> Option<Self> {
+    fn validate(document: &RulesDocument, problems: &mut Problems) -> Self {
         let top = At::default();
         let places = places(&document.interfaces, &top.key("interfaces"), problems);
         let metrics = document.metrics.as_deref().and_then(|text| {
@@ -147,16 +141,13 @@ impl Rules {
         let mut rules = Vec::new();
         for (index, document) in document.rules.iter().enumerate() {
             let at = top.key("rules").index(index);
-            rules.push(Rule::validate(document, &at, problems).map(|rule| (at, rule)));
+            // What is wrong with one by itself does not hide what it says together with others.
+            let rule = Rule::validate(document, &at, problems);
+            rules.push((at, rule));
         }
         judge_together(&rules, problems);
-        let rules: Option<Vec<(At, Rule)>> = rules.into_iter().collect();
-        let rules = rules?.into_iter().map(|(_, rule)| (Arc::clone(&rule.name), Arc::new(rule))).collect();
-        let local = document.local.map(|local| match local {
-            LocalDocument::Cgroup => LocalMode::Cgroup,
-            LocalDocument::Off => LocalMode::Off,
-        });
-        Some(Self { places, capacity: document.connections, local, metrics, rules })
+        let rules = rules.into_iter().map(|(_, rule)| (Arc::clone(&rule.name), Arc::new(rule))).collect();
+        Self { places, capacity: document.connections, metrics, rules }
     }
 }
 
@@ -173,7 +164,7 @@ pub fn parse_tree(text: &str) -> Result<Value, Problems> {
 pub fn judge_set(rules: &RuleSet) -> Result<(), Problems> {
     let mut problems = Problems::default();
     let rules: Vec<_> =
-        rules.values().map(|rule| Some((At::default().key(&rule.name), Rule::clone(rule)))).collect();
+        rules.values().map(|rule| (At::default().key(&rule.name), Rule::clone(rule))).collect();
     judge_together(&rules, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -212,10 +203,10 @@ fn places(interfaces: &[String], at: &At, problems: &mut Problems) -> Vec<Place>
 }
 
 /// What rules may not say together: a name twice, a listener of two, a backend that is a listener.
-fn judge_together(rules: &[Option<(At, Rule)>], problems: &mut Problems) {
+fn judge_together(rules: &[(At, Rule)], problems: &mut Problems) {
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut listeners = Listeners::default();
-    for (at, rule) in rules.iter().flatten() {
+    for (at, rule) in rules {
         if let Some(other) = names.insert(&rule.name, at) {
             let text = format!("{} is the name of {} as well", rule.name, other.as_str());
             problems.add(&at.key("name"), text);
@@ -230,7 +221,7 @@ fn judge_together(rules: &[Option<(At, Rule)>], problems: &mut Problems) {
             listeners.add(*listener, at.as_str().into());
         }
     }
-    for (at, rule) in rules.iter().flatten() {
+    for (at, rule) in rules {
         let at = at.key("backends");
         for (index, backend) in rule.backends.iter().enumerate() {
             let transports: BTreeSet<Transport> = rule.listeners.iter().map(|it| it.transport).collect();
@@ -250,9 +241,8 @@ fn judge_together(rules: &[Option<(At, Rule)>], problems: &mut Problems) {
 }
 
 impl Rule {
-    /// Judges one rule by itself.
-    fn validate(document: &RuleDocument, at: &At, problems: &mut Problems) -> Option<Self> {
-        let before = problems.iter().count();
+    /// Judges one rule by itself. With problems, it is what is left of it.
+    fn validate(document: &RuleDocument, at: &At, problems: &mut Problems) -> Self {
         problems.take(&at.key("name"), text::check_name(&document.name));
         let listeners = listeners(&document.listen, &at.key("listen"), problems);
         let family = listeners.first().map(|listener| listener.prefix.address.is_ipv4());
@@ -286,7 +276,7 @@ impl Rule {
         let (shortest, longest) = range(100, 86_400);
         let drain_timeout =
             document.drain_timeout.within(shortest, longest, &at.key("drain_timeout"), problems);
-        let rule = Self {
+        Self {
             name: document.name.as_str().into(),
             listeners,
             backends,
@@ -310,8 +300,7 @@ impl Rule {
             new_per_second: document.new_per_second,
             drain_timeout,
             is_drained: document.drain,
-        };
-        (problems.iter().count() == before).then_some(rule)
+        }
     }
 }
 

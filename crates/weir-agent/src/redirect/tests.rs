@@ -139,7 +139,12 @@ rules[0].backends[2]: 10.0.0.138:80 is there twice: give it more weight
 rules[1].health: `http` is no health check: use tcp, http:/PATH, udp:HEX or none
 rules[2].name: `two words` is no name of a rule: use up to 63 letters, digits, `-`, `_` and `.`, the first a letter or a digit
 rules[2].listen: needs a listener, such as tcp:10.0.0.10:80
-rules[2].backends[0]: has no port of its own to check: set health_port";
+rules[2].backends[0]: has no port of its own to check: set health_port
+rules[1].name: web is the name of rules[0] as well
+rules[1].listen[0]: overlaps tcp:10.0.0.10:80 of rules[0].listen[0]: no two rules may divert the same
+rules[0].backends[0]: 10.0.0.138:80 is diverted itself, by tcp:10.0.0.0/24:80 of rules[1].listen[0]: name the address where it goes
+rules[0].backends[2]: 10.0.0.138:80 is diverted itself, by tcp:10.0.0.0/24:80 of rules[1].listen[0]: name the address where it goes
+rules[1].backends[0]: 10.0.0.10:80 is diverted itself, by tcp:10.0.0.0/24:80 of rules[1].listen[0]: name the address where it goes";
     assert_eq!(said, expect);
 }
 

@@ -30,7 +30,7 @@ pub enum TextError {
     )]
     Listener(String),
     /// Neither `tcp` nor `udp`.
-    #[error("unknown transport `{0}`: use tcp or udp")]
+    #[error("unknown transport `{0}`: use tcp or udp, as in tcp:10.0.0.10:80")]
     Transport(String),
     /// No address.
     #[error("`{0}` is no address: write 10.0.0.10, or [fd00::1] with brackets")]

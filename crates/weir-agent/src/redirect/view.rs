@@ -40,8 +40,6 @@ pub struct Book<'a> {
     pub engine: &'a Engine,
     /// Where rules come from.
     pub sources: &'a Sources,
-    /// How connections of this machine to itself are diverted.
-    pub local: &'a str,
 }
 
 /// What a control process that does not run has left.
@@ -89,7 +87,7 @@ impl Left {
 
     /// Names and datapath.
     pub fn book(&self) -> Book<'_> {
-        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources, local: "" }
+        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources }
     }
 }
 
@@ -130,7 +128,6 @@ impl Book<'_> {
         });
         Ok(RulesAnswer {
             interfaces: self.datapath.places().iter().map(interface_view).collect(),
-            local: self.local.to_owned(),
             rules,
             leaving: leaving.collect(),
         })

@@ -22,13 +22,15 @@ pub(super) fn run(args: &ManArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    for command in root.get_subcommands().chain([&root]) {
-        write(directory, command)?;
-    }
+    write(directory, &root)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The page of a command and those of its own commands.
 fn write(directory: &Path, command: &Command) -> Result<()> {
+    for below in command.get_subcommands() {
+        write(directory, below)?;
+    }
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let path = directory.join(format!("{name}.1"));
     fs::write(&path, page(command.clone())?).with_context(|| format!("cannot write {}", path.display()))
