@@ -10,6 +10,8 @@ mod icmp;
 mod layout;
 mod plan;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "sums are folded, lengths are small")]
+#[expect(unreachable_pub, reason = "tests of the kernel program use it too")]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use std::{ffi::CString, net::SocketAddr, os::unix::ffi::OsStrExt as _, path::Pat
 
 use tempfile::TempDir;
 use weir_datapath::redirect::{
-    BackendId, BackendState, Desired, Listener, LocalMode, OnEmpty, OnFull, PortPolicy, Ports, Prefix,
-    Redirect, RuleId, RuleState, Settings, Standing, Start, Timeouts, Transport,
+    BackendId, BackendState, Desired, Listener, OnEmpty, OnFull, PortPolicy, Ports, Prefix, Redirect, RuleId,
+    RuleState, Settings, Standing, Start, Timeouts, Transport,
 };
 
 /// The packets and checksums of the plans' own tests.
@@ -44,12 +44,7 @@ impl BpfFileSystem {
 
     /// Settings with a table of `capacity` connections.
     pub fn settings(&self, capacity: u32) -> Settings {
-        Settings {
-            root: self.root(),
-            capacity,
-            local: LocalMode::Off,
-            cgroup: PathBuf::from("/sys/fs/cgroup"),
-        }
+        Settings { root: self.root(), capacity, ..Settings::default() }
     }
 
     /// Opens a redirect in the network namespace of the calling thread.

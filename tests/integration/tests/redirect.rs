@@ -28,7 +28,7 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("it works in a test")
 }
 
 /// What a connection of a test is between.
@@ -42,13 +42,13 @@ struct Ends {
 fn ends(is_ipv6: bool, client_port: u16) -> Ends {
     if is_ipv6 {
         Ends {
-            client: SocketAddr::new("2001:db8:1::1".parse().unwrap(), client_port),
+            client: SocketAddr::new("2001:db8:1::1".parse().expect("it works in a test"), client_port),
             listen: address("[2001:db8:2::10]:12345"),
             backend: address("[2001:db8:3::138]:23456"),
         }
     } else {
         Ends {
-            client: SocketAddr::new("10.0.0.1".parse().unwrap(), client_port),
+            client: SocketAddr::new("10.0.0.1".parse().expect("it works in a test"), client_port),
             listen: address("10.0.0.10:12345"),
             backend: address("10.0.0.138:23456"),
         }
@@ -97,8 +97,9 @@ fn described(is_tcp: bool, source: SocketAddr, destination: SocketAddr, flags: u
 }
 
 fn count(redirect: &Redirect, name: &str) -> u64 {
-    let counters = redirect.counters().unwrap();
-    let (reason, ..) = DropReason::NAMES.into_iter().find(|(_, there, _)| *there == name).unwrap();
+    let counters = redirect.counters().expect("it works in a test");
+    let (reason, ..) =
+        DropReason::NAMES.into_iter().find(|(_, there, _)| *there == name).expect("it works in a test");
     let of_rules = counters.rules.values().filter_map(|rule| rule.reasons.get(&reason)).sum::<u64>();
     of_rules + counters.other.get(&reason).copied().unwrap_or(0)
 }
@@ -106,8 +107,8 @@ fn count(redirect: &Redirect, name: &str) -> u64 {
 /// Runs a packet of each direction, first and later ones, and compares.
 #[track_caller]
 fn check_both_ways(redirect: &Redirect, base: &Description, ends: Ends, flags: u32, case: &str) {
-    let client = redirect.program("weir_client_l2").unwrap();
-    let answer = redirect.program("weir_answer_l2").unwrap();
+    let client = redirect.program("weir_client_l2").expect("it works in a test");
+    let answer = redirect.program("weir_answer_l2").expect("it works in a test");
     let of = |source, destination, tcp_flags| {
         Description { source, destination, flags: tcp_flags, ..base.clone() }.frame()
     };
@@ -140,7 +141,9 @@ fn every_kind_of_packet_is_the_one_that_would_have_been_built() {
                                 let ends = ends(is_ipv6, port);
                                 let base = Description {
                                     before: Before { is_ip_link: false, tags, extras },
-                                    payload: (0..payload).map(|byte| byte as u8).collect(),
+                                    payload: (0..payload)
+                                        .map(|byte: usize| u8::try_from(byte % 256).unwrap_or(0))
+                                        .collect(),
                                     check,
                                     ..described(transport, ends.client, ends.listen, 0)
                                 };
@@ -294,7 +297,7 @@ fn packets_without_a_rule_stay_as_they_are() {
                 let mut frame: Vec<u8> = (0..length)
                     .map(|_| {
                         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                        (state >> 56) as u8
+                        u8::try_from(state >> 56).unwrap_or(0)
                     })
                     .collect();
                 frame[12..14].copy_from_slice(&kind);
@@ -366,7 +369,7 @@ fn check_reset(packet: &Description, frame: &[u8], ends: Ends) {
     assert_eq!(frame[..6], packet.frame()[6..12], "link-layer addresses are exchanged");
     assert_eq!(frame[6..12], packet.frame()[..6]);
     // Numbers, window and so the checksum differ from the reference.
-    let acknowledged = 0x0102_0304_u32 + u32::try_from(packet.payload.len()).unwrap() + 1;
+    let acknowledged = 0x0102_0304_u32 + u32::try_from(packet.payload.len()).expect("it works in a test") + 1;
     assert_eq!(frame[transport + 4..transport + 12], [[0; 4], acknowledged.to_be_bytes()].concat());
     assert_eq!(frame[transport + 12..transport + 16], [0x50, RST | ACK, 0, 0]);
     assert!(is_checked(frame, transport, ends), "{frame:02x?}");

@@ -24,7 +24,7 @@ const OFFLOADS: [&str; 2] =
     ["tx on rx on sg on tso on gso on gro on", "tx off rx off sg off tso off gso off gro off"];
 
 fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("it works in a test")
 }
 
 /// A client, the host that it believes to talk to, and the one that answers: three namespaces at one bridge.
@@ -75,8 +75,12 @@ fn place(interface: &str, role: Role) -> Place {
 fn serve(namespace: &Namespace, at: &[&str]) {
     for at in at {
         let at = address(at);
-        let (listener, socket) =
-            namespace.run(|| (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()));
+        let (listener, socket) = namespace.run(|| {
+            (
+                TcpListener::bind(at).expect("it works in a test"),
+                UdpSocket::bind(at).expect("it works in a test"),
+            )
+        });
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 thread::spawn(move || echo(stream));
@@ -101,34 +105,35 @@ fn echo(mut stream: TcpStream) {
 }
 
 fn connect(namespace: &Namespace, to: &str) -> TcpStream {
-    let stream = namespace.run(|| TcpStream::connect_timeout(&address(to), PATIENCE)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let stream =
+        namespace.run(|| TcpStream::connect_timeout(&address(to), PATIENCE)).expect("it works in a test");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it works in a test");
+    stream.set_write_timeout(Some(PATIENCE)).expect("it works in a test");
     stream
 }
 
 /// Sends `bytes` and expects them back.
 fn exchange(stream: &TcpStream, bytes: &[u8]) {
-    let mut writer = stream.try_clone().unwrap();
+    let mut writer = stream.try_clone().expect("it works in a test");
     thread::scope(|scope| {
-        scope.spawn(move || writer.write_all(bytes).unwrap());
+        scope.spawn(move || writer.write_all(bytes).expect("it works in a test"));
         let mut back = vec![0; bytes.len()];
         let mut reader = stream;
-        reader.read_exact(&mut back).unwrap();
+        reader.read_exact(&mut back).expect("it works in a test");
         assert!(back == bytes, "{} bytes came back changed", bytes.len());
     });
 }
 
 fn exchange_udp(namespace: &Namespace, from: &str, to: &str, length: usize) {
-    let socket = namespace.run(|| UdpSocket::bind(address(from))).unwrap();
+    let socket = namespace.run(|| UdpSocket::bind(address(from))).expect("it works in a test");
     // Connected: an answer from elsewhere does not count.
-    socket.connect(address(to)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let bytes: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+    socket.connect(address(to)).expect("it works in a test");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("it works in a test");
+    let bytes: Vec<u8> = (0..length).map(|byte: usize| u8::try_from(byte % 256).unwrap_or(0)).collect();
     let mut back = vec![0; 65_536];
     let deadline = Instant::now() + PATIENCE;
     loop {
-        socket.send(&bytes).unwrap();
+        socket.send(&bytes).expect("it works in a test");
         match socket.recv(&mut back) {
             Ok(received) => {
                 assert_eq!(back[..received], bytes);
@@ -155,7 +160,7 @@ fn checksum_errors(namespaces: &[&Namespace]) -> Vec<String> {
 }
 
 fn megabyte() -> Vec<u8> {
-    (0..1_u32 << 20).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..1_u32 << 20).map(|index| u8::try_from(index.wrapping_mul(2_654_435_761) >> 24).unwrap_or(0)).collect()
 }
 
 #[test]
@@ -320,10 +325,8 @@ fn a_connection_outlives_the_process_an_upgrade_and_ends_with_its_backend() {
         redirect.publish(&demo()).unwrap();
         let mut stream = connect(&lan.client, "10.0.0.10:12345");
         exchange(&stream, b"again");
-        assert_eq!(
-            redirect.end_connections(ConnectionsOf::Client("10.0.0.1".parse().unwrap())).unwrap() > 0,
-            true
-        );
+        let client = ConnectionsOf::Client("10.0.0.1".parse().unwrap());
+        assert!(redirect.end_connections(client).unwrap() > 0);
         let reset = stream.write_all(b"anybody?").and_then(|()| stream.read(&mut [0; 8]));
         assert_eq!(reset.unwrap_err().kind(), ErrorKind::ConnectionReset);
     });

@@ -34,7 +34,7 @@ use crate::{interface::Watcher, netns::Netns};
 pub struct Settings {
     /// Directory of the pins, in a BPF file system; no dots in its name below the mount point.
     pub root: PathBuf,
-    /// Connections that fit.
+    /// Connections that fit. Where a table is pinned already, its size stays until the next teardown.
     pub capacity: u32,
     /// Connections of this host to itself.
     pub local: LocalMode,
@@ -416,7 +416,7 @@ impl Redirect {
 
     fn all_places(&self) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
         let mut places = Vec::new();
-        for entry in self.maps.places.iter() {
+        for entry in &self.maps.places {
             let (index, words) = entry.map_err(failed("PLACES"))?;
             places.push((index, zerocopy::transmute!(words)));
         }

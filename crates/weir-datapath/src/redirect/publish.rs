@@ -60,7 +60,7 @@ impl Mirror {
             extents: BTreeMap::new(),
             room: Room::new(maps.chunks),
         };
-        for entry in maps.rules.iter() {
+        for entry in &maps.rules {
             let (id, words) = entry.map_err(failed("RULES"))?;
             let value: RuleValue = zerocopy::transmute!(words);
             let (table, extent) = read_table(maps, &value);
@@ -77,7 +77,7 @@ impl Mirror {
                 mirror.backends.insert(BackendId(id), backend);
             }
         }
-        for entry in maps.listeners.iter() {
+        for entry in &maps.listeners {
             let (key, rule) = entry.map_err(failed("LISTENERS"))?;
             let key: ListenerKey = zerocopy::transmute!(key);
             mirror.lookup.listeners.insert(key, RuleId(rule));
@@ -404,6 +404,7 @@ fn wait_for_programs() {
     let outcome = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if outcome < 0 {
         // Kernels with `nohz_full` refuse. Programs take microseconds.
+        #[expect(clippy::disallowed_methods, reason = "there is nothing to wait for")]
         thread::sleep(Duration::from_millis(100));
     }
 }

@@ -185,7 +185,7 @@ fn places(pins: &Pins) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
     let data = MapData::from_pin(path).and_then(Map::from_map_data).map_err(failed("PLACES"))?;
     let map: HashMap<MapData, u32, [u64; 4]> = data.try_into().map_err(failed("PLACES"))?;
     let mut places = Vec::new();
-    for entry in map.iter() {
+    for entry in &map {
         let (index, words) = entry.map_err(failed("PLACES"))?;
         places.push((index, zerocopy::transmute!(words)));
     }

@@ -235,7 +235,7 @@ pub(crate) extern "C" fn weir_table(hint: u64) -> u64 {
 pub(crate) extern "C" fn weir_candidate(hint: u64, hash: u64) -> u64 {
     let way = Way::from_bits(hint);
     let Some(scratch) = scratch() else { return 0 };
-    let place = (hash >> 32) * u64::from(scratch.rule.table_length) >> 32;
+    let place = ((hash >> 32) * u64::from(scratch.rule.table_length)) >> 32;
     let chunk = u64::from(scratch.rule.table_chunk) + place / CHUNK_BACKENDS as u64;
     let Some(chunk) = TABLES.get(chunk as u32) else { return 0 };
     let number = chunk[place as usize % CHUNK_BACKENDS];

@@ -120,16 +120,25 @@ impl Halves {
     fn get(self, offset: usize) -> u16 {
         // SAFETY: the caller has checked the length; the verifier checks it too.
         let at = unsafe { self.0.add(offset) };
+        #[expect(
+            clippy::cast_ptr_alignment,
+            reason = "packets begin at even addresses, and offsets are even"
+        )]
         // SAFETY: as above. The kernel refuses programs that read a packet at odd addresses where that matters.
-        unsafe { at.cast::<u16>().read() }
+        unsafe {
+            at.cast::<u16>().read()
+        }
     }
 
     #[inline(always)]
     fn set(self, offset: usize, value: u16) {
         // SAFETY: as above.
         let at = unsafe { self.0.add(offset) };
+        #[expect(clippy::cast_ptr_alignment, reason = "as above")]
         // SAFETY: as above.
-        unsafe { at.cast::<u16>().write(value) };
+        unsafe {
+            at.cast::<u16>().write(value);
+        };
     }
 
     /// Four bytes as a number.
@@ -285,9 +294,8 @@ fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()>
     {
         return None;
     }
-    for word in 0..key.len() {
-        slot.key[word] = key[word];
-    }
+    let [source, source_low, destination, destination_low, rest] = *key;
+    slot.key = [source, source_low, destination, destination_low, rest];
     slot.address = entry.address;
     slot.ports = entry.ports;
     slot.rule = entry.rule;

@@ -20,6 +20,14 @@ pub(crate) const MARK: u32 = 0x5752;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
+/// Answers to the query: `BPF_FIB_LKUP_RET_SUCCESS` and `_NO_NEIGH`.
+const SUCCESS: i64 = 0;
+const NO_NEIGHBOUR: i64 = 7;
+
+/// Its length.
+#[expect(clippy::cast_possible_wrap, reason = "64")]
+const QUERY_BYTES: i32 = size_of::<FibQuery>() as i32;
+
 /// Lets a translated packet go.
 #[inline(always)]
 pub(crate) fn follow(skb: Skb, route: u8, interface: u32) -> i32 {
@@ -63,10 +71,7 @@ pub(crate) extern "C" fn weir_route(context: *mut __sk_buff, is_ip_device: u64) 
         query.__bindgen_anon_4.ipv4_dst = (scratch.value.address[1] as u32).to_be();
     }
     // SAFETY: the query is as long as said.
-    let outcome =
-        unsafe { bpf_fib_lookup(skb.as_ptr().cast(), &raw mut query, size_of::<FibQuery>() as i32, 0) };
-    const SUCCESS: i64 = 0;
-    const NO_NEIGHBOUR: i64 = 7;
+    let outcome = unsafe { bpf_fib_lookup(skb.as_ptr().cast(), &raw mut query, QUERY_BYTES, 0) };
     if (outcome == SUCCESS || outcome == NO_NEIGHBOUR) && query.ifindex != here {
         scratch.value.interface = query.ifindex;
         scratch.value.route = ROUTE_INTERFACE;

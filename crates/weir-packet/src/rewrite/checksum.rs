@@ -1,5 +1,7 @@
 //! Sums in ones' complement (RFC 1071), of words in the order of memory, as the kernel has them.
 
+#![expect(clippy::cast_possible_truncation, reason = "halves are wanted, or sums are folded")]
+
 /// What a checksum changes by, or the sum of what it covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);

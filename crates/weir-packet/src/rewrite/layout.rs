@@ -1,5 +1,7 @@
 //! [`Layout`]: where the parts of a packet are that a translation reads or writes.
 
+#![expect(clippy::cast_possible_truncation, reason = "offsets lie within the window, or close behind it")]
+
 use crate::{
     Link, Window, ethertype,
     tuple::{ipv4_words, ipv6_words, protocol},

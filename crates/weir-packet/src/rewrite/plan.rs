@@ -1,5 +1,7 @@
 //! [`Plan`]: the translation of a packet.
 
+#![expect(clippy::cast_possible_truncation, reason = "an IPv4 address is the lower half of its word")]
+
 use super::{checksum::Sum, layout::Layout};
 
 /// Which end of a packet gets another address.

@@ -63,11 +63,6 @@ pub struct Description {
 }
 
 impl Description {
-    /// Offset of the IP header.
-    pub fn network(&self) -> usize {
-        if self.before.is_ip_link { 0 } else { 14 + 4 * self.before.tags }
-    }
-
     /// The frame.
     pub fn frame(&self) -> Vec<u8> {
         let mut frame = self.link();

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "frames are short, and halves are wanted")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     vec,
