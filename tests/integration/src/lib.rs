@@ -22,6 +22,7 @@ pub mod observing;
 mod permission;
 pub mod postgres;
 pub mod redirecting;
+pub mod reserved_port;
 pub mod small_disk;
 pub mod sock_ops;
 pub mod tcp;

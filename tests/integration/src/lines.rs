@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, OwnedFd},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -12,18 +11,14 @@ use std::{
     thread,
 };
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt,
-};
 use serde_json::Value as Json;
 
-use crate::delivery::Peer;
+use crate::{delivery::Peer, reserved_port::ReservedPort};
 
 /// Somebody who reads lines from a TCP connection.
 pub struct Lines {
-    address: SocketAddr,
-    /// Bound to the address and not listening: nobody else gets the port while this one is away.
-    _reserved: OwnedFd,
+    /// Nobody else gets it while this one is away.
+    port: ReservedPort,
     state: Arc<LinesState>,
     acceptor: Option<thread::JoinHandle<()>>,
 }
@@ -40,15 +35,13 @@ struct LinesState {
 impl Lines {
     /// Listens at a port of its own.
     pub fn start() -> Self {
-        let (reserved, address) = reserve_port();
-        let mut lines = Self { address, _reserved: reserved, state: Arc::default(), acceptor: None };
+        let mut lines = Self { port: ReservedPort::new(), state: Arc::default(), acceptor: None };
         lines.accept();
         lines
     }
 
     fn accept(&mut self) {
-        // With the same option as the socket that keeps the port, so it may have it too.
-        let listener = TcpListener::bind(self.address).expect("the port is kept for us");
+        let listener = TcpListener::bind(self.port.address()).expect("the port is kept for us");
         let state = Arc::clone(&self.state);
         state.is_over.store(false, Ordering::SeqCst);
         self.acceptor = Some(thread::spawn(move || {
@@ -63,16 +56,6 @@ impl Lines {
             }
         }));
     }
-}
-
-/// A port of its own, as long as the socket is there: neither binding nor connecting picks one that is bound.
-fn reserve_port() -> (OwnedFd, SocketAddr) {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("there are descriptors");
-    setsockopt(&socket, sockopt::ReuseAddr, &true).expect("every socket has it");
-    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("there is a port");
-    let address: SockaddrIn = getsockname(socket.as_raw_fd()).expect("it is bound");
-    (socket, SocketAddr::from((address.ip(), address.port())))
 }
 
 impl LinesState {
@@ -95,7 +78,7 @@ impl LinesState {
 
 impl Peer for Lines {
     fn sink(&self) -> String {
-        format!("{{type: json, tcp: '{}'}}", self.address)
+        format!("{{type: json, tcp: '{}'}}", self.port.address())
     }
 
     fn records(&self) -> Vec<BTreeMap<String, String>> {
@@ -117,7 +100,7 @@ impl Peer for Lines {
 
     fn kill(&mut self) {
         self.state.is_over.store(true, Ordering::SeqCst);
-        TcpStream::connect(self.address).expect("it listens");
+        TcpStream::connect(self.port.address()).expect("it listens");
         self.acceptor.take().expect("it runs").join().expect("it does not panic");
         for (connection, reader) in self.state.connections.lock().expect("nobody panics here").drain(..) {
             // What was sent is read before the connection ends: a stream tells nobody what arrived.

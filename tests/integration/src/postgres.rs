@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,7 +16,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{cannot_run, permission::succeed};
+use crate::{cannot_run, permission::succeed, reserved_port::ReservedPort};
 
 /// Where Debian keeps its programs.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -32,6 +31,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Postgres {
     directory: TempDir,
     port: u16,
+    /// Nobody else gets the port while the server is away.
+    _reserved: Option<ReservedPort>,
     settings: Vec<String>,
     server: Option<Child>,
 }
@@ -41,13 +42,18 @@ impl Postgres {
     /// coming by TCP. `None` if that cannot be done here, which has then been said.
     #[must_use]
     pub fn start() -> Option<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Self::start_at(listener.expect("there is a free port").port())
+        let reserved = ReservedPort::new();
+        let port = reserved.address().port();
+        Self::started(port, Some(reserved))
     }
 
     /// The same at a port that is known to be free.
     #[must_use]
     pub fn start_at(port: u16) -> Option<Self> {
+        Self::started(port, None)
+    }
+
+    fn started(port: u16, reserved: Option<ReservedPort>) -> Option<Self> {
         if !Path::new(PROGRAMS).join("initdb").is_file() {
             cannot_run(&format!("{PROGRAMS}/initdb is missing: install postgresql-15"));
             return None;
@@ -67,7 +73,7 @@ impl Postgres {
         succeed(initdb.args(["--locale", "C"]));
         let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("there is room");
-        let mut postgres = Self { directory, port, settings: Vec::new(), server: None };
+        let mut postgres = Self { directory, port, _reserved: reserved, settings: Vec::new(), server: None };
         postgres.start_again();
         postgres.query("CREATE ROLE weir LOGIN PASSWORD 'secret'");
         postgres.query("CREATE DATABASE weir OWNER weir");
