@@ -16,6 +16,7 @@ mod lexer;
 mod literal;
 mod parser;
 pub mod pushdown;
+mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use self::{
     columns::Test,
     completion::{Completion, completions},
     pushdown::{Condition, Pushdown},
+    shape::{Fit, Shape},
 };
 
 /// Longest filter that is read, in bytes.
