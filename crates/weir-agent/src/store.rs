@@ -1,7 +1,7 @@
 //! What the agent remembers of traffic: raw flows for a while, sums of them for long.
 //!
 //! [`Store`] is what every kind of store can do; [`EmbeddedStore`] keeps everything in one directory and needs
-//! nothing else. Stores answer in bounded time and memory: every query has limits, and an answer that was cut says so
+//! nothing else; [`PostgresStore`] reads what sinks wrote into a PostgreSQL database. Stores answer in bounded time and memory: every query has limits, and an answer that was cut says so
 //! and why ([`Coverage`]). They know no clock: rows have the time of the tick that they came with.
 //!
 //! Sums never mix roles of interfaces, because the same packet may pass several. An edge of the service map counts at
@@ -11,6 +11,7 @@
 //! and series, never of flows.
 
 mod answer;
+mod answering;
 mod batch;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -24,6 +25,7 @@ mod frame;
 mod log;
 mod order;
 mod portable;
+mod postgres;
 mod query;
 mod retention;
 mod rollup;
@@ -43,6 +45,7 @@ pub use self::{
     embedded::{EmbeddedStore, StoreConfig},
     entity::{EdgeKey, Entity},
     error::StoreError,
+    postgres::{DatabaseUrl, PostgresStore, UrlError},
     query::{EdgeQuery, FlowQuery, HintQuery, Limits, Precision, Range, SeriesQuery},
     rollup::Level,
 };

@@ -6,12 +6,15 @@
 pub(crate) mod proxy;
 mod values;
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::Styles};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{OsStringValueParser, Styles, TypedValueParser as _},
+};
 use clap_complete::Shell;
 use thiserror::Error;
-use weir_agent::store::DEFAULT_DIRECTORY;
+use weir_agent::store::{DEFAULT_DIRECTORY, DatabaseUrl};
 use weir_agent::{config::Sources, live::Pattern};
 use weir_api::history::Moment;
 use weir_datapath::flow::Directions;
@@ -309,9 +312,12 @@ pub(crate) struct FlowsArgs {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = HistoryFormat::Table)]
     pub(crate) output: HistoryFormat,
-    /// Read the files of the agent of this machine; it need not run
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = DEFAULT_DIRECTORY)]
-    pub(crate) store: PathBuf,
+    /// Read the files of the agent of this machine; it need not run. Or a PostgreSQL database that agents write to,
+    /// such as postgres://weir@db/weir; its password may be in the variable PGPASSWORD
+    #[expect(clippy::doc_markdown, reason = "this text is shown in the terminal")]
+    #[arg(long, value_name = "DIR|URL", value_hint = ValueHint::DirPath, default_value = DEFAULT_DIRECTORY,
+        value_parser = OsStringValueParser::new().map(StorePlace::of))]
+    pub(crate) store: StorePlace,
     /// Ask a running agent instead, such as http://127.0.0.1:4780
     #[expect(clippy::doc_markdown, reason = "this text is shown in the terminal")]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "store")]
@@ -329,6 +335,34 @@ pub(crate) struct FlowsArgs {
     /// The private key of that certificate
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires_all = ["agent", "cert_file"])]
     pub(crate) key_file: Option<PathBuf>,
+}
+
+/// Where history is.
+#[derive(Clone)]
+pub(crate) enum StorePlace {
+    /// In the files of an agent.
+    Directory(PathBuf),
+    /// In a database. There may be a password in this.
+    Database(String),
+}
+
+impl StorePlace {
+    fn of(text: OsString) -> Self {
+        match text.into_string() {
+            Ok(url) if DatabaseUrl::is_one(&url) => Self::Database(url),
+            Ok(path) => Self::Directory(path.into()),
+            Err(path) => Self::Directory(path.into()),
+        }
+    }
+}
+
+impl fmt::Debug for StorePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.fmt(f),
+            Self::Database(_) => f.write_str("postgres://…"),
+        }
+    }
 }
 
 impl FlowsArgs {

@@ -98,6 +98,11 @@ impl SecretSource {
 }
 
 impl Secret {
+    /// A secret that somebody gave.
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
+    }
+
     /// The secret, for whom it is meant.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -5,6 +5,7 @@
 
 mod columns;
 mod config;
+mod connect;
 mod edges;
 mod error;
 mod partitions;
@@ -13,6 +14,7 @@ mod session;
 mod tls;
 mod writer;
 
+pub(crate) use self::{columns::column_name, connect::connect, error::statement, schema::tables};
 pub use self::{
     config::{Document, Part, Plan, SslMode},
     error::PostgresError,

@@ -1,7 +1,8 @@
 //! What every store must do, whatever it is made of.
 //!
 //! Call [`check`] with a function that makes an empty store; it panics where the store does something else. The flows
-//! are made here, so that the right answers are known without reading them back.
+//! are made here, so that the right answers are known without reading them back. A store that keeps times to the
+//! microsecond says so ([`Times`]), and is checked with such.
 
 mod sample;
 
@@ -19,15 +20,39 @@ use super::{
 };
 pub use sample::{BEGIN, Sample};
 
+/// How exactly a store keeps moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// As they are.
+    Nanoseconds,
+    /// Cut to microseconds.
+    Microseconds,
+}
+
+impl Times {
+    /// So many ticks of the sample, with moments that a store can keep.
+    pub fn ticks(self, count: u64) -> Vec<(Tick, Vec<Record>)> {
+        let mut ticks = Sample::default().ticks(count);
+        if self == Self::Microseconds {
+            for record in ticks.iter_mut().flat_map(|(_, records)| records) {
+                for moment in [&mut record.start, &mut record.end] {
+                    moment.0 -= moment.0 % 1_000;
+                }
+            }
+        }
+        ticks
+    }
+}
+
 /// Checks a store in every respect. `make` gives an empty one each time.
-pub fn check(make: &dyn Fn() -> Box<dyn Store>) {
+pub fn check(times: Times, make: &dyn Fn() -> Box<dyn Store>) {
     an_empty_store_answers(&*make());
-    sums_agree_with_what_was_appended(&*make());
-    flows_come_back_as_they_were(&*make());
-    filters_and_times_select(&*make());
-    what_is_cut_is_summed_and_said(&*make());
+    sums_agree_with_what_was_appended(times, &*make());
+    flows_come_back_as_they_were(times, &*make());
+    filters_and_times_select(times, &*make());
+    what_is_cut_is_summed_and_said(times, &*make());
     an_edge_counts_at_one_role_and_a_flow_once(&*make());
-    hints_are_the_values_that_were_there(&*make());
+    hints_are_the_values_that_were_there(times, &*make());
 }
 
 /// The whole time of the sample.
@@ -97,8 +122,8 @@ fn an_empty_store_answers(store: &dyn Store) {
     assert!(groups(store, all(), every(), &["destination.port"]).is_empty());
 }
 
-fn sums_agree_with_what_was_appended(store: &dyn Store) {
-    let ticks = Sample::default().ticks(90);
+fn sums_agree_with_what_was_appended(times: Times, store: &dyn Store) {
+    let ticks = times.ticks(90);
     append(store, &ticks);
     let records = || ticks.iter().flat_map(|(_, records)| records);
     for fields in [
@@ -143,8 +168,8 @@ fn sums_agree_with_what_was_appended(store: &dyn Store) {
     }
 }
 
-fn flows_come_back_as_they_were(store: &dyn Store) {
-    let ticks = Sample::default().ticks(3);
+fn flows_come_back_as_they_were(times: Times, store: &dyn Store) {
+    let ticks = times.ticks(3);
     append(store, &ticks);
     let limits = Limits { rows: 10_000, ..Limits::default() };
     let answer = store.flows(&FlowQuery { range: all(), filter: every(), group_by: Vec::new(), limits });
@@ -176,8 +201,8 @@ fn flows_come_back_as_they_were(store: &dyn Store) {
     assert_eq!(found.len(), identities.len());
 }
 
-fn filters_and_times_select(store: &dyn Store) {
-    let ticks = Sample::default().ticks(40);
+fn filters_and_times_select(times: Times, store: &dyn Store) {
+    let ticks = times.ticks(40);
     append(store, &ticks);
     let fields = ["network.interface.name"];
     for text in [
@@ -211,8 +236,8 @@ fn filters_and_times_select(store: &dyn Store) {
     assert_eq!(found, expected_groups(within, &fields));
 }
 
-fn what_is_cut_is_summed_and_said(store: &dyn Store) {
-    let ticks = Sample::default().ticks(20);
+fn what_is_cut_is_summed_and_said(times: Times, store: &dyn Store) {
+    let ticks = times.ticks(20);
     append(store, &ticks);
     let limits = Limits { rows: 2, ..Limits::default() };
     let group_by = vec![field("source.address")];
@@ -251,8 +276,8 @@ fn an_edge_counts_at_one_role_and_a_flow_once(store: &dyn Store) {
     assert_eq!(answer.len(), 4);
 }
 
-fn hints_are_the_values_that_were_there(store: &dyn Store) {
-    let ticks = Sample::default().ticks(10);
+fn hints_are_the_values_that_were_there(times: Times, store: &dyn Store) {
+    let ticks = times.ticks(10);
     append(store, &ticks);
     let hints = |name: &str, prefix: &str| {
         let query = HintQuery {

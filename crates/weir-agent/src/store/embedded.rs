@@ -19,8 +19,8 @@ use std::{
 use weir_flow::{Record, Tick};
 
 use super::{
-    EdgeQuery, Edges, FlowQuery, Flows, HintQuery, Hints, Series, SeriesQuery, Store, StoreError, database,
-    directory::Directory, log, rollup::Level, scan::Snapshot,
+    EdgeQuery, Edges, FlowQuery, Flows, HintQuery, Hints, Series, SeriesQuery, Store, StoreError, answering,
+    database, directory::Directory, log, rollup::Level, scan::Snapshot,
 };
 use write::Writer;
 
@@ -172,11 +172,11 @@ impl Store for EmbeddedStore {
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<Flows, StoreError> {
-        self.read_flows(query)
+        answering::flows(self, query)
     }
 
     fn hints(&self, query: &HintQuery) -> Result<Hints, StoreError> {
-        self.read_hints(query)
+        answering::hints(self, query)
     }
 }
 

@@ -35,13 +35,68 @@ pub(super) fn batches(records: &[Record], tick: &Tick, most: usize) -> impl Iter
         for (records, again) in records.chunks(BLOCK).zip(again.chunks(BLOCK)) {
             for maker in &mut makers {
                 for (record, again) in records.iter().zip(again) {
-                    maker.take(record, recorded_ms, *again);
+                    maker.take(&Whole { record, recorded_ms, again: *again });
                 }
             }
         }
         let columns = makers.into_iter().map(Maker::finish).collect();
         Batch { rows: records.len(), columns, ..Batch::empty() }
     })
+}
+
+/// Puts rows into columns, of which only those in `wanted` are made.
+pub(super) fn batch_of<'r>(rows: &[impl Row<'r>], wanted: &[usize]) -> Batch {
+    let mut batch = Batch { rows: rows.len(), ..Batch::empty() };
+    for position in wanted {
+        let mut maker = Maker::new(&COLUMNS[*position], rows.len());
+        for row in rows {
+            maker.take(row);
+        }
+        batch.columns[*position] = maker.finish();
+    }
+    batch
+}
+
+/// What columns are made of.
+pub(super) trait Row<'r> {
+    /// The value of a field.
+    fn value(&self, field: &'static Field) -> Value<'r>;
+
+    /// When it was recorded, milliseconds since 1970.
+    fn recorded_ms(&self) -> i64;
+
+    /// Whether the flow counts at another interface.
+    fn again(&self) -> bool;
+
+    /// Beginning, end and duration of the flow, in nanoseconds.
+    fn span(&self) -> [u64; 3];
+}
+
+/// A record of a tick.
+struct Whole<'r> {
+    record: &'r Record,
+    recorded_ms: i64,
+    again: bool,
+}
+
+impl<'r> Row<'r> for Whole<'r> {
+    fn value(&self, field: &'static Field) -> Value<'r> {
+        field.value(self.record)
+    }
+
+    fn recorded_ms(&self) -> i64 {
+        self.recorded_ms
+    }
+
+    fn again(&self) -> bool {
+        self.again
+    }
+
+    fn span(&self) -> [u64; 3] {
+        let Record { start, end, first, last, .. } = self.record;
+        let duration = u64::try_from((*last - *first).as_nanos()).unwrap_or(u64::MAX);
+        [start.0, end.0, duration]
+    }
 }
 
 /// Makes one column.
@@ -84,27 +139,28 @@ impl<'r> Maker<'r> {
         Self { column, values, is_used: false }
     }
 
-    fn take(&mut self, record: &'r Record, recorded_ms: i64, again: bool) {
-        let integer = |field: &Field| match field.value(record) {
+    fn take(&mut self, row: &impl Row<'r>) {
+        let integer = |field: &'static Field| match row.value(field) {
             Value::Integer(number) => number,
             _ => 0,
         };
         let difference = |left, right| integer(left).wrapping_sub(integer(right)).cast_signed();
         let value = match self.column.source {
-            Source::Field(field) => field.value(record),
+            Source::Field(field) => row.value(field),
             Source::Before { total, interval } => return self.push_signed(difference(total, interval)),
             Source::Joined { packets, skbs } => return self.push_signed(difference(packets, skbs)),
-            Source::Recorded => return self.push_signed(recorded_ms),
+            Source::Recorded => return self.push_signed(row.recorded_ms()),
             Source::Lag => {
-                let end = record.end.0.cast_signed();
-                return self.push_signed(recorded_ms.wrapping_mul(1_000_000).wrapping_sub(end));
+                let [_, end, _] = row.span();
+                let recorded = row.recorded_ms().wrapping_mul(1_000_000);
+                return self.push_signed(recorded.wrapping_sub(end.cast_signed()));
             }
             Source::Skew => {
-                let duration = u64::try_from((record.last - record.first).as_nanos()).unwrap_or(u64::MAX);
-                let even = record.end.0.wrapping_sub(duration);
-                return self.push_signed(record.start.0.wrapping_sub(even).cast_signed());
+                let [start, end, duration] = row.span();
+                let even = end.wrapping_sub(duration);
+                return self.push_signed(start.wrapping_sub(even).cast_signed());
             }
-            Source::Again => Value::Boolean(again),
+            Source::Again => Value::Boolean(row.again()),
         };
         self.is_used |= !value.is_absent();
         match &mut self.values {

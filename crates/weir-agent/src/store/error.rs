@@ -5,6 +5,8 @@ use std::{io, path::PathBuf};
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
+use crate::sinks::postgres::PostgresError;
+
 /// Why a store does not do what it is asked.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -35,6 +37,18 @@ pub enum StoreError {
         /// The directory.
         directory: PathBuf,
     },
+    /// Its rows come from somebody else.
+    #[error("rows of the database at {place} are written by sinks of the type postgres alone")]
+    OfSinks {
+        /// `host:port`.
+        place: String,
+    },
+    /// A database at a server cannot be read.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// A runtime for its connection cannot be had.
+    #[error("cannot wait for a connection")]
+    Runtime(#[source] io::Error),
     /// A file cannot be written.
     #[error("cannot write {}: is there room, and is the directory the agent's own?", file.display())]
     Write {

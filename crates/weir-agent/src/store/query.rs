@@ -92,6 +92,33 @@ impl Default for Limits {
     }
 }
 
+/// Lengths of intervals that are easy to read.
+const STEPS: [u64; 14] =
+    [10, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400];
+
+/// Intervals that a course has where nobody says how many, and at most.
+const FEW: u32 = 100;
+const MOST: u32 = 2_000;
+
+impl SeriesQuery {
+    /// Length of the intervals of a course.
+    pub(super) fn step_length(&self) -> Duration {
+        let length = Duration::from_nanos(self.range.until.0.saturating_sub(self.range.since.0));
+        let least = length / MOST;
+        self.step.map_or_else(
+            || {
+                let few = length / FEW;
+                let step = STEPS.into_iter().map(Duration::from_secs).find(|step| *step >= few);
+                step.unwrap_or_else(|| Duration::from_hours(24 * (few.as_secs() / 86_400 + 1)))
+            },
+            |step| {
+                step.max(Duration::from_secs(1))
+                    .max(Duration::from_secs(least.as_secs() + u64::from(least.subsec_nanos() > 0)))
+            },
+        )
+    }
+}
+
 impl Range {
     /// Milliseconds since 1970 of the beginning and the end.
     pub(super) fn ms(&self) -> (i64, i64) {

@@ -33,7 +33,7 @@ pub(super) const MOST_GROUPS: usize = 65_536;
 const MOST_NAMES: usize = 400_000;
 
 /// Where a row is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     /// Number of the source that was scanned.
     pub(super) source: u32,

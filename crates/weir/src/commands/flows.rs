@@ -1,6 +1,6 @@
-//! `weir flows`: flows of the past, out of the files of the agent or from a running one.
+//! `weir flows`: flows of the past, out of the files of the agent, from a database or from a running agent.
 //!
-//! Both give the same answer, which goes to standard output in one of the formats of live flows. What the answer leaves
+//! All give the same answer, which goes to standard output in one of the formats of live flows. What the answer leaves
 //! out is named on standard error.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use weir_agent::{
     server::query::flows_answer,
-    store::{EmbeddedStore, FlowQuery, Limits, Range, Store as _},
+    store::{DatabaseUrl, EmbeddedStore, FlowQuery, Limits, PostgresStore, Range, Store},
 };
 use weir_api::{
     client::{Client, ClientError, Credentials},
@@ -25,7 +25,7 @@ use weir_flow::{
 };
 
 use crate::{
-    cli::{FlowFormat, FlowsArgs, HistoryFormat, UsageError},
+    cli::{FlowFormat, FlowsArgs, HistoryFormat, StorePlace, UsageError},
     clock, filter,
     show::{Printer, Room},
     terminal,
@@ -52,8 +52,7 @@ pub(super) fn run(args: &FlowsArgs) -> Result<ExitCode> {
     let answer = if let Some(url) = &args.agent {
         ask(args, url, range)?
     } else {
-        let store = EmbeddedStore::open_read_only(&args.store)
-            .context("no history here; a running agent can be asked with --agent URL")?;
+        let store = open(&args.store)?;
         let rows = usize::try_from(args.limit).context("the limit is small")?;
         let limits = Limits { rows, time: LONGEST_READ };
         let query = FlowQuery { range, filter, group_by: args.group_by.clone(), limits };
@@ -64,6 +63,19 @@ pub(super) fn run(args: &FlowsArgs) -> Result<ExitCode> {
         writeln!(io::stderr(), "weir: {}", cut.text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn open(place: &StorePlace) -> Result<Box<dyn Store>> {
+    Ok(match place {
+        StorePlace::Directory(path) => Box::new(
+            EmbeddedStore::open_read_only(path)
+                .context("no history here; a running agent can be asked with --agent URL")?,
+        ),
+        StorePlace::Database(url) => {
+            let url = DatabaseUrl::parse(url).map_err(|error| UsageError(format!("--store: {error}")))?;
+            Box::new(PostgresStore::open(&url)?)
+        }
+    })
 }
 
 /// Asks a running agent.

@@ -19,13 +19,15 @@ pub(super) struct Column {
 
 /// Every column that holds a field.
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
-    let column = |field: &'static Field| Column {
-        name: field.name.replace('.', "_"),
-        sql: sql_type(field.kind),
-        field,
-    };
+    let column =
+        |field: &'static Field| Column { name: column_name(field), sql: sql_type(field.kind), field };
     FIELDS.iter().map(column).collect()
 });
+
+/// The column that holds a field.
+pub(crate) fn column_name(field: &Field) -> String {
+    field.name.replace('.', "_")
+}
 
 /// Columns that hold no field: when the record was made, who wrote it, and whether the flow counts at another interface of
 /// the same role.

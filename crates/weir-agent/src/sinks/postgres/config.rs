@@ -146,13 +146,7 @@ impl Document {
                 problems.add(&at.key(key), "must not be empty");
             }
         }
-        let is_plain = |text: &str| {
-            text.starts_with(|letter: char| letter.is_ascii_lowercase() || letter == '_')
-                && text
-                    .chars()
-                    .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
-        };
-        if !is_plain(&self.schema) || self.schema.len() > 40 {
+        if !Plan::is_schema(&self.schema) {
             problems.add(&at.key("schema"), "must be made of a-z, 0-9 and `_`, and not begin with a digit");
         }
         if self.node.as_deref().is_some_and(|node| node.is_empty() || node.contains('\0')) {
@@ -198,8 +192,22 @@ impl Document {
 }
 
 impl Plan {
+    /// What holds where nothing is said.
+    pub(crate) fn usual() -> Self {
+        Document::default().validate(&At::default(), &mut Problems::default())
+    }
+
+    /// Whether a name can be that of the schema. It becomes part of statements.
+    pub(crate) fn is_schema(name: &str) -> bool {
+        name.len() <= 40
+            && name.starts_with(|letter: char| letter.is_ascii_lowercase() || letter == '_')
+            && name
+                .chars()
+                .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+    }
+
     /// `HOST:PORT`, for messages.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }

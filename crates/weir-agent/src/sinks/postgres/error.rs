@@ -61,6 +61,18 @@ pub enum PostgresError {
         /// The table.
         table: &'static str,
     },
+    /// There is nothing to read.
+    #[error(
+        "schema {schema} of the database {database} at {place} has no table of flows: is it the one that an agent writes to?"
+    )]
+    Missing {
+        /// The schema.
+        schema: String,
+        /// The database.
+        database: String,
+        /// `host:port`.
+        place: String,
+    },
     /// The server does not answer.
     #[error("{place} has not answered for {limit:?}")]
     Silent {
@@ -83,6 +95,11 @@ impl PostgresError {
         }
     }
 
+    /// Whether a table is not there.
+    pub(crate) fn is_about_a_missing_table(&self) -> bool {
+        self.state() == Some(&SqlState::UNDEFINED_TABLE)
+    }
+
     /// Whether it is about the rows, so that they will most likely never be taken.
     pub(super) fn is_about_rows(&self) -> bool {
         // Data exceptions and violated constraints. That there is no partition is one of these.
@@ -91,6 +108,6 @@ impl PostgresError {
 }
 
 /// Says what was tried.
-pub(super) fn statement(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresError {
+pub(crate) fn statement(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresError {
     move |source| PostgresError::Statement { what, source }
 }

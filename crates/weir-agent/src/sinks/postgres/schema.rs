@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::{
     columns::COLUMNS,
+    config::Plan,
     error::{PostgresError, statement},
 };
 
@@ -32,6 +33,19 @@ struct Found {
     plain: Vec<String>,
     columns: HashSet<String>,
     version: Option<i32>,
+}
+
+/// The columns of the table of flows, for those who read it. Nothing is made.
+pub(crate) async fn tables(client: &mut Client, plan: &Plan) -> Result<HashSet<String>, PostgresError> {
+    let looking = client.transaction().await.map_err(statement("begin"))?;
+    let found = look(&looking, &plan.schema).await?;
+    looking.commit().await.map_err(statement("look for the tables"))?;
+    found.is_complete(&plan.schema)?;
+    if found.version.is_none() || !["time", "again"].iter().all(|own| found.columns.contains(*own)) {
+        let (schema, database) = (plan.schema.clone(), plan.database.clone());
+        return Err(PostgresError::Missing { schema, database, place: plan.place() });
+    }
+    Ok(found.columns)
 }
 
 /// Makes what is missing.

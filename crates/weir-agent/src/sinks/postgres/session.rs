@@ -9,24 +9,20 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::{
-    Client, Config, NoTls, Statement, Transaction,
-    config::SslMode as WireMode,
+    Client, Statement, Transaction,
     types::{ToSql, Type},
 };
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     columns::{self, Rows},
-    config::{Plan, SslMode},
+    config::Plan,
+    connect::connect,
     edges::{Edges, UPSERT},
     error::{PostgresError, statement},
     partitions::{self, Partition, Table},
-    schema, tls,
+    schema,
 };
-use crate::{batch::seen_again, causes::with_causes, journal, outlet::Parcel};
-
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
+use crate::{batch::seen_again, causes::with_causes, config::SecretSource, journal, outlet::Parcel};
 
 /// Bytes of rows that are sent at a time.
 const PIECE: usize = 64 << 10;
@@ -49,7 +45,8 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and makes the tables if need be.
     pub(super) async fn open(plan: &Plan) -> Result<Self, PostgresError> {
-        let (mut client, connection) = connect(plan).await?;
+        let password = plan.password.as_ref().map(SecretSource::read_any).transpose()?;
+        let (mut client, connection) = connect(plan, password.as_ref(), "").await?;
         schema::ensure(&mut client, &plan.schema).await?;
         let mut known = BTreeSet::new();
         for partition in Partition::ahead(partitions::now(), plan) {
@@ -130,60 +127,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.connection.abort();
     }
-}
-
-/// Connects in the ways that the mode allows, in its order.
-async fn connect(plan: &Plan) -> Result<(Client, JoinHandle<()>), PostgresError> {
-    let is_socket = plan.host.starts_with('/');
-    let ways: &[WireMode] = match plan.sslmode {
-        SslMode::Disable => &[WireMode::Disable],
-        _ if is_socket => &[WireMode::Disable],
-        SslMode::Allow => &[WireMode::Disable, WireMode::Require],
-        SslMode::Prefer => &[WireMode::Prefer, WireMode::Disable],
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[WireMode::Require],
-    };
-    let mut first = None;
-    for way in ways {
-        match connect_by(plan, *way).await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => {
-                // Only what another way of encryption may mend is worth another attempt.
-                let is_mendable = error.state().is_some_and(|state| state.code() == "28000")
-                    || matches!(&error, PostgresError::Connect { source, .. } if source.code().is_none());
-                first.get_or_insert(error);
-                if !is_mendable {
-                    break;
-                }
-            }
-        }
-    }
-    Err(first.expect("there is at least one way"))
-}
-
-async fn connect_by(plan: &Plan, way: WireMode) -> Result<(Client, JoinHandle<()>), PostgresError> {
-    let mut config = Config::new();
-    config
-        .host(&plan.host)
-        .port(plan.port)
-        .dbname(&plan.database)
-        .user(&plan.user)
-        .ssl_mode(way)
-        .connect_timeout(CONNECT)
-        .tcp_user_timeout(Duration::from_secs(30))
-        .application_name("weir")
-        .options(format!("-c search_path={} -c TimeZone=UTC", plan.schema));
-    if let Some(source) = &plan.password {
-        config.password(source.read_any()?.reveal());
-    }
-    let failed = |source| PostgresError::Connect { place: plan.place(), source };
-    if way == WireMode::Disable {
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-        // Why a connection ended, the next statement says.
-        return Ok((client, tokio::spawn(async move { drop(connection.await) })));
-    }
-    let tls = MakeRustlsConnect::new(tls::client_config(plan)?);
-    let (client, connection) = config.connect(tls).await.map_err(failed)?;
-    Ok((client, tokio::spawn(async move { drop(connection.await) })))
 }
 
 /// Notes the names of parcels; gives back those that were not noted already.

@@ -5,40 +5,16 @@ use std::{collections::HashMap, time::Duration};
 use foldhash::fast::FixedState;
 use weir_flow::{Role, field::Value};
 
-use super::{EmbeddedStore, LOOKS, lock, read::wall};
+use super::{EmbeddedStore, LOOKS, lock};
 use crate::store::{
     Coverage, Cut, Edge, EdgeKey, EdgeQuery, Edges, Level, Origin, Range, Series, SeriesQuery, StoreError,
     Traffic,
     answer::{edges_of, series_of},
+    answering::wall,
     database::{self, Applied, Sum},
     log,
     rollup::{Pending, SumKey},
 };
-
-/// Lengths of intervals that are easy to read.
-const STEPS: [u64; 14] =
-    [10, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400];
-
-/// Intervals that a course has where nobody says how many, and at most.
-const FEW: u32 = 100;
-const MOST: u32 = 2_000;
-
-/// Length of the intervals of a course.
-pub(super) fn step(query: &SeriesQuery) -> Duration {
-    let length = Duration::from_nanos(query.range.until.0.saturating_sub(query.range.since.0));
-    let least = length / MOST;
-    query.step.map_or_else(
-        || {
-            let few = length / FEW;
-            let step = STEPS.into_iter().map(Duration::from_secs).find(|step| *step >= few);
-            step.unwrap_or_else(|| Duration::from_hours(24 * (few.as_secs() / 86_400 + 1)))
-        },
-        |step| {
-            step.max(Duration::from_secs(1))
-                .max(Duration::from_secs(least.as_secs() + u64::from(least.subsec_nanos() > 0)))
-        },
-    )
-}
 
 /// The coarsest level of which a step is a whole number of intervals.
 pub(super) fn level_of(step: Duration) -> Option<Level> {

@@ -9,7 +9,7 @@ use weir_flow::{Count, Role, Wall, field::Field, filter::Filter, group::by_role}
 use super::*;
 use crate::store::{
     Cut, Limits, Precision, Range, Rows, Traffic,
-    conformance::{self, BEGIN, Sample, all, append},
+    conformance::{self, BEGIN, Sample, Times, all, append},
 };
 
 fn place() -> TempDir {
@@ -52,7 +52,7 @@ impl Store for Placed {
 #[test]
 fn the_embedded_store_conforms_whatever_the_size_of_its_segments() {
     for config in [small(), StoreConfig::default()] {
-        conformance::check(&|| {
+        conformance::check(Times::Nanoseconds, &|| {
             let place = place();
             let store = EmbeddedStore::open(place.path(), config).expect("it opens");
             Box::new(Placed { store, _place: place })
