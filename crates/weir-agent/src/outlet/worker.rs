@@ -181,7 +181,9 @@ impl<C: Consumer> Worker<C> {
                     if self.has_nothing_to_lose(origins) {
                         return Next::Stop;
                     }
-                    self.wait(Some(after.min(LONGEST_PAUSE)));
+                    // Some ask for no time at all, again and again.
+                    let pause = self.back_off.time().max(after).min(LONGEST_PAUSE);
+                    self.wait(Some(pause));
                 }
             }
         }

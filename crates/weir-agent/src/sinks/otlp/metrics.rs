@@ -109,6 +109,11 @@ impl Meter {
         self.table.add_at(batch, Monotonic(nanoseconds(self.began.elapsed())));
     }
 
+    /// Whether differences are on their way.
+    pub(super) fn has_unfinished(&self) -> bool {
+        self.export.is_some()
+    }
+
     /// When they are to be told next.
     pub(super) fn is_due_at(&self) -> Instant {
         self.next
@@ -127,7 +132,7 @@ impl Meter {
                 self.back_off.reset();
                 self.interval
             }
-            Err(WriteError::RetryAfter { after, .. }) => (*after).min(LONGEST_PAUSE),
+            Err(WriteError::RetryAfter { after, .. }) => self.back_off.time().max(*after).min(LONGEST_PAUSE),
             Err(WriteError::Retry(_) | WriteError::Reject(_)) => self.back_off.time(),
         };
         self.next = Instant::now() + pause;
@@ -170,7 +175,8 @@ impl Meter {
     }
 
     pub(super) fn begin(&mut self) -> Export {
-        let now_ns = now_ns().max(self.newest_ns + 1);
+        let since_began = self.began_ns + nanoseconds(self.began.elapsed());
+        let now_ns = now_ns().max(since_began).max(self.newest_ns + 1);
         self.newest_ns = now_ns;
         let EdgeSnapshot { edges, others, .. } = self.table.snapshot();
         let ones = edges.into_iter().map(|(key, sums)| (Edge::One(key), sums));

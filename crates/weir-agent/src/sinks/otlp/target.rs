@@ -132,7 +132,8 @@ fn endpoint(text: &str, protocol: Protocol, path: &str) -> Result<Uri, String> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
         return Err(wrong());
     }
-    if authority.as_str().contains('@') || uri.query().is_some() {
+    // Also behind a slash: a password may have one.
+    if text.contains('@') || uri.query().is_some() {
         return Err("must have no user, password or query: use `headers`".to_owned());
     }
     let base = uri.path().trim_end_matches('/');
@@ -166,6 +167,12 @@ mod tests {
                 "http://weir:hunter2@c",
                 Protocol::Http,
                 "",
+                Err("must have no user, password or query: use `headers`"),
+            ),
+            (
+                "https://weir:12/34@collector:4318",
+                Protocol::Http,
+                "/v1/logs",
                 Err("must have no user, password or query: use `headers`"),
             ),
         ];

@@ -8,7 +8,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
+    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{AnyValue, KeyValue, any_value::Value as Any},
     logs::v1::{LogRecord, SeverityNumber},
 };
@@ -280,6 +280,56 @@ fn nobody_there_is_told_with_the_address() {
 }
 
 #[test]
+fn spans_and_sums_of_a_group_that_is_rejected_come_with_its_parcels() {
+    let rejects = || Reply::http(400, "", b"no");
+    // The group, then each parcel.
+    let peer = HttpPeer::start(vec![rejects(), Reply::http(200, "", &[]), rejects()]);
+    let of_spans = HttpPeer::start(vec![Reply::http(200, "", &[]), Reply::http(200, "", &[])]);
+    let metrics = MetricsPlan {
+        target: target(&peer.endpoint, Protocol::Http),
+        interval: Duration::from_hours(1),
+        temporality: Temporality::Cumulative,
+        edges: crate::sinks::prometheus::Plan { edges: 10, idle: Duration::from_mins(1) },
+    };
+    let plan = Plan {
+        logs: Some(target(&peer.endpoint, Protocol::Http)),
+        metrics: Some(metrics),
+        spans: Some(target(&of_spans.endpoint, Protocol::Http)),
+        resource: Vec::new(),
+    };
+    let mut writer = OtlpWriter::with_limits(&plan, 1 << 20, 1).unwrap();
+    let parcels: Vec<Parcel> = [3, 5]
+        .into_iter()
+        .enumerate()
+        .map(|(number, flows)| {
+            let mut batch = crate::batch::Batch::clone(&samples::batch(flows, 1));
+            let later_ns = number as u64 * 60_000_000_000;
+            let records = batch.records.iter().cloned();
+            let ended = records.map(|record| Record {
+                end_reason: Some(weir_flow::EndReason::Fin),
+                start: weir_flow::Wall(record.start.0 + later_ns),
+                end: weir_flow::Wall(record.end.0 + later_ns),
+                ..record
+            });
+            batch.records = ended.collect::<Vec<_>>().into();
+            Parcel { id: ParcelId(number as u128), batch: Arc::new(batch) }
+        })
+        .collect();
+    let patience = Patience::default();
+    assert!(outcome(writer.write(&parcels, &patience)).starts_with("rejected"));
+    assert_eq!(writer.flows_counted(), 0);
+    assert_eq!(outcome(writer.write(&parcels[..1], &patience)), "taken");
+    assert_eq!(writer.flows_counted(), 3);
+    assert!(outcome(writer.write(&parcels[1..], &patience)).starts_with("rejected"));
+    assert_eq!(writer.flows_counted(), 8);
+    let count = |request: &Vec<u8>| {
+        let request = ExportTraceServiceRequest::decode(request.as_slice()).unwrap();
+        request.resource_spans[0].scope_spans[0].spans.len()
+    };
+    assert_eq!(of_spans.requests().iter().map(count).collect::<Vec<usize>>(), [3, 5]);
+}
+
+#[test]
 fn metrics_that_do_not_arrive_keep_no_logs_waiting() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/v1/metrics", listener.local_addr().unwrap());
@@ -297,9 +347,10 @@ fn metrics_that_do_not_arrive_keep_no_logs_waiting() {
     for number in 1..=2 {
         let parcels = [Parcel { id: ParcelId(number), batch: samples::batch(3, 1) }];
         assert_eq!(outcome(writer.write(&parcels, &Patience::default())), "taken");
+        let before = Instant::now();
         let found = outcome(writer.wake(&Patience::default()));
         assert_eq!(found, format!("not now: cannot talk to {nobody}"));
-        assert!(writer.wakes_at().unwrap() > Instant::now());
+        assert!(writer.wakes_at().unwrap() > before);
     }
     assert_eq!(peer.requests().len(), 2);
 }

@@ -18,7 +18,11 @@ use super::{
     sending::{Line, Outcome, Request},
     spans::{self, Chosen, Told},
 };
-use crate::outlet::{Consumer, Parcel, ParcelId, Patience, Receipt, WriteError};
+use crate::{
+    causes::with_causes,
+    journal,
+    outlet::{Consumer, Parcel, ParcelId, Patience, Receipt, WriteError},
+};
 
 /// Bytes of a request at which nothing more is added. Collectors that are not told otherwise take 4 MiB by gRPC, before
 /// compression, and the last entry may be some kilobytes.
@@ -36,8 +40,8 @@ pub struct OtlpWriter {
     spans: Option<(Client, Told)>,
     metrics: Option<Meter>,
     progress: Option<Progress>,
-    /// The last parcels that were added to the metrics and looked through for spans.
-    known: Vec<ParcelId>,
+    /// Spans of the parcels of a group that was rejected. Each is brought once more by itself.
+    aside: Vec<(ParcelId, Vec<Chosen>)>,
 }
 
 /// How far the present parcels are.
@@ -73,30 +77,47 @@ impl OtlpWriter {
             spans: client(Signal::Spans, &plan.spans).map(|client| (client, Told::default())),
             metrics: plan.metrics.clone().map(|plan| Meter::new(plan, most_bytes)),
             progress: None,
-            known: Vec::new(),
+            aside: Vec::new(),
         })
     }
 
-    /// Begins with parcels, unless they are those of the last attempt. Parcels that are brought once more, each by itself,
-    /// were counted before.
+    /// Begins with parcels, unless they are those of the last attempt. Which spans a parcel has is decided once.
     fn begin(&mut self, parcels: &[Parcel]) -> Progress {
         if let Some(progress) = self.progress.take() {
             return progress;
         }
-        let is_new = !parcels.iter().any(|parcel| self.known.contains(&parcel.id));
-        let mut progress = Progress::default();
-        if is_new {
-            self.known = parcels.iter().map(|parcel| parcel.id).collect();
-            if let Some((_, told)) = &mut self.spans {
-                progress.chosen = told.choose(parcels);
+        let place = parcels.first().and_then(|first| self.aside.iter().position(|(id, _)| *id == first.id));
+        let chosen = match (place, &mut self.spans) {
+            (Some(place), _) => self.aside.swap_remove(place).1,
+            (None, Some((_, told))) => {
+                self.aside.clear();
+                told.choose(parcels)
             }
-            if let Some(meter) = &self.metrics {
-                for parcel in parcels {
-                    meter.add(&parcel.batch);
-                }
+            (None, None) => Vec::new(),
+        };
+        Progress { chosen, ..Progress::default() }
+    }
+
+    /// What becomes of parcels decides what becomes of their logs, or of their spans where there are no logs.
+    fn rejected<'p>(&self, progress: &'p Progress) -> Option<&'p String> {
+        let line = if self.logs.is_some() { &progress.logs } else { &progress.spans };
+        line.outcome.refused.as_ref().filter(|_| !line.outcome.has_taken).map(|(_, text)| text)
+    }
+
+    /// They are settled, one way or the other.
+    fn count(&self, parcels: &[Parcel]) {
+        if let Some(meter) = &self.metrics {
+            for parcel in parcels {
+                meter.add(&parcel.batch);
             }
         }
-        progress
+    }
+
+    /// How many flows were added to the metrics as ones that ended.
+    #[cfg(test)]
+    pub(super) fn flows_counted(&mut self) -> u64 {
+        let rows = self.metrics.as_mut().map(|meter| meter.begin().rows).unwrap_or_default();
+        rows.iter().map(|row| row.sums.closed).sum()
     }
 
     fn bring(
@@ -118,7 +139,9 @@ impl OtlpWriter {
                 request(envelope, most_bytes, records().skip(entries.start).take(entries.len()), append)
             })?;
         }
-        if let Some((client, _)) = &mut self.spans {
+        // They are brought with the parcels one by one.
+        let is_for_later = parcels.len() > 1 && self.logs.is_some() && self.rejected(progress).is_some();
+        if let Some((client, _)) = self.spans.as_mut().filter(|_| !is_for_later) {
             let Progress { chosen, spans, .. } = progress;
             spans.bring(chosen.len(), client, runtime, patience, |entries, most_bytes| {
                 let append = |out: &mut Vec<u8>, chosen: &Chosen| {
@@ -139,11 +162,22 @@ impl Consumer for OtlpWriter {
             self.progress = Some(progress);
             return Err(error);
         }
+        if let Some(text) = self.rejected(&progress).cloned() {
+            if let [_] = parcels {
+                self.count(parcels);
+            } else {
+                let of = |index: usize| {
+                    let chosen = progress.chosen.iter().filter(move |chosen| chosen.parcel == index);
+                    chosen.map(|chosen| Chosen { parcel: 0, ..*chosen }).collect()
+                };
+                self.aside =
+                    parcels.iter().enumerate().map(|(index, parcel)| (parcel.id, of(index))).collect();
+            }
+            return Err(WriteError::Reject(text.into()));
+        }
+        self.count(parcels);
         let mut outcome = progress.logs.outcome;
         outcome.add(progress.spans.outcome);
-        if let (Some((_, text)), false) = (&outcome.refused, outcome.has_taken) {
-            return Err(WriteError::Reject(text.clone().into()));
-        }
         Ok(Receipt { refused: outcome.refused })
     }
 
@@ -163,8 +197,14 @@ impl Consumer for OtlpWriter {
         let (Some(meter), Some(runtime)) = (&mut self.metrics, &self.runtime) else { return };
         let patience = Patience::default();
         patience.end_at(Instant::now() + LAST);
-        // Whoever is away now has been told of.
-        meter.bring(&self.envelope, runtime, &patience).ok();
+        // Differences that did not arrive before go first, as they were.
+        let attempts = if meter.has_unfinished() { 2 } else { 1 };
+        for _ in 0..attempts {
+            if let Err(error) = meter.bring(&self.envelope, runtime, &patience) {
+                journal::warn(format_args!("the last sums are not told: {}", with_causes(&error)));
+                return;
+            }
+        }
     }
 }
 
