@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// Time between two looks at what has been done. Looking all the time would take a processor.
+const LOOK: Duration = Duration::from_micros(200);
+
 /// Everything that was measured.
 #[derive(Default)]
 struct Outcome {
@@ -222,7 +225,7 @@ fn outage(
         outlet.offer(&batch);
         drop(batch);
         while outlet.account().total().waiting().records > 0 {
-            std::thread::yield_now();
+            std::thread::park_timeout(LOOK);
         }
         outcome.spool_seconds += start.elapsed().as_secs_f64();
     }
@@ -233,7 +236,7 @@ fn outage(
     let start = Instant::now();
     while outlet.account().total().spooled.records > 0 {
         ensure!(start.elapsed() < Duration::from_mins(10), "{:?}", outlet.state());
-        std::thread::yield_now();
+        std::thread::park_timeout(LOOK);
     }
     outcome.drain_seconds = start.elapsed().as_secs_f64();
     let deadline = Instant::now() + Duration::from_secs(5);
