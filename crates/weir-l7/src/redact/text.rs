@@ -14,6 +14,19 @@ use crate::Chunk;
 /// Most bytes of an authority that wait to be known. More are masked.
 const MOST_HELD: usize = 512;
 
+/// Bytes with which something may begin that matters: lines, keys, authorities. Most bytes are others, and are passed over
+/// quickly.
+const BEGINS: [bool; 256] = {
+    let mut begins = [false; 256];
+    let mut index = 0;
+    let all = b"\n:?&\"";
+    while index < all.len() {
+        begins[all[index] as usize] = true;
+        index += 1;
+    }
+    begins
+};
+
 /// One side of a connection.
 #[derive(Debug)]
 pub(super) struct TextMask {
@@ -125,7 +138,22 @@ impl TextMask {
     pub(super) fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
         let mut run = 0;
         let mut is_run_secret = false;
-        for (index, byte) in data.iter().enumerate() {
+        let mut next = 0;
+        while let Some(byte) = data.get(next) {
+            let index = next;
+            next += 1;
+            if self.is_passing() {
+                let rest = &data[index..];
+                let skipped = rest.iter().position(|byte| BEGINS[usize::from(*byte)]).unwrap_or(rest.len());
+                if skipped > 0 {
+                    if is_run_secret {
+                        writer.write(&data[run..index], true);
+                        (run, is_run_secret) = (index, false);
+                    }
+                    next = index + skipped;
+                    continue;
+                }
+            }
             let was_held = self.state == State::Authority;
             let is_secret = self.take(*byte);
             let is_held = self.state == State::Authority && was_held && *byte != b'@';
@@ -153,6 +181,11 @@ impl TextMask {
             }
         }
         writer.write(&data[run..], is_run_secret);
+    }
+
+    /// Whether nothing matters up to a byte of [`BEGINS`]: the word that is being read cannot be a name.
+    fn is_passing(&self) -> bool {
+        self.state == State::Plain && self.before == Before::Other && !self.is_name && self.scheme == 0
     }
 
     /// Takes a byte; gives back whether it is a part of a secret. Of an authority that is not known yet.
