@@ -29,6 +29,7 @@ pub(super) const TEST: &[&str] = &[
     "postgresql-15",
     "procps",
     "prometheus",
+    "redis-server",
     "socat",
     "tcpdump",
     "tmux",
