@@ -63,7 +63,7 @@ pub enum Start {
         /// Connections in them.
         connections: u64,
     },
-    /// Maps of another size, whose connections were copied.
+    /// Maps of another layout, whose connections were copied. There is one layout so far, so this does not happen yet.
     Migrated {
         /// Connections that were copied.
         connections: u64,

@@ -82,7 +82,7 @@ pub enum PlaceChange {
 /// How connections of this host to backends on this host are redirected.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum LocalMode {
-    /// In `connect` and `sendmsg`, before there is a packet.
+    /// In `connect` and `sendmsg`, before there is a packet. Not made yet: the same as [`LocalMode::Off`].
     #[default]
     Cgroup,
     /// Not at all: such a backend takes no connections of this host.
