@@ -156,8 +156,13 @@ fn attach_tcx(
         let program = program.fd().map_err(failed)?;
         match bpf::update_link(link.as_fd(), program.as_fd()) {
             Ok(()) => return Ok(true),
-            // The interface is gone, and another one has its number (ENOLINK). Or the link is of something else.
-            Err(_) => unlink(&pin)?,
+            // The interface is gone, and another one may have its number.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => unlink(&pin)?,
+            // What is attached goes on as it is: taking it off would leave its connections to nobody.
+            Err(source) => {
+                let remedy = "its program cannot be replaced; `weir proxy teardown` removes it";
+                return Err(RedirectError::Pin { path: pin, remedy, source });
+            }
         }
     }
     // A counter of flows shall see what the client sees: before its packets are redirected, and after the answers are

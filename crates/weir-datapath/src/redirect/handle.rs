@@ -241,6 +241,8 @@ impl Redirect {
                         Err(error) => PlaceChange::Failed { interface, error },
                     });
                 }
+                // It has another name now, and goes on.
+                None if teardown::is_attached(&self.pins, index, &value) => {}
                 // Said once: the pins of what is gone are of no use.
                 None if self.pins.link(index, true).exists() => {
                     unlink(&self.pins.link(index, true))?;

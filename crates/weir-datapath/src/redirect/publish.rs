@@ -36,6 +36,15 @@ pub(super) struct Mirror {
     room: Room,
 }
 
+/// How much a backend of this standing takes.
+fn rank(standing: Standing) -> u8 {
+    match standing {
+        Standing::Gone => 0,
+        Standing::Draining => 1,
+        Standing::Up => 2,
+    }
+}
+
 /// Bitmaps of ports.
 pub(super) type PortBits = [Box<[u64; PORT_WORDS]>; 4];
 
@@ -106,6 +115,26 @@ impl Mirror {
         needed_ports(&self.rules, &self.backends)
     }
 
+    /// Writes backends. Says how many are not what they were.
+    fn place_backends(
+        &self,
+        maps: &mut Maps,
+        backends: &[&BackendState],
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<u64, RedirectError> {
+        let mut changed = 0;
+        for backend in backends {
+            let id = backend.id;
+            let value = backend_value(backend, local.contains(&backend.address.ip()));
+            let words: [u64; 4] = zerocopy::transmute!(value);
+            if maps.backends.get(&id.0, 0).map_err(failed("BACKENDS"))? != words {
+                maps.backends.set(id.0, words, 0).map_err(failed("BACKENDS"))?;
+            }
+            changed += u64::from(self.backends.get(&id) != Some(*backend));
+        }
+        Ok(changed)
+    }
+
     /// Brings the kernel to `desired`. `local` are the addresses of this host.
     pub(super) fn publish(
         &mut self,
@@ -123,17 +152,12 @@ impl Mirror {
         let mut published = Published::default();
         let new_tables = self.reserve(&wanted)?;
 
-        for (id, backend) in &wanted.backends {
-            let is_local = local.contains(&backend.address.ip());
-            let value = backend_value(backend, is_local);
-            let words: [u64; 4] = zerocopy::transmute!(value);
-            if maps.backends.get(&id.0, 0).map_err(failed("BACKENDS"))? != words {
-                maps.backends.set(id.0, words, 0).map_err(failed("BACKENDS"))?;
-            }
-            if self.backends.get(id) != Some(backend) {
-                published.backends_changed += 1;
-            }
-        }
+        // Those that take less than before come last: until then, rules may lead to nobody else.
+        let (lowered, others): (Vec<_>, Vec<_>) = wanted.backends.values().partition(|backend| {
+            let before = self.backends.get(&backend.id);
+            before.is_some_and(|before| rank(before.standing) > rank(backend.standing))
+        });
+        published.backends_changed += self.place_backends(maps, &others, local)?;
         Self::open_ports(maps, &wanted);
         for rule in wanted.rules.values() {
             let mut value = rule_value(rule);
@@ -151,6 +175,7 @@ impl Mirror {
             }
         }
         self.change_lookup(maps, &wanted.lookup)?;
+        published.backends_changed += self.place_backends(maps, &lowered, local)?;
         for id in self.rules.keys().filter(|id| !wanted.rules.contains_key(id)) {
             is_there(maps.rules.remove(&id.0), "RULES")?;
             // A later rule of that number begins at zero.

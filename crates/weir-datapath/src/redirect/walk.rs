@@ -47,6 +47,25 @@ fn each(
     }
 }
 
+/// The entry of the other direction, unless it is not there or of a later connection that has taken it over.
+fn pair_of(
+    maps: &Maps,
+    key: &[u64; 5],
+    value: &ConnectionValue,
+) -> Result<Option<ConnectionValue>, RedirectError> {
+    let pair = maps.lookup(&pair_key(key, value.address, value.ports))?;
+    Ok(pair.filter(|pair| is_pair(key, pair)))
+}
+
+/// Whether an entry found under the key of the other direction is of the same connection.
+fn is_pair(key: &[u64; 5], pair: &ConnectionValue) -> bool {
+    let [source, source_low, destination, destination_low, rest] = *key;
+    let end = if is_forward(key) { [destination, destination_low] } else { [source, source_low] };
+    #[expect(clippy::cast_possible_truncation, reason = "the ports are the lower half")]
+    let ports = rest as u32;
+    pair.address == end && pair.ports == ports.rotate_left(16)
+}
+
 /// Both directions of a connection as one.
 fn describe(
     maps: &Maps,
@@ -54,7 +73,7 @@ fn describe(
     key: &[u64; 5],
     value: &ConnectionValue,
 ) -> Result<Connection, RedirectError> {
-    let pair = maps.lookup(&pair_key(key, value.address, value.ports))?;
+    let pair = pair_of(maps, key, value)?;
     let now = stamps.now();
     let tuple = words::tuple(key);
     let answered = pair.is_some_and(|pair| pair.flags & CONNECTION_SEEN != 0);
@@ -170,15 +189,24 @@ pub(super) fn end(maps: &mut Maps, of: ConnectionsOf) -> Result<u64, RedirectErr
             ConnectionsOf::Backend(backend) => value.backend == backend.0,
             ConnectionsOf::Client(client) => [key[0], key[1]] == address_words(client),
         };
-        if is_forward(key) && is_meant && value.flags & CONNECTION_ENDED == 0 {
+        // What a client began itself, to a backend and not to a listener, is its own.
+        if is_forward(key) && is_meant && value.flags & (CONNECTION_ENDED | CONNECTION_DIRECT) == 0 {
             entries.push((*key, value));
         }
         ControlFlow::Continue(())
     })?;
     let mut ended = 0;
-    for (key, mut value) in entries {
+    for (key, seen) in entries {
+        // It may be another connection by now.
+        let Some(mut value) =
+            maps.lookup(&key)?.filter(|now| now.created == seen.created && now.address == seen.address)
+        else {
+            continue;
+        };
         let was_there = if words::tuple(&key).transport == Transport::Udp {
-            maps.remove(&pair_key(&key, value.address, value.ports))?;
+            if pair_of(maps, &key, &value)?.is_some() {
+                maps.remove(&pair_key(&key, value.address, value.ports))?;
+            }
             maps.remove(&key)?
         } else {
             value.flags |= CONNECTION_ENDED;
@@ -287,7 +315,7 @@ fn look_after(
         return Ok(false);
     }
     let other_key = pair_key(key, value.address, value.ports);
-    let other = maps.lookup(&other_key)?;
+    let other = pair_of(maps, key, value)?;
     let (forward, reverse) = if is_forward(key) { (Some(*value), other) } else { (other, Some(*value)) };
     let flags = |value: Option<ConnectionValue>| value.map_or(0, |value| value.flags);
     let idle = other.map_or(idle, |other| idle.min(stamps.since(other.seen, now)));
@@ -295,9 +323,11 @@ fn look_after(
         return Ok(false);
     }
     // The client's side first: without it no packet goes on, and a new connection makes both anew.
-    let (first, second) = if is_forward(key) { (key, &other_key) } else { (&other_key, key) };
-    maps.remove(first)?;
-    maps.remove(second)?;
+    let other_key = other.map(|_| other_key);
+    let (first, second) = if is_forward(key) { (Some(*key), other_key) } else { (other_key, Some(*key)) };
+    for key in first.iter().chain(&second) {
+        maps.remove(key)?;
+    }
     Ok(true)
 }
 

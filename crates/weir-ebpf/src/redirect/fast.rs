@@ -7,8 +7,8 @@
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use weir_common::redirect::{
-    CONNECTION_ENDED, CONNECTION_SEEN, PORTS_FORWARD_TCP, PORTS_FORWARD_UDP, PORTS_REVERSE_TCP,
-    PORTS_REVERSE_UDP, STANDING_DRAINING, STANDING_UP, TICK,
+    CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_SEEN, PORTS_FORWARD_TCP, PORTS_FORWARD_UDP,
+    PORTS_REVERSE_TCP, PORTS_REVERSE_UDP, STANDING_DRAINING, STANDING_UP, TICK,
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
@@ -39,6 +39,14 @@ pub(crate) const ACK: u8 = 16;
 /// Handles a packet. Returns what becomes of it.
 #[inline(always)]
 pub(crate) fn packet(skb: Skb, link: Link, way: Way) -> i32 {
+    if way.is_forward() && skb.tc_index() == route::MARK {
+        skb.set_tc_index(0);
+        if way == Way::Uplink {
+            // It was translated on this host: by this program before it was routed anew, or at another interface.
+            return TC_ACT_UNSPEC;
+        }
+        // What comes in was marked elsewhere.
+    }
     let (kind, offset) = match link {
         Link::Ethernet => match skb.linear::<ETHERNET_BYTES>() {
             Some(header) => (u16::from_be_bytes([header[12], header[13]]), ETHERNET_BYTES),
@@ -234,6 +242,9 @@ fn finish(skb: Skb, way: Way, layout: &Layout, plan: &Plan, value: &Cached, port
     }
     let header_length = layout.transport + if is_udp { 8 } else { 20 };
     count::packet(skb, value.backend, way.is_forward(), u64::from(header_length));
+    if way.is_forward() {
+        route::mark(skb);
+    }
     if way == Way::Uplink { route::follow(skb, value.route as u8, value.interface) } else { TC_ACT_UNSPEC }
 }
 
@@ -265,7 +276,7 @@ fn known(plain: &Ends, ports: u32, tcp_flags: u8, is_ipv6: bool, way: Way) -> Op
     if !is_own {
         fill(slot, &key, ports, epoch)?;
     }
-    if way.is_forward() && !is_there(slot.backend, slot.address) {
+    if way.is_forward() && !is_there(slot.backend, slot.rule, slot.address, slot.ports) {
         return None;
     }
     Some(slot)
@@ -289,7 +300,8 @@ fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()>
     let entry = CONNECTIONS.get_ptr(key)?;
     // SAFETY: a valid entry. If it is removed under way, its memory may become another one's, which the ports tell.
     let entry = unsafe { &*entry };
-    if entry.flags & (CONNECTION_SEEN | CONNECTION_ENDED) != CONNECTION_SEEN
+    // What the client began itself depends on no backend, which a slot does not tell.
+    if entry.flags & (CONNECTION_SEEN | CONNECTION_ENDED | CONNECTION_DIRECT) != CONNECTION_SEEN
         || slow::now().wrapping_sub(entry.seen) >= TICK
     {
         return None;
@@ -313,10 +325,12 @@ fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()>
 
 /// Whether a backend keeps its connections. Its number may have become another one's.
 #[inline(always)]
-pub(crate) fn is_there(backend: u32, address: [u64; 2]) -> bool {
+pub(crate) fn is_there(backend: u32, rule: u32, address: [u64; 2], ports: u32) -> bool {
     match BACKENDS.get(backend) {
         Some(backend) => {
             matches!(backend.standing, STANDING_UP | STANDING_DRAINING)
+                && backend.rule == rule
+                && (backend.port == 0 || u32::from(backend.port) == ports >> 16)
                 && backend.address[1] == address[1]
                 && backend.address[0] == address[0]
         }

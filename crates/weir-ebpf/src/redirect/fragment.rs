@@ -83,10 +83,6 @@ pub(crate) extern "C" fn weir_let_pass() -> u64 {
 pub(crate) extern "C" fn weir_fragment(context: *mut __sk_buff, hint: u64) -> i32 {
     let (skb, way) = (Skb::new(context), Way::from_bits(hint));
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
-    if way == Way::Uplink && skb.tc_index() == route::MARK {
-        skb.set_tc_index(0);
-        return TC_ACT_UNSPEC;
-    }
     let known = FRAGMENTS.get_ptr(key(&scratch.layout, way));
     let Some(known) = known else {
         if way.is_forward() && PREFIXES.get(&choose::prefix_key(&scratch.layout)).is_some() {
@@ -110,5 +106,8 @@ pub(crate) extern "C" fn weir_fragment(context: *mut __sk_buff, hint: u64) -> i3
     }
     count::reason(known.rule, Reason::FragmentTranslated);
     count::packet(skb, known.backend, way.is_forward(), u64::from(scratch.layout.transport));
+    if way.is_forward() {
+        route::mark(skb);
+    }
     if way == Way::Uplink { route::follow(skb, known.route as u8, known.interface) } else { TC_ACT_UNSPEC }
 }

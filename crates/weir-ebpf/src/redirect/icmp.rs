@@ -59,6 +59,9 @@ pub(crate) extern "C" fn weir_icmp(context: *mut __sk_buff, hint: u64) -> i32 {
         return write::failed(rule);
     }
     count::reason(rule, Reason::IcmpTranslated);
+    if way.is_forward() && plan.changes_outer {
+        route::mark(skb);
+    }
     if way == Way::Uplink && plan.changes_outer {
         return route::follow(skb, scratch.value.route, scratch.value.interface);
     }

@@ -98,3 +98,12 @@ pub(crate) fn pair_value(key: &[u64; 5], value: &ConnectionValue, pair: &mut Con
     pair.route = 0;
     pair.interface = 0;
 }
+
+/// Whether an entry found under the key of the other direction is of the same connection. Where a client's port was used
+/// again, a later connection may have taken it over.
+#[inline(always)]
+pub(crate) fn is_pair(key: &[u64; 5], pair: &ConnectionValue) -> bool {
+    let is_forward = key[4] & KEY_REVERSE == 0;
+    let (high, low) = if is_forward { (key[2], key[3]) } else { (key[0], key[1]) };
+    pair.address[0] == high && pair.address[1] == low && pair.ports == swapped(key[4] as u32)
+}

@@ -14,7 +14,8 @@ use weir_ebpf::skb::Skb;
 
 use crate::maps::scratch;
 
-/// Put into `tc_index` of what is routed anew, so that the program that meets it again on its way out lets it go.
+/// Put into `tc_index` of what was translated, so that the program that meets it on its way out lets it go: the same one
+/// where it is routed anew, or that of another interface.
 pub(crate) const MARK: u32 = 0x5752;
 
 const AF_INET: u8 = 2;
@@ -28,6 +29,12 @@ const NO_NEIGHBOUR: i64 = 7;
 #[expect(clippy::cast_possible_wrap, reason = "64")]
 const QUERY_BYTES: i32 = size_of::<FibQuery>() as i32;
 
+/// Says that a packet was translated.
+#[inline(always)]
+pub(crate) fn mark(skb: Skb) {
+    skb.set_tc_index(MARK);
+}
+
 /// Lets a translated packet go.
 #[inline(always)]
 pub(crate) fn follow(skb: Skb, route: u8, interface: u32) -> i32 {
@@ -38,7 +45,6 @@ pub(crate) fn follow(skb: Skb, route: u8, interface: u32) -> i32 {
     // verifier refuses to see moved.
     let here = black_box(skb.ifindex());
     let interface = if route == ROUTE_INTERFACE { interface } else { here };
-    skb.set_tc_index(MARK);
     // SAFETY: no parameters are passed.
     (unsafe { bpf_redirect_neigh(interface, core::ptr::null_mut(), 0, 0) }) as i32
 }

@@ -5,8 +5,8 @@ use aya_ebpf::{
     helpers::generated::bpf_jiffies64,
 };
 use weir_common::redirect::{
-    CONNECTION_CLOSED, CONNECTION_ENDED, CONNECTION_FIN, CONNECTION_RST, CONNECTION_SEEN, CONNECTION_SYN,
-    Reason, TICK,
+    CONNECTION_CLOSED, CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_FIN, CONNECTION_RST, CONNECTION_SEEN,
+    CONNECTION_SYN, ConnectionValue, Reason, TICK,
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
@@ -123,11 +123,6 @@ pub(crate) extern "C" fn weir_transport(context: *mut __sk_buff, hint: u64) -> i
     if !is_of_interest(scratch.layout.protocol, scratch.layout.ports, way) {
         return untouched(scratch, way);
     }
-    if way == Way::Uplink && skb.tc_index() == route::MARK {
-        // It comes from here.
-        skb.set_tc_index(0);
-        return TC_ACT_UNSPEC;
-    }
     keys::of_packet(&scratch.layout, way, &mut scratch.key);
     if let Some(entry) = CONNECTIONS.get_ptr_mut(&scratch.key) {
         // SAFETY: a valid entry.
@@ -188,7 +183,7 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
     keys::of_pair(&scratch.key, &scratch.value, &mut scratch.pair_key);
     if way.is_forward()
         && (scratch.value.flags & CONNECTION_ENDED != 0
-            || !is_there(scratch.value.backend, scratch.value.address))
+            || (scratch.value.flags & CONNECTION_DIRECT == 0 && !is_there_of(&scratch.value)))
     {
         let rule = scratch.value.rule;
         forget(scratch);
@@ -218,8 +213,9 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
     if is_due || is_ending || begins {
         let mut pair_flags = 0;
         match CONNECTIONS.get_ptr_mut(&scratch.pair_key) {
-            Some(pair) => {
-                // SAFETY: a valid entry.
+            // SAFETY: a valid entry.
+            Some(pair) if keys::is_pair(&scratch.key, unsafe { &*pair }) => {
+                // SAFETY: as above.
                 pair_flags = unsafe { (*pair).flags };
                 if is_ending && (flags & CONNECTION_RST != 0 || pair_flags & CONNECTION_FIN != 0) {
                     flags |= CONNECTION_CLOSED;
@@ -228,6 +224,8 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
                     count::closed(scratch.value.backend);
                 }
             }
+            // A later connection has taken it over.
+            Some(_) => {}
             None => repair(scratch, now),
         }
         let closing = CONNECTION_FIN | CONNECTION_RST | CONNECTION_CLOSED;
@@ -244,11 +242,18 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
         // SAFETY: a valid entry.
         let entry = unsafe { &mut *entry };
         entry.seen = now;
-        entry.flags = flags;
+        // What somebody else has set meanwhile stays.
+        entry.flags |= flags;
         entry.route = scratch.value.route;
         entry.interface = scratch.value.interface;
     }
     KNOWN
+}
+
+/// Whether the backend of a connection is still its own.
+#[inline(always)]
+fn is_there_of(value: &ConnectionValue) -> bool {
+    is_there(value.backend, value.rule, value.address, value.ports)
 }
 
 /// Makes the other direction of a connection anew.
@@ -267,6 +272,11 @@ fn repair(scratch: &mut Scratch, now: u32) {
 fn forget(scratch: &Scratch) {
     // Who is not there need not be removed.
     let _gone = CONNECTIONS.remove(&scratch.key);
-    let _gone = CONNECTIONS.remove(&scratch.pair_key);
+    if let Some(pair) = CONNECTIONS.get_ptr(&scratch.pair_key) {
+        // SAFETY: a valid entry.
+        if keys::is_pair(&scratch.key, unsafe { &*pair }) {
+            let _gone = CONNECTIONS.remove(&scratch.pair_key);
+        }
+    }
     forget_cached();
 }

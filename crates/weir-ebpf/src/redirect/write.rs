@@ -100,6 +100,9 @@ pub(crate) extern "C" fn weir_write(context: *mut __sk_buff, hint: u64) -> i32 {
         return failed(rule);
     }
     count::packet(skb, backend, way.is_forward(), u64::from(header_length));
+    if way.is_forward() {
+        route::mark(skb);
+    }
     if way == Way::Uplink {
         route::follow(skb, scratch.value.route, scratch.value.interface)
     } else {
