@@ -93,8 +93,9 @@ impl PostgresqlMask {
                     writer.pass(used);
                 }
                 Some(Step::Skipped) if side.reader.is_opaque() => writer.pass(used),
-                Some(Step::Skipped | Step::Broken) => writer.mask(used.len()),
-                Some(Step::Began | Step::Ended) | None => writer.pass(used),
+                Some(Step::Skipped) => writer.mask(used.len()),
+                // Of what broke the rules, a letter and a length alone were read.
+                Some(Step::Began | Step::Ended | Step::Broken) | None => writer.pass(used),
             }
         }
         // The end of a message may have no bytes of its own.

@@ -107,11 +107,10 @@ impl Side {
                         self.add(used);
                     }
                 }
-                Some(Step::Skipped | Step::Broken) => {
-                    // Until it is known again what is what.
-                    writer.mask(used.len());
-                }
-                Some(Step::List(..) | Step::Ended) | None => writer.pass(used),
+                // Until it is known again what is what.
+                Some(Step::Skipped) => writer.mask(used.len()),
+                // Of what broke the rules, types and lengths alone were read.
+                Some(Step::List(..) | Step::Ended | Step::Broken) | None => writer.pass(used),
             }
         }
     }

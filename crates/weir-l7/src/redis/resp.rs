@@ -186,7 +186,7 @@ impl Reader {
                     }
                 }
                 State::Number { of, value, is_negative, digits } => {
-                    *data = rest;
+                    let behind = rest;
                     self.state = match *first {
                         b'-' if digits == 0 && !is_negative => {
                             State::Number { of, value, is_negative: true, digits }
@@ -195,10 +195,18 @@ impl Reader {
                             let value = value * 10 + u64::from(digit - b'0');
                             State::Number { of, value, is_negative, digits: digits + 1 }
                         }
-                        b'\r' if digits > 0 => continue,
-                        b'\n' if digits > 0 => return Some(self.number(of, value, is_negative)),
+                        b'\r' if digits > 0 => {
+                            *data = behind;
+                            continue;
+                        }
+                        b'\n' if digits > 0 => {
+                            *data = behind;
+                            return Some(self.number(of, value, is_negative));
+                        }
+                        // What breaks the rules is not read.
                         _ => return Some(self.broken()),
                     };
+                    *data = behind;
                 }
                 State::Line { read } => {
                     let end = data.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
@@ -209,13 +217,13 @@ impl Reader {
                         }
                         continue;
                     }
-                    let (text, behind) = data.split_at(end.unwrap_or(data.len()));
-                    let read = read + text.len() as u64;
-                    *data = behind;
-                    if read > MOST_LINE {
+                    let room = usize::try_from(MOST_LINE - read).unwrap_or(0);
+                    if room == 0 {
                         return Some(self.broken());
                     }
-                    self.state = State::Line { read };
+                    let (text, behind) = data.split_at(end.unwrap_or(data.len()).min(room));
+                    *data = behind;
+                    self.state = State::Line { read: read + text.len() as u64 };
                     return Some(Step::Text(text));
                 }
                 State::Bulk { left } => {
@@ -229,12 +237,12 @@ impl Reader {
                     return Some(Step::Text(text));
                 }
                 State::BulkEnd => {
-                    *data = rest;
                     match *first {
                         b'\r' => {}
                         b'\n' => self.state = State::Finished,
                         _ => return Some(self.broken()),
                     }
+                    *data = rest;
                 }
                 State::Finished => {}
             }
