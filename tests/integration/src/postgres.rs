@@ -100,7 +100,9 @@ impl Postgres {
         let mut command = program("postgres");
         command.arg("-D").arg(self.directory.path().join("data"));
         command.arg("-k").arg(self.directory.path()).args(["-p", &self.port.to_string()]);
-        for setting in ["listen_addresses=127.0.0.1", "autovacuum=off", "max_connections=30"] {
+        // A test kills the server and not the machine. With `fsync` it would write all of its files to a disk that others
+        // keep busy before it starts again.
+        for setting in ["listen_addresses=127.0.0.1", "autovacuum=off", "max_connections=30", "fsync=off"] {
             command.args(["-c", setting]);
         }
         for setting in &self.settings {

@@ -256,6 +256,10 @@ fn the_command_shows_the_same_of_a_database_as_of_files() {
         assert_eq!(shown(&database, arguments), of_files, "{arguments:?}");
     }
     assert!(shown(files, &["-o", "json"]).0.len() > 100);
+    // Of one node alone.
+    let of = |node: &str| shown(&format!("{database}&node={node}"), &["-o", "json"]).0;
+    assert_eq!(of("here"), shown(&database, &["-o", "json"]).0);
+    assert_eq!(of("there"), Vec::<String>::new());
     // What a limit leaves out, and what was never kept, are said in the same words.
     for arguments in
         [["--limit", "2", "--group-by", "source.address"].as_slice(), &["--since", "2025-12-31T00:00:00Z"]]

@@ -94,6 +94,8 @@ struct Segment {
     number: u64,
     head: FileHead,
     is_earlier: bool,
+    /// Where the first frame is that was not delivered when the file was opened.
+    first_unread: u64,
     /// Where the next frame goes: the end of the last whole one.
     length: u64,
     frames: u32,
@@ -261,6 +263,7 @@ impl Spool {
             number,
             head,
             is_earlier,
+            first_unread: length,
             length,
             frames: 0,
             gaps: Vec::new(),
@@ -302,7 +305,7 @@ impl Spool {
     pub(super) fn next_place(&mut self) -> Option<Place> {
         let segment = self.segments.iter().find(|segment| segment.unread.frames > 0)?;
         if segment.number != self.cursor.segment || self.cursor.offset < segment.head.length {
-            self.cursor = Place { segment: segment.number, offset: segment.head.length };
+            self.cursor = Place { segment: segment.number, offset: segment.first_unread };
         }
         if let Some((_, end)) = segment.gaps.iter().find(|(start, _)| *start == self.cursor.offset) {
             self.cursor.offset = *end;

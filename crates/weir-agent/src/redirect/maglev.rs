@@ -1,7 +1,7 @@
 //! The table by which a new connection finds its backend: weighted Maglev.
 //!
 //! Each backend has an order of its own in which it would like to have the places, made from its address alone. In
-//! turns, as often as their weights say, they take the next free one. So shares are even to a place or two, the table
+//! turns, as often as their weights say, they take the next free one. So shares are even to a few places, the table
 //! depends on nothing but addresses and weights, and when a backend goes, few places change hands among the others.
 //! (D. Eisenbud et al., "Maglev", NSDI 2016, section 3.4; turns by weight are ours.)
 
@@ -170,10 +170,13 @@ mod tests {
                 (0..).zip(&weights).map(|(number, weight)| backend(number, *weight)).collect();
             let table = table(&backends);
             let total: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
-            prop_assume!(total > 0 && weights.iter().filter(|weight| **weight > 0).count() > 1);
+            let takers = weights.iter().filter(|weight| **weight > 0).count();
+            prop_assume!(takers > 1);
+            // Each may be one place ahead or behind; what all are behind together is spread by weight.
             for (share, weight) in shares(&table, backends.len()).into_iter().zip(&weights) {
                 let due = table.len() as f64 * f64::from(*weight) / f64::from(total);
-                prop_assert!((share as f64 - due).abs() <= 2.0, "{share} places, {due} due");
+                let slack = 1.0 + takers as f64 * f64::from(*weight) / f64::from(total);
+                prop_assert!((share as f64 - due).abs() <= slack, "{share} places, {due} due");
             }
         }
 

@@ -30,6 +30,8 @@ const SETTINGS: &str = "-c default_transaction_read_only=on -c lock_timeout=10s"
 /// The tables of sinks in a PostgreSQL database.
 pub struct PostgresStore {
     place: String,
+    /// The node whose rows are read; without one, those of all.
+    node: Option<String>,
     runtime: Runtime,
     connection: Mutex<Connection>,
     /// Columns of the table of flows.
@@ -46,14 +48,15 @@ impl PostgresStore {
     pub fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StoreError::Runtime)?;
-        let DatabaseUrl { plan, password } = url;
+        let DatabaseUrl { plan, password, node } = url;
         let (connection, columns) = runtime.block_on(async {
             let (client, task) = connect(plan, password.as_ref(), SETTINGS).await?;
             let mut connection = Connection { client, task };
             let columns = tables(&mut connection.client, plan).await?;
             Ok::<_, StoreError>((connection, columns))
         })?;
-        Ok(Self { place: plan.place(), runtime, connection: Mutex::new(connection), columns })
+        let (place, node) = (plan.place(), node.clone());
+        Ok(Self { place, node, runtime, connection: Mutex::new(connection), columns })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

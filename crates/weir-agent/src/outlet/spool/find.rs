@@ -37,6 +37,13 @@ impl Spool {
                 }
                 continue;
             };
+            if known.is_some_and(|(id, _)| id == head.id) {
+                // What is older than the file that the sink has got to was delivered, and could not be removed.
+                for older in std::mem::take(&mut self.segments) {
+                    self.remove(older.number);
+                }
+                opened.earlier = Unread::default();
+            }
             let from = known.filter(|(id, _)| *id == head.id).map_or(0, |(_, offset)| offset);
             let (segment, place) = self.scan(number, head, &file, from, &mut opened)?;
             opened.earlier.add(&segment.unread);
@@ -68,6 +75,7 @@ impl Spool {
         let is_earlier = head.run != self.run;
         let mut segment = Segment {
             number,
+            first_unread: head.length,
             length: head.length,
             head,
             is_earlier,
@@ -101,6 +109,7 @@ impl Spool {
             offset = next;
         }
         let offset = first.unwrap_or(segment.length);
+        segment.first_unread = offset;
         Ok((segment, Place { segment: number, offset }))
     }
 }

@@ -157,6 +157,29 @@ fn each_batch_can_be_done_with_by_itself() {
 }
 
 #[test]
+fn a_delivered_file_that_could_not_be_removed_takes_nothing_from_those_behind_it() {
+    let place = Place::new();
+    let (mut spool, _) = place.open(RUN);
+    append(&mut spool, 2, 1);
+    drop(spool);
+    let (mut spool, _) = place.open(RUN + 1);
+    let ids: Vec<ParcelId> = (2..=4).map(|second| append(&mut spool, 2, second)).collect();
+    let oldest = place.files()[0].clone();
+    let bytes = fs::read(&oldest).unwrap();
+    assert_eq!(next(&mut spool).map(|(_, second, _)| second), Some(1));
+    assert_eq!(next(&mut spool).map(|(_, second, _)| second), Some(2));
+    spool.settle(2).unwrap();
+    drop(spool);
+    fs::write(&oldest, bytes).unwrap();
+    let (mut spool, opened) = place.open(RUN + 2);
+    assert_eq!(opened.earlier.frames, 2);
+    assert!(!oldest.exists());
+    assert_eq!(next(&mut spool), Some((ids[1], 3, 2)));
+    assert_eq!(next(&mut spool), Some((ids[2], 4, 2)));
+    assert_eq!(next(&mut spool), None);
+}
+
+#[test]
 fn what_is_being_delivered_stays_on_disk_when_there_is_no_room() {
     let place = Place::new();
     let open = |run| Spool::open(&place.config(64 << 10), run).unwrap();

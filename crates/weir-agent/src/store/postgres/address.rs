@@ -21,19 +21,23 @@ const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 pub struct DatabaseUrl {
     pub(super) plan: Plan,
     pub(super) password: Option<Secret>,
+    /// The node whose rows are read; without one, those of all.
+    pub(super) node: Option<String>,
 }
 
 /// Why a URL is none of a database. It is not shown: there may be a password in it.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
     /// It makes no sense.
-    #[error("this is no URL of a database: write postgres://USER@HOST:PORT/DATABASE?sslmode=…")]
+    #[error(
+        "this is no URL of a database: write postgres://USER@HOST:PORT/DATABASE?sslmode=…, and in a password %40 for @ and %3F for ?"
+    )]
     Malformed,
     /// There are several hosts.
     #[error("the URL of a database names one host")]
     Hosts,
     /// A parameter is not known.
-    #[error("a URL of a database takes the parameters sslmode, sslrootcert and schema, not `{0}`")]
+    #[error("a URL of a database takes the parameters sslmode, sslrootcert, schema and node, not `{0}`")]
     Parameter(String),
     /// A parameter has a value that it cannot have.
     #[error("{name} cannot be that in the URL of a database: {remedy}")]
@@ -53,12 +57,11 @@ impl DatabaseUrl {
 
     /// Reads it. Where it says nothing, what the sink takes by default holds; a password may come from `PGPASSWORD`.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
-        // Behind the last `@`: what is before may be a password with a `?` in it.
-        let host = text.rfind('@').unwrap_or_default();
-        let (place, parameters) = match text[host..].split_once('?') {
-            Some((place, parameters)) => (&text[..host + place.len()], parameters),
-            None => (text, ""),
-        };
+        let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
+        // Where user and password end is not to be guessed: part of a password would be taken for a host, and shown.
+        if place.matches('@').count() > 1 || parameters.contains('@') {
+            return Err(UrlError::Malformed);
+        }
         let config: tokio_postgres::Config = place.parse().map_err(|_shown_to_nobody| UrlError::Malformed)?;
         let mut plan = Plan::usual();
         match config.get_hosts() {
@@ -80,8 +83,12 @@ impl DatabaseUrl {
         if let Some(name) = config.get_user() {
             name.clone_into(&mut plan.user);
         }
+        let mut node = None;
         for (name, value) in parameters.split('&').filter_map(|pair| pair.split_once('=')) {
-            set(&mut plan, name, value)?;
+            match name {
+                "node" => node = Some(value.to_owned()),
+                _ => set(&mut plan, name, value)?,
+            }
         }
         if matches!(plan.sslmode, SslMode::VerifyCa | SslMode::VerifyFull) && plan.sslrootcert.is_none() {
             let remedy = "this one needs sslrootcert, such as /etc/ssl/certs/ca-certificates.crt";
@@ -93,7 +100,7 @@ impl DatabaseUrl {
             }
             None => env::var(PASSWORD).ok(),
         };
-        Ok(Self { plan, password: password.map(Secret::of) })
+        Ok(Self { plan, password: password.map(Secret::of), node })
     }
 }
 
@@ -132,12 +139,13 @@ mod tests {
     #[test]
     fn a_url_says_where_and_how() {
         let url = DatabaseUrl::parse(
-            "postgres://me:hun%2Fter2@db.example:5433/flows?sslmode=verify-full&sslrootcert=/ca.pem&schema=net",
+            "postgres://me:hun%2Fter2@db.example:5433/flows?sslmode=verify-full&sslrootcert=/ca.pem&schema=net&node=a",
         )
         .unwrap();
         let Plan { host, port, database, user, schema, .. } = &url.plan;
         assert_eq!((host.as_str(), *port, database.as_str()), ("db.example", 5433, "flows"));
         assert_eq!((user.as_str(), schema.as_str(), url.plan.sslmode), ("me", "net", SslMode::VerifyFull));
+        assert_eq!(url.node.as_deref(), Some("a"));
         assert_eq!(url.password.as_ref().map(Secret::reveal), Some("hun/ter2"));
         assert!(!format!("{url:?}").contains("ter2"));
     }
@@ -155,6 +163,9 @@ mod tests {
     fn a_url_that_makes_no_sense_is_refused_without_being_shown() {
         for text in [
             "postgres://me:hunter2@db:port/flows",
+            "postgres://me:hunt@hunter2@db/flows",
+            "postgres://me:hunter2?@db/flows",
+            "postgres://db/flows?sslmode=require&password=hunter2@",
             "postgres://me:hunter2@a,b/flows",
             "postgres://me:hunter2@db/flows?sslmode=sometimes",
             "postgres://me:hunter2@db/flows?sslmode=verify-ca",

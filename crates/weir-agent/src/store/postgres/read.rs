@@ -138,8 +138,12 @@ impl Reading<'_> {
         let Asked { range, filter, limits, again, .. } = self.asked;
         let condition = Condition::of(filter, &self.store.columns, 2);
         let spot = if again { ", tableoid::oid, ctid::text" } else { "" };
+        let node = match &self.store.node {
+            Some(_) => format!(" AND node = ${}", condition.parameters.len() + 3),
+            None => String::new(),
+        };
         let sql = format!(
-            "SELECT {}{spot} FROM flow WHERE time >= $1::timestamptz AND time < $2::timestamptz{}",
+            "SELECT {}{spot} FROM flow WHERE time >= $1::timestamptz AND time < $2::timestamptz{}{node}",
             self.wanted.sql(),
             condition.sql
         );
@@ -162,6 +166,7 @@ impl Reading<'_> {
             let span = [moment(begin), moment(end)];
             let mut values: Vec<&(dyn ToSql + Sync)> = vec![&span[0], &span[1]];
             values.extend(condition.parameters.iter().map(|value| &**value as &(dyn ToSql + Sync)));
+            values.extend(self.store.node.iter().map(|name| name as &(dyn ToSql + Sync)));
             let rows = self.slice(&prepared, &values, source, tally, &mut spots).await?;
             end = begin;
             source += 1;
