@@ -118,7 +118,7 @@ pub(crate) extern "C" fn weir_layout(context: *mut __sk_buff, hint: u64) -> u32 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_transport(context: *mut __sk_buff, hint: u64) -> i32 {
-    let (skb, way) = (Skb::new(context), Way::from_bits(hint));
+    let way = Way::from_bits(hint);
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     if !is_of_interest(scratch.layout.protocol, scratch.layout.ports, way) {
         return untouched(scratch, way);
