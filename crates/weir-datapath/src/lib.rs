@@ -27,4 +27,5 @@ pub mod redirect;
 pub mod role;
 pub mod selfcheck;
 pub mod sockets;
+pub mod tap;
 pub mod witness;
