@@ -101,6 +101,8 @@ pub enum GapReason {
     Limit,
     /// Beyond the budget of bytes per second.
     Budget,
+    /// The rule does not ask for it.
+    Payload,
     /// There was no room between kernel and reader.
     Lost,
     /// The program's memory could not be read.
@@ -133,9 +135,10 @@ pub enum GapReason {
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Limit,
         Self::Budget,
+        Self::Payload,
         Self::Lost,
         Self::Fault,
         Self::Segments,
@@ -153,9 +156,10 @@ impl GapReason {
     ];
 
     /// Every name, in the order of [`GapReason::ALL`].
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "limit",
         "budget",
+        "payload",
         "lost",
         "fault",
         "segments",

@@ -378,10 +378,19 @@ impl Conversation {
                         decode(decoder, part, chunk, calls);
                     }
                     Some(redactor) if chunk.bytes().is_some() => {
-                        redactor.push(part, chunk, &mut |chunk| {
+                        let mut pass = |chunk: Chunk<'_>| {
                             sink.chunk(way, chunk);
                             decode(decoder, part, chunk, calls);
-                        });
+                        };
+                        redactor.push(part, chunk, &mut pass);
+                        // Where the end of a body waits, nothing of it is to come that could decide.
+                        let waiting = redactor.waiting(part);
+                        if waiting > 0 && decoder.left_in_body(part) == Some(waiting as u64) {
+                            redactor.end(part, &mut |chunk| {
+                                sink.chunk(way, chunk);
+                                decode(decoder, part, chunk, calls);
+                            });
+                        }
                     }
                     Some(redactor) => {
                         // What waits comes first; then the decoder tells what is behind the gap.

@@ -5,6 +5,7 @@
 //! where it is, and what could be either (the beginning of an authority, which may turn out to be a password) waits in a
 //! small buffer.
 
+mod bind;
 mod names;
 mod postgresql;
 mod redis;
@@ -12,10 +13,11 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod text;
+mod token;
 
 use weir_flow::Monotonic;
 
-use self::{postgresql::PostgresqlMask, redis::RedisMask, text::TextMask};
+use self::{postgresql::PostgresqlMask, redis::RedisMask, text::TextMask, token::TokenMask};
 use crate::{Chunk, Foreign, Part, Protocol, Recognised};
 
 /// What stands in place of secrets.
@@ -30,13 +32,20 @@ pub struct Redactor {
 #[derive(Debug)]
 enum Mask {
     /// HTTP, and what is not known: lines of text, addresses, forms and JSON.
-    Text(Box<[TextMask; 2]>),
+    Text(Box<[TextSide; 2]>),
     Redis(Box<RedisMask>),
     Postgresql(Box<PostgresqlMask>),
     /// There are no secrets, or all is encrypted.
     None,
     /// Where secrets are cannot be told.
     All,
+}
+
+/// One side that says text: names tell secrets first, then what is left is looked at for what is one by its form.
+#[derive(Debug)]
+struct TextSide {
+    names: TextMask,
+    tokens: TokenMask,
 }
 
 /// What is known of the place behind a gap.
@@ -52,7 +61,8 @@ impl Redactor {
     /// For what was recognised. `is_joined` says that the connection was joined in the middle.
     pub fn new(recognised: Recognised, is_joined: bool) -> Self {
         let text = |has_commands, is_joined| {
-            Mask::Text(Box::new([(); 2].map(|()| TextMask::new(has_commands, is_joined))))
+            let side = |()| TextSide::new(has_commands, is_joined);
+            Mask::Text(Box::new([(); 2].map(side)))
         };
         let mask = match recognised {
             Recognised::Protocol(Protocol::Dns, _) | Recognised::Foreign(Foreign::Tls | Foreign::Ssh) => {
@@ -92,7 +102,7 @@ impl Redactor {
                     Mask::None => writer.pass(data),
                     Mask::All => writer.mask(data.len()),
                     Mask::Text(sides) => {
-                        sides[1 - part as usize].others_turn();
+                        sides[1 - part as usize].names.others_turn();
                         sides[part as usize].bytes(data, &mut writer);
                     }
                     Mask::Redis(mask) => mask.bytes(part, data, &mut writer),
@@ -103,7 +113,7 @@ impl Redactor {
                 match &mut self.mask {
                     Mask::None | Mask::All => {}
                     Mask::Text(sides) => {
-                        sides[1 - part as usize].others_turn();
+                        sides[1 - part as usize].names.others_turn();
                         sides[part as usize].gap(behind, out);
                     }
                     Mask::Redis(mask) => mask.gap(part, length),
@@ -120,6 +130,90 @@ impl Redactor {
             sides[part as usize].end(out);
         }
     }
+
+    /// How many bytes of this side wait because what follows decides whether they are secret.
+    pub(crate) fn waiting(&self, part: Part) -> usize {
+        match &self.mask {
+            Mask::Text(sides) => sides[part as usize].waiting(),
+            Mask::Redis(_) | Mask::Postgresql(_) | Mask::None | Mask::All => 0,
+        }
+    }
+}
+
+impl TextSide {
+    const fn new(has_commands: bool, is_joined: bool) -> Self {
+        Self { names: TextMask::new(has_commands, is_joined), tokens: TokenMask::new() }
+    }
+
+    fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
+        let Self { names, tokens } = self;
+        let Writer { position, time, out } = writer;
+        let mut behind = |chunk: Chunk<'_>| tokens.take(chunk, *out);
+        names.bytes(data, &mut Writer { position: *position, time: *time, out: &mut behind });
+    }
+
+    fn gap(&mut self, behind: BehindGap, out: &mut dyn FnMut(Chunk<'_>)) {
+        let Self { names, tokens } = self;
+        names.gap(behind, &mut |chunk| tokens.take(chunk, out));
+        tokens.gap(out);
+    }
+
+    fn end(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
+        let Self { names, tokens } = self;
+        names.end(&mut |chunk| tokens.take(chunk, out));
+        tokens.end(out);
+    }
+
+    fn waiting(&self) -> usize {
+        self.names.waiting() + self.tokens.waiting()
+    }
+}
+
+/// Bytes that are not handed on yet.
+#[derive(Debug)]
+struct Held {
+    position: u64,
+    time: Monotonic,
+    bytes: Vec<u8>,
+}
+
+impl Held {
+    const fn new() -> Self {
+        Self { position: 0, time: Monotonic(0), bytes: Vec::new() }
+    }
+
+    /// Keeps what stands where the writer is.
+    fn keep(&mut self, data: &[u8], writer: &mut Writer<'_>) {
+        if self.bytes.is_empty() {
+            (self.position, self.time) = (writer.position, writer.time);
+        }
+        self.bytes.extend_from_slice(data);
+        writer.skip(data.len());
+    }
+
+    fn release(&mut self, is_secret: bool, out: &mut dyn FnMut(Chunk<'_>)) {
+        self.release_partly(if is_secret { self.bytes.len() } else { 0 }, out);
+    }
+
+    /// Hands on everything; so many bytes of it are secret.
+    fn release_partly(&mut self, secret: usize, out: &mut dyn FnMut(Chunk<'_>)) {
+        let mut writer = Writer { position: self.position, time: self.time, out };
+        let (secret, plain) = self.bytes.split_at(secret.min(self.bytes.len()));
+        writer.write(secret, true);
+        writer.write(plain, false);
+        self.bytes.clear();
+    }
+}
+
+/// Which bytes are among these.
+const fn table(bytes: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut index = 0;
+    while index < bytes.len() {
+        table[bytes[index] as usize] = true;
+        index += 1;
+    }
+    table
 }
 
 /// Hands on the bytes of a chunk piece by piece, as they are or masked.
@@ -159,4 +253,18 @@ impl Writer<'_> {
     fn skip(&mut self, length: usize) {
         self.position = self.position.saturating_add(length as u64);
     }
+}
+
+/// The first byte of this kind from a place on. Blocks that have none are passed over at once: what tells one must be
+/// comparisons, so that several are made together.
+fn first(data: &[u8], from: usize, is_one: impl Fn(u8) -> bool + Copy) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let mut at = from;
+    for block in data[from..].chunks_exact(BLOCK) {
+        if block.iter().fold(false, |found, byte| found | is_one(*byte)) {
+            break;
+        }
+        at += BLOCK;
+    }
+    data[at..].iter().position(|byte| is_one(*byte)).map(|found| at + found)
 }

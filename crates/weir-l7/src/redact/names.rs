@@ -47,6 +47,35 @@ const ENDS: &[&str] =
 /// Longest name that is compared. Longer ones are none of these.
 pub(super) const MOST_NAME: usize = 48;
 
+/// The last two letters of all names in these lists: most words end otherwise, and need not be compared.
+const LAST_LETTERS: [bool; 1 << 10] = {
+    let mut table = [false; 1 << 10];
+    let lists = [HEADERS, QUERY_KEYS, KEYS, ENDS];
+    let mut list = 0;
+    while list < lists.len() {
+        let mut place = 0;
+        while place < lists[list].len() {
+            table[last_letters(lists[list][place].as_bytes())] = true;
+            place += 1;
+        }
+        list += 1;
+    }
+    table
+};
+
+/// Where the end of a name has its place in [`LAST_LETTERS`].
+const fn last_letters(name: &[u8]) -> usize {
+    match name {
+        [.., before, last] => ((*before as usize % 32) << 5) | (*last as usize % 32),
+        _ => 0,
+    }
+}
+
+/// Whether a name, in letters of either case, ends as one of those that are secret. Most do not.
+pub(super) fn may_be_secret(name: &[u8]) -> bool {
+    LAST_LETTERS[last_letters(name)]
+}
+
 fn ends_as_secret(name: &str) -> bool {
     ENDS.iter().any(|end| name.ends_with(end))
 }
@@ -58,12 +87,12 @@ pub(super) fn is_secret_header(name: &str) -> bool {
 
 /// Whether the value of a key in a query or a form is a secret.
 pub(super) fn is_secret_in_query(name: &str) -> bool {
-    QUERY_KEYS.contains(&name) || is_secret_in_json(name)
+    may_be_secret(name.as_bytes()) && (QUERY_KEYS.contains(&name) || is_secret_in_json(name))
 }
 
 /// Whether the value of a key in JSON is a secret.
 pub(super) fn is_secret_in_json(name: &str) -> bool {
-    KEYS.contains(&name) || ends_as_secret(name)
+    may_be_secret(name.as_bytes()) && (KEYS.contains(&name) || ends_as_secret(name))
 }
 
 /// Letters of a word that is compared, in lower case.
@@ -91,6 +120,16 @@ impl Word {
             *place = letter.to_ascii_lowercase();
         }
         self.length = (self.length + 1).min(MOST_NAME + 1);
+    }
+
+    /// Several letters at once.
+    pub(super) fn extend(&mut self, letters: &[u8]) {
+        let room = self.letters.get_mut(self.length..).unwrap_or_default();
+        let kept = room.len().min(letters.len());
+        for (place, letter) in room.iter_mut().zip(letters) {
+            *place = letter.to_ascii_lowercase();
+        }
+        self.length += if kept < letters.len() { MOST_NAME + 1 - self.length } else { kept };
     }
 
     /// The word; empty if it was too long, or is none.

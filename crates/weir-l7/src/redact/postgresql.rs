@@ -1,6 +1,10 @@
-//! [`PostgresqlMask`]: what proves who somebody is, keys that cancel, and passwords in statements.
+//! [`PostgresqlMask`]: what proves who somebody is, keys that cancel, and passwords in statements or bound to them.
 
-use super::{Writer, sql::SqlMask};
+use super::{
+    Writer,
+    bind::{Bind, Harmless, Name},
+    sql::SqlMask,
+};
 use crate::{
     Part,
     postgresql::frame::{Kind, Reader, STARTUP, Step},
@@ -26,6 +30,10 @@ struct Side {
     first: [u8; 4],
     read: usize,
     sql: SqlMask,
+    /// The name under which the present statement is prepared.
+    name: Name,
+    bind: Bind,
+    harmless: Harmless,
 }
 
 /// What a message has in it.
@@ -35,6 +43,10 @@ enum Content {
     Secret,
     /// The text of a statement.
     Statement,
+    /// A name, and the text of the statement that is prepared under it.
+    Preparation,
+    /// Values for the parameters of a statement.
+    Values,
     /// The first message of a client.
     Startup,
     /// A way to prove who one is, then what that needs.
@@ -50,8 +62,17 @@ impl PostgresqlMask {
             if is_joined {
                 reader.lose();
             }
-            let sql = SqlMask::default();
-            Side { reader, is_turn: true, content: Content::Plain, first: [0; 4], read: 0, sql }
+            Side {
+                reader,
+                is_turn: true,
+                content: Content::Plain,
+                first: [0; 4],
+                read: 0,
+                sql: SqlMask::default(),
+                name: Name::default(),
+                bind: Bind::default(),
+                harmless: Harmless::default(),
+            }
         };
         Self { sides: [side(Kind::Client), side(Kind::Server)] }
     }
@@ -62,6 +83,7 @@ impl PostgresqlMask {
         other.is_turn = true;
         if side.reader.is_lost() && side.is_turn {
             side.reader.find_again();
+            side.harmless.forget();
         }
         side.is_turn = false;
         let mut rest = data;
@@ -71,9 +93,12 @@ impl PostgresqlMask {
             let used = &before[..before.len() - rest.len()];
             match step {
                 Some(Step::Header(letter, _)) => {
+                    side.end_message();
                     side.content = content(part, letter);
                     side.read = 0;
                     side.sql = SqlMask::default();
+                    side.name = Name::default();
+                    side.bind = Bind::default();
                     writer.pass(used);
                 }
                 Some(Step::Payload(_)) => {
@@ -100,13 +125,16 @@ impl PostgresqlMask {
         }
         // The end of a message may have no bytes of its own.
         if let Some(Step::Ended) = side.reader.step(&mut rest) {
-            side.content = Content::Plain;
+            side.end_message();
         }
     }
 
     pub(super) fn gap(&mut self, part: Part, length: u64) {
         self.sides[1 - part as usize].is_turn = true;
         let side = &mut self.sides[part as usize];
+        if side.content == Content::Preparation {
+            side.harmless.forget();
+        }
         if !side.reader.gap(length) {
             side.is_turn = false;
         } else if side.content != Content::Plain {
@@ -120,7 +148,9 @@ fn content(part: Part, letter: u8) -> Content {
     match (part, letter) {
         (Part::Client, STARTUP) => Content::Startup,
         (Part::Client, b'p') => Content::Secret,
-        (Part::Client, b'Q' | b'P') => Content::Statement,
+        (Part::Client, b'Q') => Content::Statement,
+        (Part::Client, b'P') => Content::Preparation,
+        (Part::Client, b'B') => Content::Values,
         (Part::Server, b'R') => Content::Authentication,
         (Part::Server, b'K') => Content::Key,
         _ => Content::Plain,
@@ -128,11 +158,34 @@ fn content(part: Part, letter: u8) -> Content {
 }
 
 impl Side {
+    fn end_message(&mut self) {
+        if self.content == Content::Preparation {
+            self.harmless.prepared(&self.name, !self.sql.says_password());
+        }
+        self.content = Content::Plain;
+    }
+
     fn payload(&mut self, piece: &[u8], writer: &mut Writer<'_>) {
         match self.content {
             Content::Plain => writer.pass(piece),
             Content::Secret => writer.mask(piece.len()),
             Content::Statement => self.sql.bytes(piece, writer),
+            Content::Preparation => {
+                for byte in piece {
+                    if self.name.take(*byte) {
+                        break;
+                    }
+                }
+                self.sql.bytes(piece, writer);
+            }
+            Content::Values => {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let (length, is_value) = self.bind.next(rest, &self.harmless);
+                    writer.write(&rest[..length], is_value);
+                    rest = &rest[length..];
+                }
+            }
             Content::Startup | Content::Authentication | Content::Key => {
                 let (begin, rest) = piece.split_at((4 - self.read.min(4)).min(piece.len()));
                 for byte in begin {

@@ -7,6 +7,8 @@ use super::{Writer, names::Word};
 pub(super) struct SqlMask {
     state: State,
     word: Word,
+    /// Whether the word stands anywhere.
+    says_password: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +38,16 @@ enum State {
 
 impl Default for SqlMask {
     fn default() -> Self {
-        Self { state: State::Plain, word: Word::new() }
+        Self { state: State::Plain, word: Word::new(), says_password: false }
     }
 }
 
 impl SqlMask {
+    /// Whether the statement so far says anything of passwords.
+    pub(super) const fn says_password(&self) -> bool {
+        self.says_password
+    }
+
     pub(super) fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
         let mut run = 0;
         let mut is_run_secret = false;
@@ -161,6 +168,7 @@ impl SqlMask {
         if !is_word {
             return;
         }
+        self.says_password = true;
         self.state = State::Behind { is_assigned: false, has_escapes: false };
         if byte == b'=' {
             self.state = State::Behind { is_assigned: true, has_escapes: false };

@@ -64,6 +64,16 @@ fn started(messages: &str) -> String {
     format!("\0\0\0\x0e\0\x03\0\0user\0\0{messages}")
 }
 
+/// Binds values to a statement, as text.
+fn bind(statement: &str, values: &[&str]) -> String {
+    let value = |value: &&str| {
+        format!("\0\0\0{}{value}", char::from(u8::try_from(value.len()).expect("it is short")))
+    };
+    let values_said: String = values.iter().map(value).collect();
+    let count = char::from(u8::try_from(values.len()).expect("they are few"));
+    message(b'B', &format!("\0{statement}\0\0\x01\0\0\0{count}{values_said}\0\0"))
+}
+
 fn command(words: &[&str]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     format!("*{}\r\n{}", words.len(), words.concat())
@@ -93,6 +103,7 @@ fn samples() -> Vec<Sample> {
         started(&message(b'P', "\0ALTER ROLE a PASSWORD $ZZZ ZZ\0")),
         started(&message(b'Q', "CONNECTION 'host=a password=ZZZ user=b'; SELECT $1\0")),
         started(&message(b'Q', "SELECT 1 WHERE password = 'ZZ' AND passwords = 'x'\0")),
+        started(&(message(b'P', "s\0UPDATE t SET password=$1\0\0\0") + &bind("s", &["ZZZ", "ZZ"]))),
     ];
     let mut samples: Vec<Sample> = http
         .iter()
@@ -202,6 +213,25 @@ fn statements_keep_their_form() {
             shown[19..].replace('\0', "").get(..expected.trim_end_matches('*').len()),
             Some(expected.trim_end_matches('*'))
         );
+    }
+}
+
+#[test]
+fn values_are_shown_for_statements_that_were_seen_to_need_no_password() {
+    let prepare = |name: &str, statement: &str| message(b'P', &format!("{name}\0{statement}\0\0\0"));
+    let plain = prepare("a", "SELECT $1") + &bind("a", &["x", "", "yy"]) + &message(b'S', "");
+    let secret = prepare("a", "SET passwd = $1") + &bind("a", &["x", "", "yy"]) + &message(b'S', "");
+    let again = plain.clone() + &secret + &plain;
+    let cases = [
+        (plain.clone(), plain.clone()),
+        (secret.clone(), secret.replace("\x01x", "\x01*").replace("yy", "**")),
+        (again, plain.clone() + &secret.replace("\x01x", "\x01*").replace("yy", "**") + &plain),
+        (bind("b", &["x"]), bind("b", &["*"])),
+    ];
+    for (said, expected) in cases {
+        let bytes = started(&said).into_bytes();
+        let shown = redacted(&Sample { recognised: POSTGRESQL, part: Part::Client, bytes }, &[]);
+        assert_eq!(String::from_utf8(shown).expect("letters"), started(&expected));
     }
 }
 

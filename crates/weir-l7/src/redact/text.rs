@@ -3,29 +3,18 @@
 //! It knows nothing of where messages begin and end, so that nothing can lead it astray: headers are looked for in every line,
 //! keys and values in every query, form and JSON text, and authorities with a user wherever `://` stands.
 
-use weir_flow::Monotonic;
-
 use super::{
-    BehindGap, Writer,
-    names::{Word, is_secret_header, is_secret_in_json, is_secret_in_query},
+    BehindGap, Held, Writer, first,
+    names::{Word, is_secret_header, is_secret_in_json, is_secret_in_query, may_be_secret},
+    table,
 };
 use crate::Chunk;
 
 /// Most bytes of an authority that wait to be known. More are masked.
 const MOST_HELD: usize = 512;
 
-/// Bytes with which something may begin that matters: lines, keys, authorities. Most bytes are others, and are passed over
-/// quickly.
-const BEGINS: [bool; 256] = {
-    let mut begins = [false; 256];
-    let mut index = 0;
-    let all = b"\n:?&\"";
-    while index < all.len() {
-        begins[all[index] as usize] = true;
-        index += 1;
-    }
-    begins
-};
+/// Bytes of which words are made.
+const LETTERS: [bool; 256] = table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.");
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -80,22 +69,6 @@ enum Before {
     Other,
 }
 
-/// Bytes that are not handed on yet.
-#[derive(Debug)]
-struct Held {
-    position: u64,
-    time: Monotonic,
-    bytes: Vec<u8>,
-}
-
-impl Held {
-    fn release(&mut self, is_secret: bool, out: &mut dyn FnMut(Chunk<'_>)) {
-        let mut writer = Writer { position: self.position, time: self.time, out };
-        writer.write(&self.bytes, is_secret);
-        self.bytes.clear();
-    }
-}
-
 impl TextMask {
     pub(super) const fn new(has_commands: bool, is_joined: bool) -> Self {
         Self {
@@ -106,7 +79,7 @@ impl TextMask {
             is_name: true,
             is_folded: false,
             has_commands,
-            held: Held { position: 0, time: Monotonic(0), bytes: Vec::new() },
+            held: Held::new(),
         }
     }
 
@@ -135,6 +108,11 @@ impl TextMask {
         self.held.release(true, out);
     }
 
+    /// How many bytes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.held.bytes.len()
+    }
+
     pub(super) fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
         let mut run = 0;
         let mut is_run_secret = false;
@@ -143,16 +121,25 @@ impl TextMask {
             let index = next;
             next += 1;
             if self.is_passing() {
-                let rest = &data[index..];
-                let skipped = rest.iter().position(|byte| BEGINS[usize::from(*byte)]).unwrap_or(rest.len());
-                if skipped > 0 {
+                let end = self.pass_over(data, index);
+                if end > index {
                     if is_run_secret {
                         writer.write(&data[run..index], true);
                         (run, is_run_secret) = (index, false);
                     }
-                    next = index + skipped;
+                    next = end;
                     continue;
                 }
+            } else if self.state == State::Plain && LETTERS[usize::from(*byte)] {
+                let rest = &data[index..];
+                let letters = rest.iter().position(|byte| !LETTERS[usize::from(*byte)]).unwrap_or(rest.len());
+                if is_run_secret {
+                    writer.write(&data[run..index], true);
+                    (run, is_run_secret) = (index, false);
+                }
+                self.letters(&rest[..letters]);
+                next = index + letters;
+                continue;
             }
             let was_held = self.state == State::Authority;
             let is_secret = self.take(*byte);
@@ -160,11 +147,7 @@ impl TextMask {
             if is_held {
                 // What stands before it goes out first.
                 writer.write(&data[run..index], is_run_secret);
-                if self.held.bytes.is_empty() {
-                    (self.held.position, self.held.time) = (writer.position, writer.time);
-                }
-                self.held.bytes.push(*byte);
-                writer.skip(1);
+                self.held.keep(&[*byte], writer);
                 (run, is_run_secret) = (index + 1, false);
                 if self.held.bytes.len() >= MOST_HELD {
                     self.held.release(true, writer.out);
@@ -183,7 +166,49 @@ impl TextMask {
         writer.write(&data[run..], is_run_secret);
     }
 
-    /// Whether nothing matters up to a byte of [`BEGINS`]: the word that is being read cannot be a name.
+    /// Where, from here on, something begins that matters, and cannot be told to be harmless at a glance. Nearly everything
+    /// is passed over by this, and nothing of it is looked at twice.
+    fn pass_over(&mut self, data: &[u8], from: usize) -> usize {
+        let mut next = from;
+        loop {
+            let Some(at) = first(data, next, |byte| matches!(byte, b'\n' | b':' | b'?' | b'&' | b'"')) else {
+                return data.len();
+            };
+            match (data[at], data.get(at + 1)) {
+                // The colon of an authority has slashes behind it; the one of a header comes before anything is passed over.
+                (b':', Some(behind)) if *behind != b'/' => next = at + 1,
+                (b'"', Some(_)) => {
+                    let begin = at + 1;
+                    let Some(length) = data[begin..].iter().position(|byte| !LETTERS[usize::from(*byte)])
+                    else {
+                        return at;
+                    };
+                    let end = begin + length;
+                    if data[end] == b'"' {
+                        if may_be_secret(&data[begin..end]) {
+                            return at;
+                        }
+                        match data.get(end + 1) {
+                            Some(behind) if *behind != b'"' && !LETTERS[usize::from(*behind)] => {
+                                next = end + 1;
+                            }
+                            _ => {
+                                // The quote that ends one word may begin another.
+                                self.not_a_name(Before::Quote);
+                                return end + 1;
+                            }
+                        }
+                    } else {
+                        // It goes on, so it is no name.
+                        next = end;
+                    }
+                }
+                _ => return at,
+            }
+        }
+    }
+
+    /// Whether nothing matters before one of a few bytes: the word that is being read cannot be a name.
     fn is_passing(&self) -> bool {
         self.state == State::Plain && self.before == Before::Other && !self.is_name && self.scheme == 0
     }
@@ -299,6 +324,13 @@ impl TextMask {
         self.begin_word(Before::LineStart);
     }
 
+    /// Letters of a word, outside of secrets.
+    fn letters(&mut self, letters: &[u8]) {
+        self.is_folded = false;
+        self.scheme = 0;
+        self.word.extend(letters);
+    }
+
     /// A byte that is no secret itself.
     fn plain(&mut self, byte: u8) {
         self.state = State::Plain;
@@ -324,7 +356,7 @@ impl TextMask {
             _ => 0,
         };
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => self.word.push(byte),
+            _ if LETTERS[usize::from(byte)] => self.word.push(byte),
             b':' if self.is_name && self.before == Before::LineStart => {
                 self.is_name = false;
                 if is_secret_header(self.word.as_str()) {
