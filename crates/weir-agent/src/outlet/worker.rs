@@ -145,13 +145,14 @@ impl<C: Consumer> Worker<C> {
             self.shared.attempts.fetch_add(1, Ordering::Relaxed);
             match self.consumer.write(parcels, &self.shared.patience) {
                 Ok(receipt) => {
+                    // Whoever sees that it was delivered sees no trouble any more.
+                    self.works(receipt);
                     for (parcel, origin) in parcels.iter().zip(origins) {
                         self.shared.account.delivered_from(&parcel.batch.tallies, *origin);
                     }
                     self.settle(origins);
                     let newest = parcels.iter().map(|parcel| parcel.batch.tick.wall.0).max();
                     self.shared.delivered_ns.store(newest.unwrap_or_default(), Ordering::Relaxed);
-                    self.works(receipt);
                     return Next::GoOn;
                 }
                 Err(WriteError::Reject(error)) => {
