@@ -26,7 +26,7 @@ use weir_flow::Record;
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use crate::{
-    bpf::{self, BatchReader},
+    bpf::{self, batch::BatchReader},
     features::mount_of_type,
     memlock, object,
     sockets::{KernelTypesError, kernel_types::KernelTypes},

@@ -35,4 +35,4 @@ pub use error::RedirectError;
 pub use handle::{Redirect, Removed, Settings, Start};
 pub use place::{Attached, LocalMode, Place, PlaceChange, PlaceHook, PlaceState, Role};
 
-pub use crate::bpf::{CHECKSUM_COMPLETE, PacketRun, run_packet};
+pub use crate::bpf::run::{CHECKSUM_COMPLETE, PacketRun, run_packet};

@@ -9,7 +9,7 @@ use std::{collections::HashMap, io, time::Duration};
 use weir_flow::{Count, Direction, Ledger, Role, Tuple};
 use weir_packet::{Link, Parsed, parse_bytes};
 
-pub use crate::bpf::test_run;
+pub use crate::bpf::run::test_run;
 use crate::{
     flow::{self, Device, Directions, DrainError, FlowOptions, FlowReader},
     netns::{Netns, NetnsError},

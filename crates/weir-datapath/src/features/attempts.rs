@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
     thread,
     time::Instant,
@@ -13,6 +13,7 @@ use std::{
 use aya::programs::tc::{TcError, qdisc_add_clsact};
 
 use super::capability::{Capability, CapabilitySet};
+use crate::bpf::{Command, bpf, bpf_descriptor, number};
 
 /// Outcome of trying something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,12 +62,6 @@ impl fmt::Display for Attempt {
 
 /// Numbers of include/uapi/linux/bpf.h.
 mod uapi {
-    pub(super) const MAP_CREATE: i32 = 0;
-    pub(super) const MAP_UPDATE_ELEM: i32 = 2;
-    pub(super) const PROG_LOAD: i32 = 5;
-    pub(super) const PROG_QUERY: i32 = 16;
-    pub(super) const MAP_LOOKUP_AND_DELETE_BATCH: i32 = 25;
-
     pub(super) const MAP_TYPE_HASH: u32 = 1;
     pub(super) const MAP_TYPE_ARRAY: u32 = 2;
     pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -99,38 +94,37 @@ impl Arguments {
     ///
     /// # Safety
     /// Every address in the arguments must be valid for what `command` does with it.
-    unsafe fn call(&mut self, command: i32) -> io::Result<i32> {
-        // SAFETY: the arguments outlive the call, their size is given, and the caller vouches for what they point to.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0)) };
-        // Descriptors and zero fit an i32.
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or(0)) }
+    unsafe fn call(&mut self, command: Command) -> io::Result<libc::c_long> {
+        // SAFETY: the caller vouches for what the arguments point to.
+        unsafe { bpf(command, &mut self.0) }
     }
-}
 
-fn owned(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: only called with a descriptor that bpf(2) just returned, which nobody else knows of.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
+    /// Makes a call that returns a descriptor.
+    ///
+    /// # Safety
+    /// As of [`Self::call`].
+    unsafe fn open(&mut self, command: Command) -> io::Result<OwnedFd> {
+        // SAFETY: the caller vouches for what the arguments point to.
+        unsafe { bpf_descriptor(command, &mut self.0) }
+    }
 }
 
 fn create_map(kind: u32, inner: Option<&OwnedFd>, max_entries: u32) -> io::Result<OwnedFd> {
     const U32: u32 = 4;
-    #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
-    let inner = inner.map_or(0, |inner| inner.as_raw_fd() as u32);
+    let inner = inner.map_or(0, |inner| number(inner.as_fd()));
     // map_type, key_size, value_size, max_entries, map_flags, inner_map_fd
     let mut arguments = Arguments::new(&[kind, U32, U32, max_entries, 0, inner]);
     // SAFETY: BPF_MAP_CREATE follows no address here.
-    unsafe { arguments.call(uapi::MAP_CREATE) }.map(owned)
+    unsafe { arguments.open(Command::MapCreate) }
 }
 
 fn update(map: &OwnedFd, key: u32, value: u32) -> io::Result<()> {
-    #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
     // map_fd, padding, key, value, flags
-    let mut arguments = Arguments::new(&[map.as_raw_fd() as u32])
+    let mut arguments = Arguments::new(&[number(map.as_fd())])
         .pointing_to(2, &raw const key)
         .pointing_to(4, &raw const value);
     // SAFETY: key and value are as long as the map was created with and outlive the call.
-    unsafe { arguments.call(uapi::MAP_UPDATE_ELEM) }.map(drop)
+    unsafe { arguments.call(Command::MapUpdateElem) }.map(drop)
 }
 
 /// Loads a TC program that returns 0.
@@ -143,7 +137,7 @@ pub(super) fn load_program() -> Attempt {
         .pointing_to(2, instructions.as_ptr())
         .pointing_to(4, license.as_ptr());
     // SAFETY: two instructions and a terminated string, both of which outlive the call.
-    let result = unsafe { arguments.call(uapi::PROG_LOAD) }.map(owned);
+    let result = unsafe { arguments.open(Command::ProgLoad) };
     Attempt::from_result(result, |_| String::new())
 }
 
@@ -152,7 +146,7 @@ pub(super) fn query_tcx() -> Attempt {
     const LOOPBACK: u32 = 1;
     let mut arguments = Arguments::new(&[LOOPBACK, uapi::TCX_INGRESS]);
     // SAFETY: with a count of zero, BPF_PROG_QUERY follows no address.
-    let result = unsafe { arguments.call(uapi::PROG_QUERY) };
+    let result = unsafe { arguments.call(Command::ProgQuery) };
     // words: target, type, query flags, attach flags, two of address, count
     Attempt::from_result(result, |_| match arguments.0[6] {
         0 => "nothing else attached to lo".to_owned(),
@@ -163,9 +157,9 @@ pub(super) fn query_tcx() -> Attempt {
 /// Asks which programs watch TCP sockets at a cgroup. Refused as [`libc::EBUSY`] where one has the place for itself.
 pub(super) fn query_sock_ops(cgroup: &Path) -> Attempt {
     let Ok(directory) = File::open(cgroup) else { return Attempt::NotTried };
-    let mut arguments = Arguments::new(&[directory.as_raw_fd().cast_unsigned(), uapi::CGROUP_SOCK_OPS]);
+    let mut arguments = Arguments::new(&[number(directory.as_fd()), uapi::CGROUP_SOCK_OPS]);
     // SAFETY: with a count of zero, BPF_PROG_QUERY follows no address.
-    let result = unsafe { arguments.call(uapi::PROG_QUERY) };
+    let result = unsafe { arguments.call(Command::ProgQuery) };
     // words: target, type, query flags, attach flags, two of address, count
     let (flags, count) = (arguments.0[3], arguments.0[6]);
     match result {
@@ -206,10 +200,8 @@ pub(super) fn update_map_in_map() -> Attempt {
     let duration = || -> io::Result<_> {
         let inner = create_map(uapi::MAP_TYPE_ARRAY, None, 1)?;
         let outer = create_map(uapi::MAP_TYPE_ARRAY_OF_MAPS, Some(&inner), 1)?;
-        #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
-        let inner_descriptor = inner.as_raw_fd() as u32;
         let start = Instant::now();
-        update(&outer, 0, inner_descriptor)?;
+        update(&outer, 0, number(inner.as_fd()))?;
         Ok(start.elapsed())
     };
     Attempt::from_result(duration(), |duration| format!("{duration:.1?} just now"))
@@ -221,15 +213,13 @@ pub(super) fn delete_batch() -> Attempt {
         let map = create_map(uapi::MAP_TYPE_HASH, None, 4)?;
         update(&map, 1, 1)?;
         let (mut position, mut keys, mut values) = ([0u64; 2], [0u32; 4], [0u32; 4]);
-        #[expect(clippy::cast_sign_loss, reason = "a valid descriptor is not negative")]
-        let descriptor = map.as_raw_fd() as u32;
         // in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
-        let mut arguments = Arguments::new(&[0, 0, 0, 0, 0, 0, 0, 0, 4, descriptor])
+        let mut arguments = Arguments::new(&[0, 0, 0, 0, 0, 0, 0, 0, 4, number(map.as_fd())])
             .pointing_to(2, position.as_mut_ptr())
             .pointing_to(4, keys.as_mut_ptr())
             .pointing_to(6, values.as_mut_ptr());
         // SAFETY: position is larger than a hash map needs, and there is room for the four entries asked for.
-        let result = unsafe { arguments.call(uapi::MAP_LOOKUP_AND_DELETE_BATCH) };
+        let result = unsafe { arguments.call(Command::MapLookupAndDeleteBatch) };
         match result {
             // The end of the map is reported as an error, with the count of entries up to it.
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),

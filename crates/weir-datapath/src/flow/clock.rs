@@ -137,7 +137,7 @@ impl Clock {
     fn now(&self) -> Result<Moment, ClockError> {
         // TC programs want at least an Ethernet header to run on.
         let frame = [0; 14];
-        bpf::test_run(self.program.as_fd(), &frame, 1)?;
+        bpf::run::test_run(self.program.as_fd(), &frame, 1)?;
         let [jiffies, nanoseconds] = self.answer.get(&0, 0)?;
         Ok(Moment { jiffies, nanoseconds })
     }

@@ -25,7 +25,7 @@ use super::{
     sizes::Sizes,
 };
 use crate::{
-    bpf::BatchReader,
+    bpf::batch::BatchReader,
     conditions::{self, FILTER_WORDS},
     dns::DnsReader,
     grace::Grace,

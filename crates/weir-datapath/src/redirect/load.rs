@@ -33,7 +33,7 @@ pub(super) fn load(pins: &Pins, settings: &Settings) -> Result<Ebpf, RedirectErr
         return Err(LoadError::NoObject.into());
     }
     memlock::lift();
-    let flag = if bpf::knows_ipv6_checksums() { IPV6_FLAG } else { 0 };
+    let flag = if bpf::run::knows_ipv6_checksums() { IPV6_FLAG } else { 0 };
     let rate = ticks_per_second();
     let caching = u32::from(!softirqs_interleave(&Facts::of_process()));
     let mut loader = EbpfLoader::new();

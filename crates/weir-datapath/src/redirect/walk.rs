@@ -16,7 +16,7 @@ use super::{
     stamp::Stamps,
     words::{self, address, address_words, destination_port, forward_key, is_forward, pair_key, source_port},
 };
-use crate::bpf::BatchWalk;
+use crate::bpf::batch::BatchWalk;
 
 /// Entries that are read at a time.
 const BATCH: usize = 4096;

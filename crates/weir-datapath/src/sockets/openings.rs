@@ -18,7 +18,7 @@ use weir_common::sockets::{PROCESS_WORDS, ProcessRecord};
 use zerocopy::transmute;
 
 use super::open::Holder;
-use crate::{bpf::BatchReader, features::mount_of_type};
+use crate::{bpf::batch::BatchReader, features::mount_of_type};
 
 const PROGRAM: &str = "weir_opened";
 const MAP: &str = "OPENED";
