@@ -31,12 +31,7 @@ use weir_flow::{
 };
 use weir_packet::{Details, ipv4_words};
 
-use crate::{
-    machine::Machine,
-    micro::median,
-    stage,
-    verdict::{self, Verdict},
-};
+use crate::{machine::Machine, micro::median, stage, tell::tell, verdict::Verdict};
 
 /// Options of the benchmark.
 #[derive(clap::Args)]
@@ -85,21 +80,11 @@ struct Pair {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut machine = Machine::look();
+    let machine = Machine::look();
     stage::stay_on_one_cpu()?;
     let outcome = measure(arguments)?;
-    machine.look_again();
-    let verdicts = outcome.verdicts();
-    if arguments.json {
-        let all = json!({
-            "machine": machine.json(),
-            "enrich": outcome.json(),
-            "verdicts": verdicts.iter().map(Verdict::json).collect::<Vec<_>>(),
-        });
-        println!("{all:#}");
-    } else {
-        print!("{}{}{}", machine.table(), outcome.table(), verdict::table(&verdicts));
-    }
+    let figures = || json!({ "enrich": outcome.json() });
+    tell(arguments.json, machine, &outcome.verdicts(), figures, || outcome.table());
     Ok(())
 }
 

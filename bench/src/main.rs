@@ -18,6 +18,7 @@ mod sequence;
 mod stage;
 mod store;
 mod subject;
+mod tell;
 mod verdict;
 
 use std::process::ExitCode;
@@ -104,7 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn flow(arguments: &FlowArguments) -> anyhow::Result<ExitCode> {
-    let mut machine = Machine::look();
+    let machine = Machine::look();
     let families = if arguments.family.is_empty() { Family::ALL.to_vec() } else { arguments.family.clone() };
     let options = micro::Options { rounds: arguments.rounds, repeat: arguments.repeat, families };
     let mut costs = Vec::new();
@@ -118,25 +119,18 @@ fn flow(arguments: &FlowArguments) -> anyhow::Result<ExitCode> {
     if !arguments.micro {
         lives = live::measure(arguments.live_rounds, arguments.seconds)?;
     }
-    machine.look_again();
     let verdicts = verdict::all(&costs, drained.as_ref(), &lives);
-    if arguments.json {
-        let all = json!({
-            "machine": machine.json(),
+    let figures = || {
+        json!({
             "packet": report::json(&costs),
             "drain": drained.as_ref().map(drain::DrainCost::json),
             "live": lives.iter().map(live::Live::json).collect::<Vec<_>>(),
-            "verdicts": verdicts.iter().map(verdict::Verdict::json).collect::<Vec<_>>(),
-        });
-        println!("{all:#}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    print!("{}", machine.table());
-    print!("{}", report::tables(&costs));
-    if let Some(drained) = &drained {
-        print!("{}", drained.table());
-    }
-    print!("{}", live::table(&lives));
-    print!("{}", verdict::table(&verdicts));
+        })
+    };
+    let tables = || {
+        let drained = drained.as_ref().map(drain::DrainCost::table).unwrap_or_default();
+        format!("{}{drained}{}", report::tables(&costs), live::table(&lives))
+    };
+    tell::tell(arguments.json, machine, &verdicts, figures, tables);
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,7 @@ use crate::{
     machine::{Machine, processor_us},
     micro::median,
     store::flows::Flows,
+    tell::tell,
     verdict::Verdict,
 };
 
@@ -61,7 +62,7 @@ struct Way {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = CollectorConfig { keeps_nothing: true, ..CollectorConfig::default() };
     let collector = Collector::start(&config).context("no collector: run `cargo xtask setup`")?;
-    let mut machine = Machine::look();
+    let machine = Machine::look();
     let parcels = parcels(arguments.flows);
     let mut ways = Vec::new();
     for protocol in [Protocol::Grpc, Protocol::Http] {
@@ -79,19 +80,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             way.measure(&parcels)?;
         }
     }
-    machine.look_again();
     let verdicts: Vec<Verdict> = ways.iter().map(Way::verdict).collect();
-    if arguments.json {
-        let all = json!({
-            "flows": arguments.flows,
-            "machine": machine.json(),
-            "ways": ways.iter().map(Way::json).collect::<Vec<_>>(),
-            "verdicts": verdicts.iter().map(Verdict::json).collect::<Vec<_>>(),
-        });
-        println!("{all:#}");
-        return Ok(());
-    }
-    print!("{}{}{}", machine.table(), table(&ways, arguments.flows), crate::verdict::table(&verdicts));
+    let figures =
+        || json!({ "flows": arguments.flows, "ways": ways.iter().map(Way::json).collect::<Vec<_>>() });
+    tell(arguments.json, machine, &verdicts, figures, || table(&ways, arguments.flows));
     Ok(())
 }
 

@@ -30,6 +30,7 @@ use crate::{
     memory::{forget_peak, peak_mib},
     micro::median,
     store::flows::Flows,
+    tell::tell,
     verdict::Verdict,
 };
 
@@ -75,18 +76,9 @@ struct Outcome {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut machine = Machine::look();
+    let machine = Machine::look();
     let outcome = measure(arguments)?;
-    machine.look_again();
-    let verdicts = outcome.verdicts();
-    if arguments.json {
-        let mut all = outcome.json();
-        all["machine"] = machine.json();
-        all["verdicts"] = verdicts.iter().map(Verdict::json).collect();
-        println!("{all:#}");
-        return Ok(());
-    }
-    print!("{}{}{}", machine.table(), outcome.table(), crate::verdict::table(&verdicts));
+    tell(arguments.json, machine, &outcome.verdicts(), || outcome.json(), || outcome.table());
     Ok(())
 }
 

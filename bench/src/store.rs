@@ -14,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use weir_agent::store::{EmbeddedStore, Store as _, StoreConfig};
 
-use crate::{machine::Machine, micro::median, verdict::Verdict};
+use crate::{machine::Machine, micro::median, tell::tell, verdict::Verdict};
 use alone::Alone;
 use flows::Flows;
 use plain::Plain;
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let (Some(what), Some(directory)) = (arguments.alone, &arguments.directory) {
         return alone::run(what, arguments.flows, arguments.rounds, directory);
     }
-    let mut machine = Machine::look();
+    let machine = Machine::look();
     let place = match &arguments.directory {
         Some(directory) => directory.clone(),
         None => std::env::temp_dir().join(format!("weir-bench-store-{}", std::process::id())),
@@ -76,16 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let measured = measure(arguments, &place);
     fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     let outcome = measured?;
-    machine.look_again();
-    let verdicts = outcome.verdicts();
-    if arguments.json {
-        let mut all = outcome.json();
-        all["machine"] = machine.json();
-        all["verdicts"] = verdicts.iter().map(Verdict::json).collect();
-        println!("{all:#}");
-        return Ok(());
-    }
-    print!("{}{}{}", machine.table(), outcome.table(), crate::verdict::table(&verdicts));
+    tell(arguments.json, machine, &outcome.verdicts(), || outcome.json(), || outcome.table());
     Ok(())
 }
 
