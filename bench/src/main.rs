@@ -12,6 +12,7 @@ mod memory;
 mod micro;
 mod otlp;
 mod postgres;
+mod proxy;
 mod redirect;
 mod report;
 mod sequence;
@@ -56,6 +57,8 @@ enum Bench {
     Otlp(otlp::Arguments),
     /// Cost of redirecting a packet, over a program that does nothing
     Redirect(redirect::Arguments),
+    /// Diverted connections, beside direct ones, DNAT of nftables, and proxies
+    Proxy(proxy::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -95,6 +98,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Postgres(arguments) => postgres::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Otlp(arguments) => otlp::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Redirect(arguments) => redirect::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Proxy(arguments) => proxy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

@@ -8,6 +8,7 @@ use crate::{collector::COLLECTOR, command, go_program, setup};
 Examples:
   cargo xtask bench flow      cost of counting a packet, beside two reference designs
   cargo xtask bench store     the agent's history, beside plain SQLite rows
+  cargo xtask bench proxy     diverted connections, beside direct ones, nftables DNAT, HAProxy and socat
   cargo xtask bench otlp      flows to a local OpenTelemetry Collector, in several ways
   cargo xtask bench redirect  cost of redirecting a packet
   cargo xtask bench           lists the benchmarks")]

@@ -1,0 +1,144 @@
+//! `weir proxy` beside nothing at all, DNAT of nftables, and proxies that every byte goes through.
+//!
+//! Every round measures all of them, one after the other, in an order that turns from round to round; whatever the machine
+//! does besides hits them alike. Nothing at all is measured twice in each round: how far these two are apart is what
+//! a difference has to exceed.
+
+mod traffic;
+mod ways;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use self::{
+    traffic::{Load, Measured},
+    ways::{Stage, Way},
+};
+use crate::machine::Machine;
+
+/// Options of the benchmark.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often everything is measured
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Milliseconds of one measurement
+    #[arg(long, default_value_t = 400)]
+    milliseconds: u64,
+    /// Also write the numbers as JSON into this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
+}
+
+/// Measurements by load and way, one for each round.
+type Table = BTreeMap<(Load, Way), Vec<Measured>>;
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(arguments.rounds > 0, "a benchmark has a round at least");
+    let mut machine = Machine::look();
+    let mut stage = Stage::new()?;
+    let ways: Vec<Way> = Way::ALL.into_iter().filter(|way| stage.has(*way)).collect();
+    for way in Way::ALL.into_iter().filter(|way| !ways.contains(way)) {
+        println!("{}: left out, it cannot run here", way.name());
+    }
+    let mut table = Table::new();
+    for round in 0..arguments.rounds {
+        for load in Load::ALL {
+            for turn in 0..ways.len() {
+                let way = ways[(turn + round) % ways.len()];
+                let address = stage.enter(way).with_context(|| format!("cannot set up {}", way.name()))?;
+                let measured = stage.measure(load, address, arguments.milliseconds);
+                stage.leave(way)?;
+                let measured = measured.with_context(|| format!("{} by {}", load.name(), way.name()))?;
+                table.entry((load, way)).or_default().push(measured);
+            }
+        }
+        eprint!("\rround {} of {}", round + 1, arguments.rounds);
+    }
+    eprintln!();
+    machine.look_again();
+    print!("{}{}", machine.table(), report(&table, &ways));
+    if let Some(path) = &arguments.json {
+        let text = json!({ "machine": machine.json(), "rounds": arguments.rounds, "rows": rows(&table) });
+        std::fs::write(path, text.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn report(table: &Table, ways: &[Way]) -> String {
+    let mut text = String::new();
+    for load in Load::ALL {
+        let of = |way: Way| table.get(&(load, way)).map(Vec::as_slice).unwrap_or_default();
+        let rates = |way: Way| of(way).iter().map(|it| it.rate).collect::<Vec<_>>();
+        let costs = |way: Way| of(way).iter().map(|it| it.cpu_us).collect::<Vec<_>>();
+        writeln!(text, "\n{} ({})", load.name(), load.unit()).expect("a string takes everything");
+        writeln!(
+            text,
+            "  {:<16}{:>14}{:>12}{:>16}{:>12}",
+            "", "median", "to direct", "CPU µs each", "to direct"
+        )
+        .expect("a string takes everything");
+        for way in ways {
+            let (rate, cost) =
+                (ratios(&rates(*way), &rates(Way::Direct)), ratios(&costs(*way), &costs(Way::Direct)));
+            writeln!(
+                text,
+                "  {:<16}{:>14.0}{:>12}{:>16.2}{:>12}",
+                way.name(),
+                median(rates(*way)),
+                percent(median(rate)),
+                median(costs(*way)),
+                percent(median(cost)),
+            )
+            .expect("a string takes everything");
+        }
+        let spread = |values: fn(&Measured) -> f64| {
+            let (first, second): (Vec<f64>, Vec<f64>) =
+                of(Way::Direct).iter().zip(of(Way::DirectAgain)).map(|(a, b)| (values(a), values(b))).unzip();
+            let mut apart: Vec<f64> =
+                ratios(&second, &first).into_iter().map(|it| (it - 1.0).abs()).collect();
+            apart.sort_by(f64::total_cmp);
+            100.0 * apart.get(apart.len() / 2).copied().unwrap_or(0.0)
+        };
+        writeln!(
+            text,
+            "  direct beside itself: half of the rounds within {:.1} % in rate, {:.1} % in CPU time",
+            spread(|it| it.rate),
+            spread(|it| it.cpu_us)
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+fn rows(table: &Table) -> Value {
+    let row = |((load, way), measured): (&(Load, Way), &Vec<Measured>)| {
+        json!({
+            "load": load.name(), "way": way.name(), "unit": load.unit(),
+            "rates": measured.iter().map(|it| it.rate).collect::<Vec<_>>(),
+            "cpu_us": measured.iter().map(|it| it.cpu_us).collect::<Vec<_>>(),
+        })
+    };
+    table.iter().map(row).collect()
+}
+
+/// Round by round.
+fn ratios(values: &[f64], bases: &[f64]) -> Vec<f64> {
+    values.iter().zip(bases).filter(|(_, base)| **base > 0.0).map(|(value, base)| value / base).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:+.1} %", 100.0 * (ratio - 1.0))
+}

@@ -1,0 +1,227 @@
+//! Clients and a server: connections that carry one request, connections that carry many, and one that carries much.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::sys::resource::{UsageWho, getrusage};
+use weir_integration::Namespace;
+
+/// Clients at a time.
+const CLIENTS: usize = 4;
+
+const REQUEST: [u8; 64] = [0x5a; 64];
+/// What tells the server that bytes are to be swallowed, not answered.
+const SWALLOW: [u8; 64] = [0x77; 64];
+const PIECE: usize = 128 << 10;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// Connect, ask, hear the answer, end; again and again.
+    Connections,
+    /// Ask and hear the answer, again and again on one connection each.
+    Requests,
+    /// Send as much as can be sent, on one connection.
+    Stream,
+}
+
+impl Load {
+    pub(super) const ALL: [Self; 3] = [Self::Connections, Self::Requests, Self::Stream];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connect, request, response",
+            Self::Requests => "request, response",
+            Self::Stream => "one stream",
+        }
+    }
+
+    pub(super) const fn unit(self) -> &'static str {
+        match self {
+            Self::Connections => "connections a second",
+            Self::Requests => "requests a second",
+            Self::Stream => "MiB a second",
+        }
+    }
+}
+
+/// What came out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    /// Operations a second.
+    pub(super) rate: f64,
+    /// Processor time of each, of clients, server, kernel on their behalf, and proxies, in microseconds.
+    pub(super) cpu_us: f64,
+}
+
+/// A server that answers each request with as many bytes, and swallows streams. It ends with the process.
+pub(super) struct Server;
+
+impl Server {
+    pub(super) fn listen(namespace: &Namespace, address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = namespace.run(|| TcpListener::bind(address))?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || serve(stream));
+            }
+        });
+        Ok(Self)
+    }
+}
+
+/// Clients that break off are no event.
+fn serve(mut stream: TcpStream) {
+    let mut room = vec![0; PIECE];
+    drop(stream.set_nodelay(true));
+    let mut request = [0; REQUEST.len()];
+    while stream.read_exact(&mut request).is_ok() {
+        if request == SWALLOW {
+            while stream.read(&mut room).is_ok_and(|length| length > 0) {}
+            return;
+        }
+        if stream.write_all(&request).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether somebody answers a request there, sooner or later.
+pub(super) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
+    namespace.run(|| {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if ask_once(address).is_ok() {
+                return true;
+            }
+            thread::yield_now();
+        }
+        false
+    })
+}
+
+/// Measures one load for a while.
+pub(super) fn measure(
+    load: Load,
+    namespace: &Namespace,
+    address: SocketAddr,
+    _server: &Server,
+    milliseconds: u64,
+    others: &[u32],
+) -> anyhow::Result<Measured> {
+    let length = Duration::from_millis(milliseconds);
+    // The first connection may have to find its way.
+    namespace.run(|| ask_once(address)).with_context(|| format!("nobody answers at {address}"))?;
+    let before = processor_time(others)?;
+    let start = Instant::now();
+    let clients = if load == Load::Stream { 1 } else { CLIENTS };
+    let operations: f64 = thread::scope(|scope| {
+        let client = |_| {
+            scope.spawn(|| {
+                namespace.run(|| match load {
+                    Load::Connections => connections(address, start + length),
+                    Load::Requests => requests(address, start + length),
+                    Load::Stream => stream(address, start + length),
+                })
+            })
+        };
+        let clients: Vec<_> = (0..clients).map(client).collect();
+        clients.into_iter().map(|it| it.join().expect("clients do not panic")).sum::<anyhow::Result<f64>>()
+    })?;
+    let elapsed = start.elapsed().as_secs_f64();
+    let cpu = processor_time(others)? - before;
+    Ok(Measured { rate: operations / elapsed, cpu_us: cpu * 1e6 / operations.max(1.0) })
+}
+
+fn ask_once(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    reset_on_close(&stream)?;
+    ask(&mut stream)
+}
+
+fn ask(stream: &mut TcpStream) -> anyhow::Result<()> {
+    stream.write_all(&REQUEST)?;
+    stream.read_exact(&mut [0; REQUEST.len()])?;
+    Ok(())
+}
+
+fn connections(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
+    let mut operations = 0.0;
+    while Instant::now() < end {
+        ask_once(address)?;
+        operations += 1.0;
+    }
+    Ok(operations)
+}
+
+fn requests(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    let mut operations = 0.0;
+    while Instant::now() < end {
+        ask(&mut stream)?;
+        operations += 1.0;
+    }
+    Ok(operations)
+}
+
+/// Counts MiB.
+fn stream(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(&SWALLOW)?;
+    let piece = vec![0x33; PIECE];
+    let mut pieces = 0.0;
+    while Instant::now() < end {
+        stream.write_all(&piece)?;
+        pieces += 1.0;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let share = PIECE as f64 / f64::from(1 << 20);
+    Ok(pieces * share)
+}
+
+/// Without this the client runs out of ports, which stay taken for a minute after a proper end.
+fn reset_on_close(stream: &TcpStream) -> anyhow::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the descriptor is open, and the value is of the type of this option.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            u32::try_from(size_of::<libc::linger>())?,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+}
+
+/// Seconds of this process and of others, with those that they waited for.
+fn processor_time(others: &[u32]) -> anyhow::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: nix::sys::time::TimeVal| -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "not for years")]
+        let (whole, rest) = (time.tv_sec() as f64, time.tv_usec() as f64);
+        whole + rest / 1e6
+    };
+    let mut sum = seconds(usage.user_time()) + seconds(usage.system_time());
+    for process in others {
+        // Gone children are in the sums of their parent (proc_pid_stat(5): utime, stime, cutime, cstime are 14 to 17).
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        let ticks: f64 =
+            fields.split_whitespace().skip(11).take(4).filter_map(|it| it.parse::<f64>().ok()).sum();
+        sum += ticks / 100.0;
+    }
+    Ok(sum)
+}
