@@ -214,7 +214,7 @@ fn load(root: &std::path::Path, server: SocketAddr) -> anyhow::Result<Redirect> 
     let rule = RuleState {
         id: RuleId(1),
         listener,
-        table: vec![BackendId(1)],
+        table: [BackendId(1)].into(),
         affinity: None,
         on_empty: OnEmpty::Reset,
         on_full: OnFull::Drop,

@@ -215,7 +215,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
 }
 
 /// What the body says, if it says it as agents do.
-fn reason(body: &str) -> String {
+pub(crate) fn reason(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let error = parsed.as_ref().and_then(|value| value.get("error")?.as_str());
     error.map_or_else(|| body.chars().take(200).collect(), str::to_owned)

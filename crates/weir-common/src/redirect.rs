@@ -22,6 +22,31 @@ pub const KEY_IPV6: u64 = 1 << 53;
 /// Set in word 4 of the key of packets from a backend.
 pub const KEY_REVERSE: u64 = 1 << 63;
 
+/// Whether a key is of packets of a client.
+#[inline(always)]
+pub const fn is_forward(key: &[u64; 5]) -> bool {
+    key[4] & KEY_REVERSE == 0
+}
+
+/// Key of the other direction of a connection: that of the translated packet, reversed.
+#[inline(always)]
+pub const fn pair_key(key: &[u64; 5], value: &ConnectionValue) -> [u64; 5] {
+    let rest = (key[4] >> KEY_PROTOCOL << KEY_PROTOCOL) ^ KEY_REVERSE;
+    let word = rest | value.ports.rotate_left(16) as u64;
+    let [high, low] = value.address;
+    if is_forward(key) { [high, low, key[0], key[1], word] } else { [key[2], key[3], high, low, word] }
+}
+
+/// Whether an entry found under the key of the other direction is of the same connection. Where a client's port was used
+/// again, a later connection may have taken it over.
+#[inline(always)]
+pub const fn is_pair(key: &[u64; 5], pair: &ConnectionValue) -> bool {
+    let (high, low) = if is_forward(key) { (key[2], key[3]) } else { (key[0], key[1]) };
+    #[expect(clippy::cast_possible_truncation, reason = "the ports are the lower half")]
+    let ports = key[4] as u32;
+    pair.address[0] == high && pair.address[1] == low && pair.ports == ports.rotate_left(16)
+}
+
 /// Key of one direction of a connection: addresses, ports and protocol as the packets come.
 ///
 /// Words 0 and 1 are the source, 2 and 3 the destination, 4 the rest (see the `KEY_` constants).
@@ -195,8 +220,8 @@ pub struct RuleValue {
     pub on_full: u8,
     /// One of the `PORTS_` policies.
     pub port_policy: u8,
-    /// Not used, zero.
-    pub reserved: [u8; 2],
+    /// The rule's own number, to notice that the kernel gave the memory to another rule.
+    pub number: u16,
     /// The one backend, if [`RuleValue::table_length`] is 1.
     pub backend: u32,
     /// First chunk of the table of backends.
@@ -310,7 +335,7 @@ pub enum Reason {
     DirectChanged = 18,
     /// The kernel refused to change a packet under way; dropped.
     WriteFailed = 19,
-    /// The kernel refused to make a packet writable; passed.
+    /// The kernel refused to make a packet of a connection writable; dropped.
     NotWritable = 20,
     /// A packet came while another one was being worked on by the same CPU; passed.
     Interrupted = 21,

@@ -32,6 +32,7 @@ pub mod sock_ops;
 pub mod speaker;
 pub mod tcp;
 pub mod tcpdump;
+pub mod tcx;
 pub mod traffic;
 pub mod tun;
 mod veth;

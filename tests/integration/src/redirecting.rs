@@ -66,7 +66,7 @@ pub fn rule(id: u32, transport: Transport, listen: SocketAddr, backends: &[Backe
     let length = if listen.is_ipv4() { 32 } else { 128 };
     let ports = if listen.port() == 0 { Ports::ALL } else { Ports::one(listen.port()) };
     let table = if backends.is_empty() {
-        Vec::new()
+        [].into()
     } else {
         (0..251).map(|place| backends[place % backends.len()]).collect()
     };

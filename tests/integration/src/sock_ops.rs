@@ -17,11 +17,11 @@ pub struct Foreign {
 }
 
 /// Commands of bpf(2).
-mod command {
+pub(crate) mod command {
     pub(super) const MAP_CREATE: libc::c_long = 0;
     pub(super) const MAP_LOOKUP_ELEM: libc::c_long = 1;
     pub(super) const PROG_LOAD: libc::c_long = 5;
-    pub(super) const LINK_CREATE: libc::c_long = 28;
+    pub(crate) const LINK_CREATE: libc::c_long = 28;
 }
 
 const MAP_TYPE_ARRAY: u32 = 2;
@@ -40,16 +40,7 @@ impl Foreign {
         let cgroup = File::open(path).expect("root may open it");
         // map_type, key_size, value_size, max_entries
         let map = bpf(command::MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 8, 1]);
-        let instructions = program(map.as_raw_fd());
-        let [low, high] = halves(instructions.as_ptr().addr());
-        let license = c"GPL";
-        let [license_low, license_high] = halves(license.as_ptr().addr());
-        let count = u32::try_from(instructions.len()).expect("it is short");
-        // prog_type, insn_cnt, insns, license, log (none), kern_version, flags, name, ifindex, expected_attach_type
-        let mut load = [0_u32; 18];
-        load[..6].copy_from_slice(&[PROG_TYPE_SOCK_OPS, count, low, high, license_low, license_high]);
-        load[17] = CGROUP_SOCK_OPS;
-        let program = bpf(command::PROG_LOAD, &mut load);
+        let program = load(PROG_TYPE_SOCK_OPS, CGROUP_SOCK_OPS, &program(map.as_raw_fd()));
         // prog_fd, target_fd, attach_type, flags
         let [program_fd, cgroup_fd] = [program.as_raw_fd(), cgroup.as_raw_fd()].map(i32::cast_unsigned);
         let link = bpf(command::LINK_CREATE, &mut [program_fd, cgroup_fd, CGROUP_SOCK_OPS, 0]);
@@ -71,13 +62,28 @@ impl Foreign {
     }
 }
 
+/// Loads a program.
+pub(crate) fn load(program_type: u32, attach_type: u32, instructions: &[u64]) -> OwnedFd {
+    let [low, high] = halves(instructions.as_ptr().addr());
+    let license = c"GPL";
+    let [license_low, license_high] = halves(license.as_ptr().addr());
+    let count = u32::try_from(instructions.len()).expect("it is short");
+    // prog_type, insn_cnt, insns, license, log (none), kern_version, flags, name, ifindex, expected_attach_type
+    let mut load = [0_u32; 18];
+    load[..6].copy_from_slice(&[program_type, count, low, high, license_low, license_high]);
+    load[17] = attach_type;
+    bpf(command::PROG_LOAD, &mut load)
+}
+
+/// An instruction.
+pub(crate) fn op(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
+    let [offset_low, offset_high] = offset.to_le_bytes();
+    let [a, b, c, d] = immediate.to_le_bytes();
+    u64::from_ne_bytes([code, registers, offset_low, offset_high, a, b, c, d])
+}
+
 /// On an established connection: set the flags to "call per round-trip time" and nothing else. On such a call: count.
 fn program(map: i32) -> Vec<u64> {
-    let op = |code: u8, registers: u8, offset: i16, immediate: i32| {
-        let [offset_low, offset_high] = offset.to_le_bytes();
-        let [a, b, c, d] = immediate.to_le_bytes();
-        u64::from_ne_bytes([code, registers, offset_low, offset_high, a, b, c, d])
-    };
     vec![
         op(0xbf, 0x16, 0, 0),   // r6 = r1
         op(0x61, 0x12, 0, 0),   // r2 = context.op
@@ -118,7 +124,8 @@ fn call(number: libc::c_long, arguments: &mut [u32]) -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_bpf, number, arguments.as_mut_ptr(), size_of_val(arguments)) }
 }
 
-fn bpf(number: libc::c_long, arguments: &mut [u32]) -> OwnedFd {
+/// A call that answers with a descriptor.
+pub(crate) fn bpf(number: libc::c_long, arguments: &mut [u32]) -> OwnedFd {
     let outcome = call(number, arguments);
     assert!(outcome >= 0, "command {number}: {}", io::Error::last_os_error());
     // SAFETY: the kernel just gave us this descriptor.

@@ -3,19 +3,23 @@
 use std::{
     fs,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use weir_datapath::hook::tcx_programs;
 use weir_integration::{
     Namespace,
     machine::Machine,
     neighbourhood::Neighbourhood,
-    require_root, require_tool,
+    require_root,
     speaker::{Callers, Speaker, call, is_alive},
     tcp::wait_until,
+    tcx::ForeignTcx,
 };
+
+#[path = "proxy/servers.rs"]
+mod servers;
 
 /// What the rule of the demo is about.
 const CALLED: ([u8; 4], u16) = ([10, 0, 0, 10], 12345);
@@ -69,23 +73,6 @@ impl Street {
     fn state(&self, backend: usize) -> String {
         let rules = self.json("weir proxy ls -o json");
         rules["rules"][0]["backends"][backend]["state"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
-/// A program that is killed at the end of the test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().expect("it is installed"))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
     }
 }
 
@@ -181,7 +168,7 @@ fn mistakes_are_told_and_change_nothing() {
     for (typed, expect) in [
         (
             "rule add two --listen tcp:10.0.0.0/24:12345 --backend 10.1.0.1:80",
-            "overlaps tcp:10.0.0.10:12345 of web",
+            "web.listen[0]: overlaps tcp:10.0.0.0/24:12345 of two.listen[0]",
         ),
         ("rule add two --listen tcp:10.0.0.11:1 --backend 10.0.0.10:12345", "is diverted itself"),
         ("rule add two --listen tcp:10.0.0.11:1 --backend '[fd00::1]:1'", "is IPv6, unlike the listener"),
@@ -267,77 +254,6 @@ fn what_is_drained_or_removed_keeps_its_connections() {
 }
 
 #[test]
-fn a_download_outlives_the_drain_of_its_server_and_a_sick_server_gets_nothing_new() {
-    if !require_root() || !require_tool("nginx") || !require_tool("curl") {
-        return;
-    }
-    let street = Street::new();
-    let directory = tempfile::tempdir().expect("there is room");
-    let mut servers = Vec::new();
-    for (namespace, name) in [(&street.first, "first"), (&street.second, "second")] {
-        let home = directory.path().join(name);
-        fs::create_dir_all(home.join("www")).expect("there is room");
-        fs::write(home.join("www/name"), name).expect("there is room");
-        fs::write(home.join("www/large"), vec![b'x'; 24 << 20]).expect("there is room");
-        let path = home.display();
-        // Slow enough that the download is under way for a while.
-        let text = format!(
-            "daemon off; master_process off; pid {path}/pid; error_log {path}/log;
-             events {{ worker_connections 256; }}
-             http {{ access_log off; client_body_temp_path {path}/a; proxy_temp_path {path}/b; fastcgi_temp_path {path}/c;
-                     uwsgi_temp_path {path}/d; scgi_temp_path {path}/e;
-                     server {{ listen 80; root {path}/www; location /large {{ limit_rate 8m; }} location /ready {{ if (!-f {path}/sick) {{ return 204; }} return 503; }} }} }}"
-        );
-        fs::write(home.join("nginx.conf"), text).expect("there is room");
-        let mut command = namespace.command("nginx");
-        servers.push(Running::start(command.arg("-c").arg(home.join("nginx.conf"))));
-    }
-    street.machine.types("weir proxy run -i veth0 --detach");
-    street.machine.types(
-        "weir proxy rule add web --listen tcp:10.0.0.10:80 --backend 10.0.0.138:80 --backend 10.0.0.139:80,weight=0 \
-         --health http:/ready --health-interval 100ms --health-timeout 2s --rise 2 --fall 2",
-    );
-    let name = || street.machine.types("curl -s --retry 5 --retry-connrefused http://10.0.0.10/name");
-    wait_until("the first is up", || street.state(0) == "up" && name() == "first");
-    let download = street
-        .machine
-        .command("curl")
-        .args(["-s", "-o", "/dev/null", "-w", "%{size_download}", "http://10.0.0.10/large"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("curl is installed");
-    wait_until("the download is under way", || {
-        street.json("weir proxy conns -o json")["connections"].as_array().is_some_and(|all| {
-            all.iter().any(|it| it["state"] == "established" && it["backend"] == "10.0.0.138:80")
-        })
-    });
-    street.machine.types("weir proxy backend weight web 10.0.0.139:80 1");
-    street.machine.types("weir proxy backend drain web 10.0.0.138:80");
-    assert_eq!(name(), "second");
-    let output = download.wait_with_output().expect("curl ends");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), (24u64 << 20).to_string());
-
-    street.machine.types("weir proxy backend undrain web 10.0.0.138:80");
-    wait_until("both are up", || street.state(0) == "up" && street.state(1) == "up");
-    fs::write(directory.path().join("second/sick"), "").expect("there is room");
-    wait_until("the second is down", || street.state(1) == "down");
-    for _ in 0..20 {
-        assert_eq!(name(), "first");
-    }
-    assert!(street.machine.types("weir proxy ls").contains("answers with status 503"));
-    let metrics = "curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/metrics";
-    let metrics = street.machine.types(metrics);
-    assert!(metrics.contains("weir_proxy_backend_up{rule=\"web\",backend=\"10.0.0.139:80\"} 0"), "{metrics}");
-    drop(servers.remove(0));
-    wait_until("the first is down", || street.state(0) == "down");
-    let refused = street.machine.shell("curl -s -m 5 http://10.0.0.10/name");
-    assert_eq!(refused.status.code(), Some(7), "nobody is left, so the connection is refused");
-    fs::remove_file(directory.path().join("second/sick")).expect("it is there");
-    wait_until("the second is up again", || street.state(1) == "up");
-    assert_eq!(name(), "second");
-}
-
-#[test]
 fn the_control_process_may_end_in_any_way_under_load() {
     if !require_root() {
         return;
@@ -405,96 +321,58 @@ fn a_lost_state_costs_names_only() {
 }
 
 #[test]
-fn an_interface_that_is_made_again_is_attached_again() {
+fn an_interface_that_is_made_again_under_traffic_is_attached_again() {
     if !require_root() {
         return;
     }
     let mut street = Street::diverted();
+    let callers = Callers::start(&street.client, called(), 4);
+    wait_until("calls are under way", || callers.heard().names.len() > 200);
     street.client.ip("link delete veth0");
     wait_until("it is gone", || street.machine.types("weir proxy ls").contains("not there"));
     let Street { neighbourhood, client, .. } = &mut street;
     neighbourhood.plug(client, "veth0", 1);
     wait_until("it is diverted again", || street.answers() == "first");
+    let since = Instant::now();
+    let failures = callers.heard().failures.len();
+    wait_until("calls go on", || {
+        callers.heard().names.iter().filter(|(time, _)| *time > since).count() > 200
+    });
+    let heard = callers.end();
+    // Those that were under way when it went wait in vain for a while.
+    assert!(heard.failures.len() <= failures + 4, "{:?}", heard.failures.last());
+    assert!(heard.names.iter().filter(|(time, _)| *time > since).all(|(_, name)| name == "first"));
 }
 
 #[test]
 fn teardown_leaves_what_others_have_as_it_was() {
-    if !require_root() || !require_tool("bpftool") {
+    if !require_root() {
         return;
     }
     let street = Street::new();
     // A qdisc and filters of others, and rules of a firewall where there can be one.
     street.machine.types(
         "tc qdisc add dev veth0 clsact
-         tc filter add dev veth0 egress protocol ip prio 7 u32 match ip dport 9 0xffff action pass
-         tc filter add dev veth0 ingress protocol ip prio 9 matchall action pass",
+         tc filter add dev veth0 egress protocol ip prio 7 u32 match ip dport 9 0xffff
+         tc filter add dev veth0 ingress protocol ip prio 9 u32 match u32 0 0",
     );
+    let _foreign = ForeignTcx::attach(&street.client, "veth0");
     let has_nft = street.machine.shell("nft add table inet weir_test && nft add chain inet weir_test out '{ type filter hook output priority 0; }' && nft add rule inet weir_test out ip daddr 10.9.9.9 drop").status.success();
     println!("nftables: {has_nft}");
     let seen = || {
-        // How often and how long ago filters matched is no change.
         let filters = "tc -j filter show dev veth0 ingress; tc -j filter show dev veth0 egress; tc -j qdisc show dev veth0";
         let nft = if has_nft { "; nft list ruleset" } else { "" };
-        street.machine.types(&format!("bpftool net; {filters}{nft}; ls -R /sys/fs/bpf; ls -A /run"))
+        let programs = street.client.run(|| tcx_programs("veth0")).unwrap();
+        let listed = street.machine.types(&format!("{filters}{nft}; ls -R /sys/fs/bpf; ls -A /run"));
+        (programs, listed)
     };
     let before = seen();
     street.machine.types("weir proxy run -i veth0 --detach");
     street.machine.types(ADD);
     assert_eq!(street.answers(), "first");
-    assert_ne!(seen(), before);
+    assert!(seen().0.len() == 4 && before.0.len() == 2, "{before:?}");
     street.machine.types("weir proxy teardown");
     street.machine.types("rm -r /run/weir");
     assert_eq!(seen(), before);
     assert_eq!(street.answers(), "called");
-}
-
-#[test]
-fn questions_about_names_are_diverted_over_both_transports() {
-    if !require_root() || !require_tool("dnsmasq") || !require_tool("dig") {
-        return;
-    }
-    let street = Street::new();
-    let serve = |namespace: &Namespace, address: &str| {
-        let record = format!("--address=/name.example/{address}");
-        let mut command = namespace.command("dnsmasq");
-        command.args([
-            "--no-daemon",
-            "--conf-file=/dev/null",
-            "--no-hosts",
-            "--no-resolv",
-            "--pid-file=",
-            "--user=root",
-            &record,
-        ]);
-        Running::start(&mut command)
-    };
-    let first = serve(&street.first, "192.0.2.1");
-    let _second = serve(&street.second, "192.0.2.2");
-    street.machine.types("weir proxy run -i veth0 --detach");
-    street.machine.types(
-        "weir proxy rule add names --listen udp:10.0.0.10:53 --listen tcp:10.0.0.10:53 --listen udp:10.0.0.10:5353 --backend 10.0.0.138:53 \
-         --health udp:0001010000010000000000000000020001 --health-interval 100ms --health-timeout 2s --fall 2",
-    );
-    street.machine.types("weir proxy rule add names6 --listen 'udp:[fd00::a]:53' --backend '[fd00::8a]:53'");
-    let ask = |options: &str| {
-        street
-            .machine
-            .types(&format!("dig +short +tries=5 +timeout=2 {options} name.example"))
-            .trim()
-            .to_owned()
-    };
-    wait_until("the first is up", || street.state(0) == "up" && ask("@10.0.0.10") == "192.0.2.1");
-    assert_eq!(ask("+tcp @10.0.0.10"), "192.0.2.1");
-    assert_eq!(ask("-p 5353 @10.0.0.10"), "192.0.2.1");
-    assert_eq!(ask("@fd00::a"), "192.0.2.1");
-    // The same socket, so the same connection as far as the kernel sees: it gets another backend all the same.
-    street.machine.types(
-        "weir proxy rule add names --listen udp:10.0.0.10:53 --listen tcp:10.0.0.10:53 --backend 10.0.0.138:53 --backend 10.0.0.139:53 \
-         --health udp:0001010000010000000000000000020001 --health-interval 100ms --health-timeout 2s --fall 2",
-    );
-    drop(first);
-    wait_until("the first is down", || street.state(0) == "down" && street.state(1) == "up");
-    for _ in 0..10 {
-        assert_eq!(ask("-b 10.0.0.1#4000 @10.0.0.10"), "192.0.2.2");
-    }
 }

@@ -323,7 +323,7 @@ fn without_a_backend_the_client_is_refused_dropped_or_let_through() {
     with_redirect(1024, |redirect| {
         let mut desired = all_rules();
         for rule in &mut desired.rules {
-            rule.table.clear();
+            rule.table = [].into();
         }
         for (on_empty, tcp, udp) in
             [(OnEmpty::Reset, REDIRECT, SHOT), (OnEmpty::Drop, SHOT, SHOT), (OnEmpty::Pass, NEXT, NEXT)]
@@ -425,7 +425,7 @@ fn connections_of_a_backend_that_is_gone_end() {
             let mut to = old.address;
             to.set_port(9999);
             replaced.backends.push(backend(100 + rule.id.0, rule.id.0, to));
-            rule.table = vec![weir_datapath::redirect::BackendId(100 + rule.id.0); 251];
+            rule.table = [weir_datapath::redirect::BackendId(100 + rule.id.0); 251].into();
         }
         for backend in replaced.backends.iter_mut().filter(|backend| backend.id.0 < 100) {
             backend.standing = Standing::Gone;

@@ -267,7 +267,7 @@ fn clients_behind_an_interface_are_redirected_through_a_router() {
         // Nobody there: the refusal is the listener's.
         let mut nobody = one_to_one(&[(Transport::Udp, address("192.0.2.1:80"), address("10.0.2.2:9"))]);
         nobody.rules[0].id = RuleId(77);
-        nobody.rules[0].table = vec![weir_datapath::redirect::BackendId(78); 251];
+        nobody.rules[0].table = [weir_datapath::redirect::BackendId(78); 251].into();
         nobody.backends = vec![backend(78, 77, address("10.0.2.2:9"))];
         redirect.publish(&nobody).unwrap();
         let socket = client.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();

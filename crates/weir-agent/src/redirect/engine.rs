@@ -120,7 +120,7 @@ impl Engine {
         for rule in &published.rules {
             engine.ids.take_rule(rule.id);
             engine.by_listener.insert(rule.listener, rule.id);
-            let state = RuleState { table: Vec::new(), ..rule.clone() };
+            let state = RuleState { table: [].into(), ..rule.clone() };
             engine.listening.insert(rule.id, Listening { listener: rule.listener, owner: None, state });
         }
         for backend in &published.backends {
@@ -388,7 +388,7 @@ impl Engine {
                     maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
                 *table = Table { members, places };
             }
-            desired.rules.push(RuleState { table: table.places.to_vec(), ..listening.state.clone() });
+            desired.rules.push(RuleState { table: Arc::clone(&table.places), ..listening.state.clone() });
         }
         self.tables = tables;
         for ((rule, address), serving) in &self.serving {
@@ -465,7 +465,7 @@ fn settings(id: RuleId, listener: Listener, rule: &Rule) -> RuleState {
     RuleState {
         id,
         listener,
-        table: Vec::new(),
+        table: [].into(),
         affinity: rule.affinity,
         on_empty: rule.on_empty,
         on_full: rule.on_full,

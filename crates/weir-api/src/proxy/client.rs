@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::client::reason;
+
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -119,10 +121,7 @@ impl ProxyClient {
         if (200..300).contains(&status) {
             return Ok(body.to_owned());
         }
-        let parsed: Option<Value> = serde_json::from_str(body).ok();
-        let reason = parsed.as_ref().and_then(|value| value.get("error")?.as_str());
-        let reason = reason.map_or_else(|| body.chars().take(200).collect(), str::to_owned);
-        Err(ProxyClientError::Refused { status, reason })
+        Err(ProxyClientError::Refused { status, reason: reason(body) })
     }
 }
 

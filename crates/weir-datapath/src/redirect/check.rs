@@ -56,7 +56,7 @@ impl Wanted {
         }
         for rule in rules.values() {
             let mut last = None;
-            for backend in &rule.table {
+            for backend in rule.table.iter() {
                 if last == Some(backend) {
                     continue;
                 }
@@ -162,7 +162,7 @@ mod tests {
                 prefix: Prefix { address: address.parse().unwrap(), length },
                 ports: Ports { first, last },
             },
-            table: Vec::new(),
+            table: [].into(),
             affinity: Some(Duration::from_secs(1)),
             on_empty: OnEmpty::Reset,
             on_full: OnFull::Drop,
@@ -216,7 +216,7 @@ mod tests {
         assert!(matches!(check(&[rule(0, "10.0.0.1", 32, 80, 80)]), Err(RedirectError::RuleNumber(_))));
         let one = rule(1, "10.0.0.1", 32, 80, 80);
         assert!(matches!(check(&[one.clone(), one.clone()]), Err(RedirectError::Twice(1))));
-        let with_table = RuleState { table: vec![BackendId(5)], ..one };
+        let with_table = RuleState { table: [BackendId(5)].into(), ..one };
         assert!(matches!(check(std::slice::from_ref(&with_table)), Err(RedirectError::NotItsBackend { .. })));
         let backend = |rule, address: &str| BackendState {
             id: BackendId(5),

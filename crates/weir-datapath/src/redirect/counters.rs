@@ -57,7 +57,11 @@ impl DropReason {
             "translated: a direct connection to a backend got another port",
         ),
         (Self(Reason::WriteFailed), "write_failed", "dropped: the kernel refused a change under way"),
-        (Self(Reason::NotWritable), "not_writable", "passed: the kernel refused to make a packet writable"),
+        (
+            Self(Reason::NotWritable),
+            "not_writable",
+            "dropped: the kernel refused to make a packet of a connection writable",
+        ),
         (Self(Reason::Interrupted), "interrupted", "passed: the CPU was at work on another packet"),
         (Self(Reason::Vanished), "vanished", "passed: the rule or backend vanished under way"),
     ];

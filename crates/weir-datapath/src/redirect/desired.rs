@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -145,7 +146,7 @@ pub struct RuleState {
     /// What it listens on. Listeners of different rules have no address and port in common.
     pub listener: Listener,
     /// The consistent table of backends, whose length is best a prime; empty if none takes new connections.
-    pub table: Vec<BackendId>,
+    pub table: Arc<[BackendId]>,
     /// How long a client keeps its backend after its last connection began.
     pub affinity: Option<Duration>,
     /// Without a backend.

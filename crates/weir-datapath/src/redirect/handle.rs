@@ -27,7 +27,7 @@ use super::{
     teardown,
     walk::{self, Sweep},
 };
-use crate::{interface::Watcher, netns::Netns};
+use crate::{grace::Grace, interface::Watcher, netns::Netns, object};
 
 /// Where things are and how large they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,6 +129,7 @@ pub struct Redirect {
 struct Control {
     ebpf: Ebpf,
     netns: Netns,
+    grace: Grace,
     _lock: Lock,
 }
 
@@ -151,7 +152,8 @@ impl Redirect {
         let stamps = load::set_up(&mut ebpf, &mut maps)?;
         let mirror = Mirror::read(&maps)?;
         let connections = walk::count(&maps)?;
-        let control = Control { ebpf, netns, _lock: lock };
+        let grace = Grace::new(object::take(&mut ebpf, "GRACE")?).map_err(failed("GRACE"))?;
+        let control = Control { ebpf, netns, grace, _lock: lock };
         let sweep = Sweep::new(connections);
         let mut redirect = Self { pins, maps, mirror, stamps, sweep, control: Some(control) };
         redirect.replace_programs()?;
@@ -258,8 +260,8 @@ impl Redirect {
     /// Brings the kernel from what is published to `desired`, each rule at once. What is wrong with `desired` is said
     /// before the first change.
     pub fn publish(&mut self, desired: &Desired) -> Result<Published, RedirectError> {
-        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
-        let outcome = self.mirror.publish(&mut self.maps, desired, &local_addresses()?);
+        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
+        let outcome = self.mirror.publish(&mut self.maps, desired, &local_addresses()?, &mut control.grace);
         self.sweep.is_stale = true;
         let (mut published, ended) = match outcome {
             Ok(outcome) => outcome,

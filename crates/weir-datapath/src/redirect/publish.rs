@@ -6,25 +6,26 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    thread,
-    time::Duration,
+    sync::Arc,
 };
 
 use aya::maps::lpm_trie::Key;
 use weir_common::redirect::{
     BackendCounts, BackendValue, CHUNK_BACKENDS, KEY_PROTOCOL, ListenerKey, PORT_WORDS, PORTS_FORWARD_TCP,
     PORTS_FORWARD_UDP, PORTS_REVERSE_TCP, PORTS_REVERSE_UDP, PrefixKey, PrefixValue, REASONS, RuleValue,
+    is_forward,
 };
 
 use super::{
     check::{Lookup, Wanted},
     counters::Published,
-    desired::{BackendId, BackendState, Desired, RuleId, RuleState, Standing, Transport},
+    desired::{BackendId, BackendState, Desired, Ports, RuleId, RuleState, Standing, Transport},
     error::RedirectError,
     maps::{Maps, failed, found, is_there},
     tables::{Extent, Room},
     words::{backend_state, backend_value, rule_state, rule_value},
 };
+use crate::grace::Grace;
 
 /// What is in the kernel.
 #[derive(Debug)]
@@ -53,8 +54,19 @@ pub(super) fn no_ports() -> PortBits {
     std::array::from_fn(|_| Box::new([0; PORT_WORDS]))
 }
 
+/// Adds ports, 64 at a time.
+fn add_ports(bits: &mut [u64; PORT_WORDS], ports: Ports) {
+    let (first, last) = (usize::from(ports.first), usize::from(ports.last));
+    let words = bits.iter_mut().enumerate();
+    for (place, word) in words.take(last / 64 + 1).skip(first / 64) {
+        let from = first.saturating_sub(place * 64);
+        let to = (last - place * 64).min(63);
+        *word |= u64::MAX << from & u64::MAX >> (63 - to);
+    }
+}
+
 /// Adds a port.
-pub(super) fn add_port(bits: &mut [u64; PORT_WORDS], port: u16) {
+fn add_port(bits: &mut [u64; PORT_WORDS], port: u16) {
     bits[usize::from(port / 64)] |= 1 << (port % 64);
 }
 
@@ -141,6 +153,7 @@ impl Mirror {
         maps: &mut Maps,
         desired: &Desired,
         local: &BTreeSet<IpAddr>,
+        grace: &mut Grace,
     ) -> Result<(Published, BTreeSet<BackendId>), RedirectError> {
         let wanted = Wanted::new(desired)?;
         for (id, backend) in &wanted.backends {
@@ -150,7 +163,7 @@ impl Mirror {
             }
         }
         let mut published = Published::default();
-        let new_tables = self.reserve(&wanted)?;
+        let new_tables = self.reserve(&wanted, grace)?;
 
         // Those that take less than before come last: until then, rules may lead to nobody else.
         let (lowered, others): (Vec<_>, Vec<_>) = wanted.backends.values().partition(|backend| {
@@ -209,25 +222,33 @@ impl Mirror {
     }
 
     /// Takes room for the tables that change. Nothing is changed if there is none.
-    fn reserve(&mut self, wanted: &Wanted) -> Result<BTreeMap<RuleId, Extent>, RedirectError> {
-        if self.room.is_unsettled() {
-            wait_for_programs();
-            self.room.settle();
-        }
+    fn reserve(
+        &mut self,
+        wanted: &Wanted,
+        grace: &mut Grace,
+    ) -> Result<BTreeMap<RuleId, Extent>, RedirectError> {
         let mut taken = BTreeMap::new();
         for rule in wanted.rules.values() {
             if is_uniform(&rule.table) || self.rules.get(&rule.id) == Some(rule) {
                 continue;
             }
-            match self.room.take(Room::needed(rule.table.len())) {
+            let chunks = Room::needed(rule.table.len());
+            let mut extent = self.room.take(chunks);
+            if extent.is_err() && self.room.is_unsettled() {
+                // Only now, because it takes a while.
+                grace.wait().map_err(failed("GRACE"))?;
+                self.room.settle();
+                extent = self.room.take(chunks);
+            }
+            match extent {
                 Ok(extent) => {
                     taken.insert(rule.id, extent);
                 }
                 Err(free) => {
+                    // Nobody has read what nothing was written into.
                     for extent in taken.into_values() {
-                        self.room.give_up(extent);
+                        self.room.free(extent);
                     }
-                    self.room.settle();
                     return Err(RedirectError::Tables {
                         wanted: rule.table.len(),
                         free: free * CHUNK_BACKENDS,
@@ -310,9 +331,7 @@ fn needed_ports(
     let mut bits = no_ports();
     for rule in rules.values() {
         let (forward, _) = bitmaps(rule.listener.transport);
-        for port in rule.listener.ports.first..=rule.listener.ports.last {
-            add_port(&mut bits[forward as usize], port);
-        }
+        add_ports(&mut bits[forward as usize], rule.listener.ports);
     }
     for backend in backends.values() {
         if let Some(rule) = rules.get(&backend.rule) {
@@ -335,7 +354,7 @@ pub(super) const fn bitmaps(transport: Transport) -> (u32, u32) {
 pub(super) fn add_key(bits: &mut PortBits, key: &[u64; 5]) {
     let transport = super::words::transport((key[4] >> KEY_PROTOCOL) as u8);
     let (forward, reverse) = bitmaps(transport);
-    if super::words::is_forward(key) {
+    if is_forward(key) {
         add_port(&mut bits[forward as usize], (key[4] >> 16) as u16);
     } else {
         add_port(&mut bits[reverse as usize], key[4] as u16);
@@ -346,13 +365,11 @@ pub(super) fn add_key(bits: &mut PortBits, key: &[u64; 5]) {
 fn add_backend(bits: &mut PortBits, rule: &RuleState, backend: &BackendState) {
     let (forward, reverse) = bitmaps(rule.listener.transport);
     let ports = match backend.address.port() {
-        0 => rule.listener.ports.first..=rule.listener.ports.last,
-        port => port..=port,
+        0 => rule.listener.ports,
+        port => Ports::one(port),
     };
-    for port in ports {
-        add_port(&mut bits[forward as usize], port);
-        add_port(&mut bits[reverse as usize], port);
-    }
+    add_ports(&mut bits[forward as usize], ports);
+    add_ports(&mut bits[reverse as usize], ports);
 }
 
 /// Whether all entries of a table are the same, so that it need not be written.
@@ -360,11 +377,11 @@ fn is_uniform(table: &[BackendId]) -> bool {
     table.iter().all(|backend| Some(backend) == table.first())
 }
 
-fn read_table(maps: &Maps, value: &RuleValue) -> (Vec<BackendId>, Option<Extent>) {
+fn read_table(maps: &Maps, value: &RuleValue) -> (Arc<[BackendId]>, Option<Extent>) {
     let length = value.table_length as usize;
     if length <= 1 {
         let wished = if length == 0 { 0 } else { value.wished_length as usize };
-        return (vec![BackendId(value.backend); wished], None);
+        return (std::iter::repeat_n(BackendId(value.backend), wished).collect(), None);
     }
     let first = value.table_chunk as usize;
     let extent = Extent { first, chunks: Room::needed(length) };
@@ -376,7 +393,7 @@ fn read_table(maps: &Maps, value: &RuleValue) -> (Vec<BackendId>, Option<Extent>
         }
     }
     table.truncate(length);
-    (table, Some(extent))
+    (table.into(), Some(extent))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
@@ -420,16 +437,4 @@ pub(super) fn sum_counts(maps: &Maps, backend: BackendId) -> Result<BackendCount
         }
     }
     Ok(zerocopy::transmute!(sum))
-}
-
-/// Returns when no program runs any more that began before.
-fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no pointers. The kernel waits for a grace period of RCU (`synchronize_rcu`, since 4.3, 5b25b13ab08f).
-    let outcome = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if outcome < 0 {
-        // Kernels with `nohz_full` refuse. Programs take microseconds.
-        #[expect(clippy::disallowed_methods, reason = "there is nothing to wait for")]
-        thread::sleep(Duration::from_millis(100));
-    }
 }

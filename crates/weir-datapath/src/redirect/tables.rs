@@ -60,6 +60,11 @@ impl Room {
         self.given_up.push(extent);
     }
 
+    /// Frees chunks that no program has been told of.
+    pub(super) fn free(&mut self, extent: Extent) {
+        self.used.remove(&extent.first);
+    }
+
     /// Whether chunks were given up and not settled.
     pub(super) fn is_unsettled(&self) -> bool {
         !self.given_up.is_empty()

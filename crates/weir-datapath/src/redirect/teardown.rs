@@ -86,6 +86,11 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
     let is_empty = fs::read_dir(&pins.root).is_ok_and(|mut entries| entries.next().is_none());
     if !dry_run && is_empty && fs::remove_dir(&pins.root).is_ok() {
         removed.push(Removed::Pin { path: pins.root.clone() });
+        // Ours by its name, and empty or the kernel refuses.
+        let above = pins.root.parent().filter(|above| above.ends_with("weir"));
+        if let Some(above) = above.filter(|above| fs::remove_dir(above).is_ok()) {
+            removed.push(Removed::Pin { path: above.to_owned() });
+        }
     }
     Ok(removed)
 }

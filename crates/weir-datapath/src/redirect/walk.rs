@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, ops::ControlFlow, os::fd::Borr
 
 use weir_common::redirect::{
     CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_FIN, CONNECTION_RST, CONNECTION_SEEN, ConnectionValue,
+    is_forward, is_pair, pair_key,
 };
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     maps::{CONNECTION_WORDS, Maps},
     publish::{Mirror, PortBits, add_key, no_ports},
     stamp::Stamps,
-    words::{self, address, address_words, destination_port, forward_key, is_forward, pair_key, source_port},
+    words::{self, address, address_words, destination_port, forward_key, source_port},
 };
 use crate::bpf::batch::BatchWalk;
 
@@ -53,17 +54,8 @@ fn pair_of(
     key: &[u64; 5],
     value: &ConnectionValue,
 ) -> Result<Option<ConnectionValue>, RedirectError> {
-    let pair = maps.lookup(&pair_key(key, value.address, value.ports))?;
+    let pair = maps.lookup(&pair_key(key, value))?;
     Ok(pair.filter(|pair| is_pair(key, pair)))
-}
-
-/// Whether an entry found under the key of the other direction is of the same connection.
-fn is_pair(key: &[u64; 5], pair: &ConnectionValue) -> bool {
-    let [source, source_low, destination, destination_low, rest] = *key;
-    let end = if is_forward(key) { [destination, destination_low] } else { [source, source_low] };
-    #[expect(clippy::cast_possible_truncation, reason = "the ports are the lower half")]
-    let ports = rest as u32;
-    pair.address == end && pair.ports == ports.rotate_left(16)
 }
 
 /// Both directions of a connection as one.
@@ -205,7 +197,7 @@ pub(super) fn end(maps: &mut Maps, of: ConnectionsOf) -> Result<u64, RedirectErr
         };
         let was_there = if words::tuple(&key).transport == Transport::Udp {
             if pair_of(maps, &key, &value)?.is_some() {
-                maps.remove(&pair_key(&key, value.address, value.ports))?;
+                maps.remove(&pair_key(&key, &value))?;
             }
             maps.remove(&key)?
         } else {
@@ -314,7 +306,7 @@ fn look_after(
     if idle < shortest && !(transport == Transport::Udp && age >= timeouts.udp_unreplied) {
         return Ok(false);
     }
-    let other_key = pair_key(key, value.address, value.ports);
+    let other_key = pair_key(key, value);
     let other = pair_of(maps, key, value)?;
     let (forward, reverse) = if is_forward(key) { (Some(*value), other) } else { (other, Some(*value)) };
     let flags = |value: Option<ConnectionValue>| value.map_or(0, |value| value.flags);

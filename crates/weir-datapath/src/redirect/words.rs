@@ -2,13 +2,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use weir_common::redirect::{
-    ACTION_DROP, ACTION_PASS, ACTION_RESET, BackendValue, KEY_IPV6, KEY_PROTOCOL, KEY_REVERSE, ListenerKey,
-    PORTS_ALWAYS, PORTS_ON_COLLISION, PORTS_PRESERVE, PREFIX_HEAD_BITS, PrefixKey, RuleValue,
-    STANDING_DRAINING, STANDING_GONE, STANDING_UP,
+    ACTION_DROP, ACTION_PASS, ACTION_RESET, BackendValue, KEY_IPV6, KEY_PROTOCOL, ListenerKey, PORTS_ALWAYS,
+    PORTS_ON_COLLISION, PORTS_PRESERVE, PREFIX_HEAD_BITS, PrefixKey, RuleValue, STANDING_DRAINING,
+    STANDING_GONE, STANDING_UP,
 };
 use weir_packet::{ipv4_words, ipv6_words, protocol};
 
@@ -87,19 +88,6 @@ pub(super) fn tuple(key: &[u64; 5]) -> Tuple {
         client: SocketAddr::new(address([key[0], key[1]], is_ipv6), source_port(ports)),
         listen: SocketAddr::new(address([key[2], key[3]], is_ipv6), destination_port(ports)),
     }
-}
-
-/// Whether a key is of packets of a client.
-pub(super) const fn is_forward(key: &[u64; 5]) -> bool {
-    key[4] & KEY_REVERSE == 0
-}
-
-/// Key of the other direction: that of the translated packet, reversed.
-pub(super) fn pair_key(key: &[u64; 5], value_address: [u64; 2], value_ports: u32) -> [u64; 5] {
-    let rest = (key[4] >> KEY_PROTOCOL << KEY_PROTOCOL) ^ KEY_REVERSE;
-    let word = rest | u64::from(value_ports.rotate_left(16));
-    let [high, low] = value_address;
-    if is_forward(key) { [high, low, key[0], key[1], word] } else { [key[2], key[3], high, low, word] }
 }
 
 /// Key of a listener of one address and one port (0 for all).
@@ -182,6 +170,7 @@ pub(super) fn rule_value(rule: &RuleState) -> RuleValue {
             PortPolicy::OnCollision => PORTS_ON_COLLISION,
             PortPolicy::Always => PORTS_ALWAYS,
         },
+        number: u16::try_from(rule.id.0).unwrap_or(0),
         // Rounded up: 0 would be no affinity.
         affinity: rule.affinity.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1)),
         new_per_second: rule.new_per_second.unwrap_or(0),
@@ -197,7 +186,7 @@ pub(super) fn rule_value(rule: &RuleState) -> RuleValue {
 }
 
 /// The rule that a value stands for. Its table is read elsewhere.
-pub(super) fn rule_state(id: RuleId, value: &RuleValue, table: Vec<BackendId>) -> RuleState {
+pub(super) fn rule_state(id: RuleId, value: &RuleValue, table: Arc<[BackendId]>) -> RuleState {
     let [syn, established, closing, udp, udp_unreplied] =
         value.timeouts.map(|time| Duration::from_millis(u64::from(time)));
     RuleState {

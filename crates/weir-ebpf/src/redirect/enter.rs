@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_common::redirect::{
     ACTION_PASS, CONNECTION_CLOSED, CONNECTION_DIRECT, ConnectionValue, FIRST_SPARE_PORT, PORTS_ALWAYS,
-    PORTS_PRESERVE, Reason,
+    PORTS_PRESERVE, Reason, pair_key,
 };
 
 use crate::{
@@ -94,7 +94,7 @@ pub(crate) extern "C" fn weir_enter() -> u64 {
 /// Inserts the entry of the answers for the ports in the value. Returns 0 or an error number.
 #[inline(always)]
 fn answer(scratch: &mut Scratch) -> i32 {
-    keys::of_pair(&scratch.key, &scratch.value, &mut scratch.pair_key);
+    scratch.pair_key = pair_key(&scratch.key, &scratch.value);
     keys::pair_value(&scratch.key, &scratch.value, &mut scratch.pair);
     let outcome = insert(&scratch.pair_key, &scratch.pair);
     if outcome != EEXIST {

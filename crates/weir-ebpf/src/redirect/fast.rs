@@ -242,10 +242,7 @@ fn finish(skb: Skb, way: Way, layout: &Layout, plan: &Plan, value: &Cached, port
     }
     let header_length = layout.transport + if is_udp { 8 } else { 20 };
     count::packet(skb, value.backend, way.is_forward(), u64::from(header_length));
-    if way.is_forward() {
-        route::mark(skb);
-    }
-    if way == Way::Uplink { route::follow(skb, value.route as u8, value.interface) } else { TC_ACT_UNSPEC }
+    route::leave(skb, way, value.route as u8, value.interface)
 }
 
 /// What becomes of packets of this connection, if it is known and nothing about the packet is special.

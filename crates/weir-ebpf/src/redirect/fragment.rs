@@ -97,8 +97,7 @@ pub(crate) extern "C" fn weir_fragment(context: *mut __sk_buff, hint: u64) -> i3
         return TC_ACT_UNSPEC;
     }
     if !write::make_writable(skb, scratch.layout.transport) {
-        count::reason(known.rule, Reason::NotWritable);
-        return TC_ACT_UNSPEC;
+        return write::locked(known.rule);
     }
     let target = Target { side: way.side(), address: known.address, ports: 0 };
     if !write::write_fragment(skb, &scratch.layout, &target) {
@@ -106,8 +105,5 @@ pub(crate) extern "C" fn weir_fragment(context: *mut __sk_buff, hint: u64) -> i3
     }
     count::reason(known.rule, Reason::FragmentTranslated);
     count::packet(skb, known.backend, way.is_forward(), u64::from(scratch.layout.transport));
-    if way.is_forward() {
-        route::mark(skb);
-    }
-    if way == Way::Uplink { route::follow(skb, known.route as u8, known.interface) } else { TC_ACT_UNSPEC }
+    route::leave(skb, way, known.route as u8, known.interface)
 }

@@ -31,10 +31,6 @@ pub(crate) extern "C" fn weir_icmp(context: *mut __sk_buff, hint: u64) -> i32 {
         count::reason(0, Reason::IcmpUnreadable);
         return TC_ACT_UNSPEC;
     }
-    if way == Way::Uplink && skb.tc_index() == route::MARK {
-        skb.set_tc_index(0);
-        return TC_ACT_UNSPEC;
-    }
     // The packet within went the other way: reversed, it has the key of what goes this way.
     let inner = &scratch.inner;
     scratch.key[0] = inner.destination[0];
@@ -50,8 +46,7 @@ pub(crate) extern "C" fn weir_icmp(context: *mut __sk_buff, hint: u64) -> i32 {
         return TC_ACT_UNSPEC;
     }
     if !write::make_writable(skb, end(&scratch.inner)) {
-        count::reason(rule, Reason::NotWritable);
-        return TC_ACT_UNSPEC;
+        return write::locked(rule);
     }
     let target = Target { side: way.side(), address: scratch.value.address, ports: scratch.value.ports };
     let plan = IcmpPlan::new(&scratch.layout, &scratch.inner, &target);
@@ -59,11 +54,8 @@ pub(crate) extern "C" fn weir_icmp(context: *mut __sk_buff, hint: u64) -> i32 {
         return write::failed(rule);
     }
     count::reason(rule, Reason::IcmpTranslated);
-    if way.is_forward() && plan.changes_outer {
-        route::mark(skb);
-    }
-    if way == Way::Uplink && plan.changes_outer {
-        return route::follow(skb, scratch.value.route, scratch.value.interface);
+    if plan.changes_outer {
+        return route::leave(skb, way, scratch.value.route, scratch.value.interface);
     }
     TC_ACT_UNSPEC
 }

@@ -1,6 +1,6 @@
 //! Keys of connections, and which way a packet goes.
 
-use weir_common::redirect::{ConnectionValue, KEY_IPV6, KEY_PROTOCOL, KEY_REVERSE};
+use weir_common::redirect::{ConnectionValue, KEY_IPV6, KEY_PROTOCOL, KEY_REVERSE, is_forward};
 use weir_packet::rewrite::{Layout, Side, swapped};
 
 /// Which packets a program sees.
@@ -66,44 +66,15 @@ pub(crate) fn of_packet(layout: &Layout, way: Way, key: &mut [u64; 5]) {
     key[4] = word(layout.ports, layout.protocol, layout.is_ipv6 != 0, way.is_forward());
 }
 
-/// Writes the key of the other direction of a connection: that of the translated packet, reversed.
-#[inline(always)]
-pub(crate) fn of_pair(key: &[u64; 5], value: &ConnectionValue, pair: &mut [u64; 5]) {
-    let is_forward = key[4] & KEY_REVERSE == 0;
-    if is_forward {
-        pair[0] = value.address[0];
-        pair[1] = value.address[1];
-        pair[2] = key[0];
-        pair[3] = key[1];
-    } else {
-        pair[0] = key[2];
-        pair[1] = key[3];
-        pair[2] = value.address[0];
-        pair[3] = value.address[1];
-    }
-    let rest = (key[4] >> KEY_PROTOCOL << KEY_PROTOCOL) ^ KEY_REVERSE;
-    pair[4] = rest | u64::from(swapped(value.ports));
-}
-
 /// What the other direction writes: what this one takes away.
 #[inline(always)]
 pub(crate) fn pair_value(key: &[u64; 5], value: &ConnectionValue, pair: &mut ConnectionValue) {
-    let is_forward = key[4] & KEY_REVERSE == 0;
     let ports = key[4] as u32;
     *pair = *value;
-    pair.address = if is_forward { [key[2], key[3]] } else { [key[0], key[1]] };
+    pair.address = if is_forward(key) { [key[2], key[3]] } else { [key[0], key[1]] };
     pair.ports = swapped(ports);
     pair.key_ports = swapped(value.ports);
     pair.flags = 0;
     pair.route = 0;
     pair.interface = 0;
-}
-
-/// Whether an entry found under the key of the other direction is of the same connection. Where a client's port was used
-/// again, a later connection may have taken it over.
-#[inline(always)]
-pub(crate) fn is_pair(key: &[u64; 5], pair: &ConnectionValue) -> bool {
-    let is_forward = key[4] & KEY_REVERSE == 0;
-    let (high, low) = if is_forward { (key[2], key[3]) } else { (key[0], key[1]) };
-    pair.address[0] == high && pair.address[1] == low && pair.ports == swapped(key[4] as u32)
 }

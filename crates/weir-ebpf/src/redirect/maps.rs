@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     helpers::generated::bpf_get_prandom_u32,
     macros::btf_map,
 };
@@ -86,6 +86,11 @@ pub(crate) static PLACES: HashMap<u32, PlaceValue, 4096> = HashMap::new();
 /// Answer of the clock program: jiffies, then nanoseconds of the monotonic clock.
 #[btf_map]
 pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
+
+/// Never used by a program: updating a map of maps makes user space wait until no program that started before is
+/// still running (`maybe_wait_bpf_programs`, since 4.20, 1ae80cf31938).
+#[btf_map]
+pub(crate) static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
 /// Whether [`CACHE`] may be used: not where a program may interrupt another one on the same CPU (real-time kernels).
 #[unsafe(no_mangle)]

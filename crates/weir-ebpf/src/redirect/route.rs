@@ -12,7 +12,7 @@ use aya_ebpf::{
 use weir_common::redirect::{ROUTE_INTERFACE, ROUTE_NEIGHBOUR, ROUTE_UNCHANGED};
 use weir_ebpf::skb::Skb;
 
-use crate::maps::scratch;
+use crate::{keys::Way, maps::scratch};
 
 /// Put into `tc_index` of what was translated, so that the program that meets it on its way out lets it go: the same one
 /// where it is routed anew, or that of another interface.
@@ -31,13 +31,22 @@ const QUERY_BYTES: i32 = size_of::<FibQuery>() as i32;
 
 /// Says that a packet was translated.
 #[inline(always)]
-pub(crate) fn mark(skb: Skb) {
+fn mark(skb: Skb) {
     skb.set_tc_index(MARK);
 }
 
-/// Lets a translated packet go.
+/// What becomes of a translated packet.
 #[inline(always)]
-pub(crate) fn follow(skb: Skb, route: u8, interface: u32) -> i32 {
+pub(crate) fn leave(skb: Skb, way: Way, route: u8, interface: u32) -> i32 {
+    if way.is_forward() {
+        mark(skb);
+    }
+    if way == Way::Uplink { follow(skb, route, interface) } else { TC_ACT_UNSPEC }
+}
+
+/// Lets a packet go where it now belongs.
+#[inline(always)]
+fn follow(skb: Skb, route: u8, interface: u32) -> i32 {
     if route == ROUTE_UNCHANGED {
         return TC_ACT_UNSPEC;
     }

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use weir_common::redirect::{
     CONNECTION_CLOSED, CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_FIN, CONNECTION_RST, CONNECTION_SEEN,
-    CONNECTION_SYN, ConnectionValue, Reason, TICK,
+    CONNECTION_SYN, ConnectionValue, Reason, TICK, is_pair, pair_key,
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
@@ -180,7 +180,7 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
     let is_tcp = scratch.layout.protocol == protocol::TCP;
     let tcp_flags = if is_tcp { scratch.layout.tcp_flags } else { 0 };
     let begins = tcp_flags & (SYN | ACK | RST) == SYN;
-    keys::of_pair(&scratch.key, &scratch.value, &mut scratch.pair_key);
+    scratch.pair_key = pair_key(&scratch.key, &scratch.value);
     if way.is_forward()
         && (scratch.value.flags & CONNECTION_ENDED != 0
             || (scratch.value.flags & CONNECTION_DIRECT == 0 && !is_there_of(&scratch.value)))
@@ -214,7 +214,7 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
         let mut pair_flags = 0;
         match CONNECTIONS.get_ptr_mut(&scratch.pair_key) {
             // SAFETY: a valid entry.
-            Some(pair) if keys::is_pair(&scratch.key, unsafe { &*pair }) => {
+            Some(pair) if is_pair(&scratch.key, unsafe { &*pair }) => {
                 // SAFETY: as above.
                 pair_flags = unsafe { (*pair).flags };
                 if is_ending && (flags & CONNECTION_RST != 0 || pair_flags & CONNECTION_FIN != 0) {
@@ -274,7 +274,7 @@ fn forget(scratch: &Scratch) {
     let _gone = CONNECTIONS.remove(&scratch.key);
     if let Some(pair) = CONNECTIONS.get_ptr(&scratch.pair_key) {
         // SAFETY: a valid entry.
-        if keys::is_pair(&scratch.key, unsafe { &*pair }) {
+        if is_pair(&scratch.key, unsafe { &*pair }) {
             let _gone = CONNECTIONS.remove(&scratch.pair_key);
         }
     }

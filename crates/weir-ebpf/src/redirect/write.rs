@@ -1,7 +1,7 @@
 //! Carrying out what `weir_packet::rewrite` plans, for any packet; the fast path does the same in place.
 //!
-//! A packet is made writable first, as far as it will be written. Until then nothing has changed, and it may pass as it
-//! is. If something fails later the packet is dropped, because half a translation must not leave.
+//! A packet is made writable first, as far as it will be written. If that or anything later fails the packet is dropped:
+//! who would get it untranslated knows nothing of it, and half a translation must not leave.
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -49,6 +49,14 @@ pub(crate) fn failed(rule: u32) -> i32 {
     TC_ACT_SHOT
 }
 
+/// Counts and drops a packet that cannot be made writable: it is of a connection, and untranslated it would go to somebody
+/// who knows nothing of it.
+#[inline(always)]
+pub(crate) fn locked(rule: u32) -> i32 {
+    count::reason(rule, Reason::NotWritable);
+    TC_ACT_SHOT
+}
+
 /// Makes the first `length` bytes of a packet writable. All direct access to it ends.
 #[inline(always)]
 pub(crate) fn make_writable(skb: Skb, length: u32) -> bool {
@@ -89,8 +97,7 @@ pub(crate) extern "C" fn weir_write(context: *mut __sk_buff, hint: u64) -> i32 {
     let is_udp = scratch.layout.protocol == protocol::UDP;
     let header_length = scratch.layout.transport + if is_udp { 8 } else { 20 };
     if !make_writable(skb, header_length) {
-        count::reason(rule, Reason::NotWritable);
-        return TC_ACT_UNSPEC;
+        return locked(rule);
     }
     if scratch.layout.fragment == Fragment::First {
         fragment::weir_remember(hint);
@@ -100,14 +107,7 @@ pub(crate) extern "C" fn weir_write(context: *mut __sk_buff, hint: u64) -> i32 {
         return failed(rule);
     }
     count::packet(skb, backend, way.is_forward(), u64::from(header_length));
-    if way.is_forward() {
-        route::mark(skb);
-    }
-    if way == Way::Uplink {
-        route::follow(skb, scratch.value.route, scratch.value.interface)
-    } else {
-        TC_ACT_UNSPEC
-    }
+    route::leave(skb, way, scratch.value.route, scratch.value.interface)
 }
 
 #[inline(always)]

@@ -65,7 +65,7 @@ fn is_sound(desired: &Desired) -> Result<(), TestCaseError> {
     for (index, rule) in desired.rules.iter().enumerate() {
         prop_assert!(desired.rules[..index].iter().all(|other| other.id != rule.id));
         prop_assert!(desired.rules[..index].iter().all(|other| other.listener != rule.listener));
-        for place in &rule.table {
+        for place in rule.table.iter() {
             let backend = backends.get(place).expect("tables name backends that are there");
             prop_assert_eq!((backend.rule, backend.standing), (rule.id, Standing::Up));
         }
