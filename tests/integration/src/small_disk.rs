@@ -48,3 +48,10 @@ impl SmallDisk {
         self.path.join("ballast")
     }
 }
+
+impl Drop for SmallDisk {
+    /// So that the directory it is mounted at can be removed, also while somebody still has a file there.
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
+    }
+}
