@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -199,18 +199,14 @@ fn bind(socket: &Path, metrics: Option<SocketAddr>) -> Result<Server, ProxyError
     let config = ServerConfig {
         listen: metrics.into_iter().collect(),
         unix_socket: Some(socket.to_owned()),
+        // Whoever may write to it may divert traffic.
+        unix_mode: 0o600,
         token: None,
         tls: None,
         names: Vec::new(),
         connections: CLIENTS,
     };
-    let server = Server::bind(&config).map_err(|error| ProxyError::Serve(Box::new(error)))?;
-    // Whoever may write to it may divert traffic.
-    let private = fs::set_permissions(socket, fs::Permissions::from_mode(0o600));
-    let failed =
-        |source| ProxyError::Serve(Box::new(ServeError::BindUnix { path: socket.to_owned(), source }));
-    private.map_err(failed)?;
-    Ok(server)
+    Server::bind(&config).map_err(|error| ProxyError::Serve(Box::new(error)))
 }
 
 fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Desired), ProxyError> {

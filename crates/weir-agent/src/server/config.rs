@@ -14,6 +14,8 @@ pub struct ServerConfig {
     pub listen: Vec<SocketAddr>,
     /// Unix socket to listen on as well.
     pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it: the permission bits of the file.
+    pub unix_mode: u32,
     /// Where the token is that clients must send.
     pub token: Option<SecretSource>,
     /// TLS for the addresses.
@@ -68,6 +70,7 @@ pub(crate) fn validate(document: ServerDocument, at: &At, problems: &mut Problem
     ServerConfig {
         listen,
         unix_socket: document.unix_socket,
+        unix_mode: 0o660,
         token,
         tls,
         names,

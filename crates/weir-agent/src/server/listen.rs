@@ -21,6 +21,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::{
+    fs::Mode,
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -43,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time for connections to end after the server was asked to.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Connections to the Unix socket that may wait to be accepted.
+const WAITING: i32 = 128;
 
 /// Most bytes of the headers of a request.
 const MOST_HEADER_BYTES: usize = 16 << 10;
@@ -97,7 +104,7 @@ impl Server {
             listener.set_nonblocking(true).map_err(bind)?;
             tcp.push(listener);
         }
-        let unix = config.unix_socket.as_deref().map(bind_unix).transpose()?;
+        let unix = config.unix_socket.as_deref().map(|path| bind_unix(path, config.unix_mode)).transpose()?;
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(2).thread_name("weir-io").enable_all();
         Ok(Self {
@@ -185,16 +192,26 @@ impl Server {
 }
 
 /// A socket that nobody answers any more is replaced; anything else at that path is left alone.
-fn bind_unix(path: &Path) -> Result<(StdUnixListener, PathBuf), ServeError> {
+fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, PathBuf), ServeError> {
     let failed = |source| ServeError::BindUnix { path: path.to_owned(), source };
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let listener = StdUnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = listen_at(path, mode).map_err(failed)?;
     Ok((listener, path.to_owned()))
+}
+
+/// Nobody can connect whom `mode` does not let in, at no moment: the file has the rights that the socket had before (Linux,
+/// `unix_bind`), without those that the umask takes, which are added then.
+fn listen_at(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    net::listen(&socket, WAITING)?;
+    Ok(socket.into())
 }
 
 /// Accepts connections of one listener and serves them.
@@ -275,5 +292,21 @@ impl Connections {
             _ = ending.wait_for(|is_ending| *is_ending) => connection.as_mut().graceful_shutdown(),
         }
         drop(connection.await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_the_rights_it_was_given_whatever_the_umask_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o660] {
+            let path = directory.path().join(format!("{mode:o}.sock"));
+            let _listener = listen_at(&path, mode).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
+        }
     }
 }
