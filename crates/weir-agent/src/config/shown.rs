@@ -84,12 +84,10 @@ fn without_password(text: &str) -> Option<String> {
 /// there is none do the rules decide.
 fn end_of_authority(scheme: &str, rest: &str) -> usize {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let has_user = rest[..end].contains('@');
-    // Behind the host of a page or a collector comes a number, or nothing.
-    let after_host = rest[..end].rsplit_once(']').map_or(&rest[..end], |(_, after)| after);
-    let port = after_host.split_once(':').map_or("", |(_, port)| port);
-    let is_host = port.bytes().all(|digit| digit.is_ascii_digit());
-    if scheme.starts_with("http") && (has_user || is_host) { end } else { rest.len() }
+    let authority = &rest[..end];
+    // With a user in it, it has ended; an address in brackets begins no user's name, and without a colon nobody has a password.
+    let is_certain = authority.contains('@') || authority.starts_with('[') || !authority.contains(':');
+    if scheme.starts_with("http") && is_certain { end } else { rest.len() }
 }
 
 /// `name=value` without the value, or nothing of what has no name.
@@ -131,6 +129,9 @@ mod tests {
             ("https://collector/?hunter2", "https://collector/?…"),
             ("https://weir@collector:4318", "https://weir@collector:4318"),
             ("https://weir:hun/ter2@collector:4318", "https://weir:…@collector:4318"),
+            ("https://weir:12/34@collector:4318", "https://weir:…@collector:4318"),
+            ("https://collector:4318/v1/logs", "https://collector:4318/v1/logs"),
+            ("https://collector/a:b@c", "https://collector/a:b@c"),
             ("https://[::1]:4318/a:b@c", "https://[::1]:4318/a:b@c"),
             ("host=db Password=hunter2 user=weir", "host=db Password=…"),
             ("not port=22", "not port=22"),

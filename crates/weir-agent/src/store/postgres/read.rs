@@ -37,6 +37,11 @@ const SHORTEST_MS: i64 = 1_000;
 const FEW: u32 = 50_000;
 const MANY: u32 = 200_000;
 
+/// A slice may be longer than the one before if that took less than this part of the time there is, and is to be shorter if
+/// it took more than that one: the rows of a rare kind are few, however many the server looks at.
+const QUICK: u32 = 32;
+const SLOW: u32 = 4;
+
 /// Rows that are put into columns at a time.
 const BLOCK: usize = 4_096;
 
@@ -167,14 +172,11 @@ impl Reading<'_> {
             let mut values: Vec<&(dyn ToSql + Sync)> = vec![&span[0], &span[1]];
             values.extend(condition.parameters.iter().map(|value| &**value as &(dyn ToSql + Sync)));
             values.extend(self.store.node.iter().map(|name| name as &(dyn ToSql + Sync)));
+            let began = Instant::now();
             let rows = self.slice(&prepared, &values, source, tally, &mut spots).await?;
             end = begin;
             source += 1;
-            length = match rows {
-                0..FEW => length.saturating_mul(4),
-                FEW..MANY => length,
-                _ => (length / 4).max(SHORTEST_MS),
-            };
+            length = next_length(length, rows, began.elapsed(), limits.time);
         }
         if tally.has_folded() && !cuts.contains(&Cut::Memory) {
             cuts.push(Cut::Memory);
@@ -278,6 +280,38 @@ impl Spots {
     }
 }
 
+/// Length of a slice, milliseconds, behind one that had so many rows and took so long, where all of them may take `limit`.
+fn next_length(length: i64, rows: u32, took: Duration, limit: Duration) -> i64 {
+    if rows >= MANY || took > limit / SLOW {
+        (length / 4).max(SHORTEST_MS)
+    } else if rows < FEW && took < limit / QUICK {
+        length.saturating_mul(4)
+    } else {
+        length
+    }
+}
+
 fn moment(ms: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_grow_while_they_are_small_and_quick() {
+        let (quick, middling, slow) = (Duration::ZERO, Duration::from_secs(3), Duration::from_secs(9));
+        let cases = [
+            (FEW - 1, quick, 40_000),
+            (FEW - 1, middling, 10_000),
+            (FEW - 1, slow, 2_500),
+            (FEW, quick, 10_000),
+            (MANY, quick, 2_500),
+        ];
+        for (rows, took, length) in cases {
+            assert_eq!(next_length(10_000, rows, took, Duration::from_secs(30)), length, "{rows} {took:?}");
+        }
+        assert_eq!(next_length(SHORTEST_MS, MANY, slow, Duration::from_secs(30)), SHORTEST_MS);
+    }
 }
