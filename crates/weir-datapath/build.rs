@@ -9,5 +9,5 @@ use anyhow::{Context as _, Result};
 
 fn main() -> Result<()> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in crates/")?;
-    compile::compile(crates, &["flow", "packets", "sockets", "quality", "drops", "redirect"], &[])
+    compile::compile(crates, &["flow", "packets", "sockets", "quality", "drops", "redirect", "tap"], &[])
 }

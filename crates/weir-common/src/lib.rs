@@ -14,6 +14,7 @@ pub mod packets;
 pub mod quality;
 pub mod redirect;
 pub mod sockets;
+pub mod tap;
 
 /// Version of every layout in this crate. Part of the names of pins, so that two versions never share a map.
 pub const LAYOUT_VERSION: u32 = 1;

@@ -28,6 +28,9 @@ pub(crate) static DROPS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"),
 /// The redirecting programs (`weir-ebpf/src/redirect`).
 pub(crate) static REDIRECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect"));
 
+/// The programs that copy what processes send and receive (`weir-ebpf/src/tap`).
+pub(crate) static TAP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tap"));
+
 /// Why kernel programs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

@@ -115,16 +115,44 @@ impl KernelTypes {
     /// Type information in which a function of the kernel has the number that it has in the kernel, and all else is
     /// empty. The loader wants nothing but that number, and would make 12 MB of objects of the whole.
     pub(crate) fn function_alone(&self, name: &str) -> Option<Vec<u8>> {
-        let number = self.find(kind::FUNC, name)?;
-        let strings = format!("\0{name}\0");
-        let types_length = number * u32::try_from(TYPE_LENGTH).ok()?;
+        Self::alone(&[(kind::FUNC, name, self.find(kind::FUNC, name)?)])
+    }
+
+    /// The same for several functions and tracepoints, as far as the kernel has them.
+    pub(crate) fn hooks_alone(&self, functions: &[&str], tracepoints: &[&str]) -> Option<Vec<u8>> {
+        let tracepoints: Vec<_> = tracepoints.iter().map(|name| tracepoint_type(name)).collect();
+        let functions = functions.iter().map(|name| (kind::FUNC, *name));
+        let types = functions.chain(tracepoints.iter().map(|name| (kind::TYPEDEF, name.as_str())));
+        let mut found: Vec<_> =
+            types.filter_map(|(kind, name)| Some((kind, name, self.find(kind, name)?))).collect();
+        found.sort_unstable_by_key(|(_, _, number)| *number);
+        Self::alone(&found)
+    }
+
+    /// Whether the kernel has such a tracepoint.
+    pub(crate) fn has_tracepoint(&self, name: &str) -> bool {
+        self.find(kind::TYPEDEF, &tracepoint_type(name)).is_some()
+    }
+
+    /// Types by kind, name and number, ascending, and nothing else.
+    fn alone(wanted: &[(u32, &str, u32)]) -> Option<Vec<u8>> {
+        let mut strings = vec![0];
+        let mut types = Vec::new();
+        for &(kind, name, number) in wanted {
+            let empty = [0, kind::FORWARD << 24, 0];
+            let before = u32::try_from(types.len() / empty.len()).ok()?;
+            types.extend((before + 1..number).flat_map(|_| empty));
+            // A function names its type, which must be one; the type of a typedef may be missing.
+            let of = u32::from(kind == kind::FUNC);
+            types.extend([u32::try_from(strings.len()).ok()?, kind << 24, of]);
+            strings.extend(name.bytes());
+            strings.push(0);
+        }
+        let types_length = u32::try_from(types.len() * 4).ok()?;
         let strings_length = u32::try_from(strings.len()).ok()?;
         let header = [MAGIC | 1 << 16, HEADER_LENGTH, 0, types_length, types_length, strings_length];
-        let empty = [0, kind::FORWARD << 24, 0];
-        let function = [1, kind::FUNC << 24, 1];
-        let words = header.into_iter().chain((1..number).flat_map(|_| empty)).chain(function);
-        let mut bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
-        bytes.extend(strings.bytes());
+        let mut bytes: Vec<u8> = header.into_iter().chain(types).flat_map(u32::to_ne_bytes).collect();
+        bytes.extend(strings);
         Some(bytes)
     }
 
@@ -264,6 +292,11 @@ pub(crate) fn socket_offsets(types: &KernelTypes) -> Result<(Offsets, u8), Kerne
     Ok((offsets, 1 << (v6only % 8)))
 }
 
+/// The name of the type that stands for a tracepoint.
+fn tracepoint_type(name: &str) -> String {
+    format!("btf_trace_{name}")
+}
+
 const MAGIC: u32 = 0xeb9f;
 const HEADER_LENGTH: u32 = 24;
 const TYPE_LENGTH: usize = 12;
@@ -349,6 +382,8 @@ mod tests {
         assert_eq!(alone.find(kind::FUNC, "walk"), types.find(kind::FUNC, "walk"));
         assert_eq!(alone.find(kind::FUNC, "walk"), Some(5));
         assert_eq!(types.function_alone("outer"), None);
+        let both = types.hooks_alone(&["walk", "missing"], &["missing"]).unwrap();
+        assert_eq!(KernelTypes::parse(both).unwrap().find(kind::FUNC, "walk"), Some(5));
     }
 
     #[test]

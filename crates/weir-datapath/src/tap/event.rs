@@ -12,6 +12,7 @@ use super::rule::{Role, RuleId, Way};
 pub struct SocketId(pub u64);
 
 /// What the kernel tells, one thing at a time.
+#[expect(clippy::large_enum_variant, reason = "one at a time is passed on, and few are kept")]
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A rule lets a socket through.
@@ -221,7 +222,9 @@ pub struct Side {
     pub gaps: [u64; GapReason::COUNT],
     /// Of the gaps, those that there was no room to tell.
     pub untold: u64,
-    /// What the kernel says was moved beyond `seen`: no hook saw it. Only in [`Closed`].
+    /// Moved by calls that no rule let through; not part of `seen`.
+    pub rejected: u64,
+    /// What the kernel says was moved beyond `seen` and `rejected`: no hook saw it. Only in [`Closed`].
     pub unseen: Option<u64>,
 }
 

@@ -1,0 +1,142 @@
+//! Two rings as one sequence of events.
+//!
+//! Of one socket, the order is that of the kernel: its opening before its bytes, its closing after them, although they come
+//! through different rings. A control record is handed over before the first bytes that are younger, or once all bytes are
+//! through that were there when it was younger than a moment before the rings were looked at.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use weir_common::tap::OpenedRecord;
+
+use super::{
+    error::TapError,
+    event::Event,
+    record::{bytes, control, opened},
+    ring::Ring,
+};
+use crate::now;
+
+/// How long the kernel may leave bytes in the ring before it is looked at.
+const TURN: Duration = Duration::from_millis(5);
+
+/// How often a record that is being written is looked at again before the next turn.
+const PATIENCE: usize = 1000;
+
+/// The two rings.
+pub(super) struct Reader {
+    data: Ring,
+    events: Ring,
+    /// Control records that wait for bytes in front of them, by time.
+    waiting: VecDeque<(u64, Event<'static>)>,
+    /// Bytes at which the kernel wakes us.
+    wake: usize,
+    wakeups: OwnedFd,
+}
+
+impl Reader {
+    pub(super) fn new(data: Ring, events: Ring, wake: u32) -> io::Result<Self> {
+        // SAFETY: makes a descriptor.
+        let wakeups = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if wakeups < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows of it.
+        let wakeups = unsafe { OwnedFd::from_raw_fd(wakeups) };
+        // Only when the kernel wakes us, not while anything is there: it would always be.
+        let interest = libc::EPOLLIN | libc::EPOLLET;
+        let mut event = libc::epoll_event { events: interest.cast_unsigned(), u64: 0 };
+        let ring = data.descriptor().as_raw_fd();
+        // SAFETY: both descriptors are open, and the event outlives the call.
+        let outcome =
+            unsafe { libc::epoll_ctl(wakeups.as_raw_fd(), libc::EPOLL_CTL_ADD, ring, &raw mut event) };
+        if outcome < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { data, events, waiting: VecDeque::new(), wake: wake as usize, wakeups })
+    }
+
+    /// Waits until there is something, at most as long as `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let end = Instant::now() + timeout;
+        while self.data.waiting() < self.wake {
+            let left = end.saturating_duration_since(Instant::now());
+            let turn = i32::try_from(left.min(TURN).as_millis()).unwrap_or(0);
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            // SAFETY: room for one event, which outlives the call.
+            let outcome = unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, turn) };
+            if outcome < 0 {
+                let error = io::Error::last_os_error();
+                return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+            }
+            let is_any = self.data.waiting() + self.events.waiting() > 0 || !self.waiting.is_empty();
+            if is_any || left.is_zero() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in sockets that a walk has found.
+    pub(super) fn found(&mut self, record: &OpenedRecord) {
+        self.waiting.push_back((record.header.time_ns, Event::Opened(opened(record))));
+    }
+
+    /// Hands over what is there.
+    pub(super) fn read(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<usize, TapError> {
+        // In this order: what happened before `moment` is in front of `until`, and the opening of everything in front of
+        // `until` was told before `control_until`.
+        let moment = now::monotonic().0;
+        let until = self.data.produced();
+        let control_until = self.events.produced();
+        if !self.take_control(control_until)? {
+            return Ok(0);
+        }
+        let mut count = 0;
+        while let Some(record) = self.data.next(until) {
+            let (time, event) = bytes(record)?;
+            while let Some((_, control)) = self.waiting.pop_front_if(|(earlier, _)| *earlier <= time) {
+                visit(control);
+                count += 1;
+            }
+            visit(event);
+            count += 1;
+        }
+        if self.data.has_reached(until) {
+            while let Some((_, control)) = self.waiting.pop_front_if(|(earlier, _)| *earlier <= moment) {
+                visit(control);
+                count += 1;
+            }
+        }
+        self.data.release();
+        Ok(count)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.data.waiting() == 0 && self.events.waiting() == 0
+    }
+
+    /// Takes control records; false if one is being written.
+    fn take_control(&mut self, until: usize) -> Result<bool, TapError> {
+        let mut patience = PATIENCE;
+        while !self.events.has_reached(until) {
+            if let Some(record) = self.events.next(until) {
+                self.waiting.push_back(control(record)?);
+            } else if patience == 0 {
+                break;
+            } else if !self.events.has_reached(until) {
+                patience -= 1;
+                std::hint::spin_loop();
+            }
+        }
+        self.events.release();
+        // They are nearly in order: each CPU writes by its own clock readings.
+        self.waiting.make_contiguous().sort_by_key(|(time, _)| *time);
+        Ok(self.events.has_reached(until))
+    }
+}

@@ -1,0 +1,172 @@
+//! A socket: its fields, what is kept in it, and its ends. Typed where the kernel gives us a typed pointer, which the
+//! verifier lets us read without a helper, else a plain address.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
+};
+use weir_common::tap::{Ends, Entry, SENT};
+
+use crate::{maps::SOCKETS, places::place};
+
+pub(crate) const AF_UNIX: u16 = 1;
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
+pub(crate) const TCP: u16 = 6;
+pub(crate) const UDP: u16 = 17;
+pub(crate) const UDP_LITE: u16 = 136;
+
+/// Sequence numbers and counts of a TCP socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Sequences {
+    /// Where the next byte sent goes, and the next byte read is.
+    pub(crate) now: [u32; 2],
+    /// Bytes sent and read since the beginning, in 64 bits. Only right while the socket is locked; else off by what moves at
+    /// that moment.
+    pub(crate) totals: [u64; 2],
+}
+
+/// Access to a socket.
+pub(crate) trait Socket: Copy {
+    /// Reads a field of `struct sock`.
+    fn field<T: Copy + Default>(self, place: u32) -> T;
+
+    /// The entry of the socket; makes one if `create`. Null without memory, or if there is none.
+    fn entry(self, create: bool) -> *mut Entry;
+
+    /// The cookie.
+    fn cookie(self) -> u64;
+
+    /// Sequence numbers, of a TCP socket.
+    fn sequences(self) -> Option<Sequences>;
+
+    /// The next byte sent or read, of a TCP socket.
+    fn sequence(self, way: u8) -> Option<u32>;
+}
+
+/// A pointer whose type the verifier knows.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed(pub(crate) *mut u8);
+
+/// Reads a member of a structure whose type the verifier knows.
+#[inline(always)]
+pub(crate) fn typed<T: Copy>(structure: *const u8, place: u32) -> T {
+    let field = structure.wrapping_add(place as usize).cast::<T>();
+    // SAFETY: the verifier checks that there is such a field; a fault reads zero.
+    unsafe { field.read_volatile() }
+}
+
+impl Socket for Typed {
+    #[inline(always)]
+    fn field<T: Copy + Default>(self, place: u32) -> T {
+        typed(self.0, place)
+    }
+
+    #[inline(always)]
+    fn entry(self, create: bool) -> *mut Entry {
+        let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
+        // SAFETY: a typed socket, which the verifier has seen to be there.
+        unsafe {
+            bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), self.0.cast(), ptr::null_mut(), flags)
+        }
+        .cast()
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_get_socket_cookie(self.0.cast()) }
+    }
+
+    #[inline(always)]
+    fn sequences(self) -> Option<Sequences> {
+        // SAFETY: as above.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast()) }.cast::<u8>();
+        if tcp.is_null() {
+            return None;
+        }
+        let write: u32 = typed(tcp, place!(tcp_write));
+        let next: u32 = typed(tcp, place!(tcp_next));
+        let copied = without_end(self, typed(tcp, place!(tcp_copied)), next);
+        let unacknowledged: u32 = typed(tcp, place!(tcp_unacknowledged));
+        Some(together(
+            [write, copied],
+            next,
+            unacknowledged,
+            typed(tcp, place!(tcp_acknowledged)),
+            typed(tcp, place!(tcp_received)),
+        ))
+    }
+
+    #[inline(always)]
+    fn sequence(self, way: u8) -> Option<u32> {
+        // SAFETY: as above.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast()) }.cast::<u8>();
+        if tcp.is_null() {
+            return None;
+        }
+        if way == SENT {
+            return Some(typed(tcp, place!(tcp_write)));
+        }
+        Some(without_end(self, typed(tcp, place!(tcp_copied)), typed(tcp, place!(tcp_next))))
+    }
+}
+
+/// The next byte that is read. Reading the end of the stream takes a sequence number as well, also if the call that did it
+/// has returned bytes.
+#[inline(always)]
+fn without_end<S: Socket>(socket: S, copied: u32, next: u32) -> u32 {
+    /// Bit of `sk_flags`: the end has come (`SOCK_DONE`).
+    const DONE: u64 = 1 << 1;
+    let has_end = socket.field::<u64>(place!(sock_flags)) & DONE != 0;
+    copied.wrapping_sub(u32::from(has_end && copied == next))
+}
+
+#[inline(always)]
+fn together(now: [u32; 2], next: u32, unacknowledged: u32, acknowledged: u64, received: u64) -> Sequences {
+    Sequences {
+        now,
+        totals: [
+            acknowledged.wrapping_add(u64::from(now[0].wrapping_sub(unacknowledged))),
+            received.wrapping_sub(u64::from(next.wrapping_sub(now[1]))),
+        ],
+    }
+}
+
+/// Where the socket's ends are.
+#[inline(always)]
+pub(crate) fn ends<S: Socket>(socket: S, family: u16, protocol: u16, ends: &mut Ends) {
+    *ends = Ends { family, protocol, ..Ends::default() };
+    if family == AF_UNIX {
+        return;
+    }
+    ends.local_port = socket.field(place!(sock_local_port));
+    ends.remote_port = u16::from_be(socket.field(place!(sock_remote_port)));
+    if family == AF_INET6 {
+        let local: [u64; 2] = [socket.field(place!(sock_local_v6)), socket.field(place!(sock_local_v6) + 8)];
+        let remote: [u64; 2] =
+            [socket.field(place!(sock_remote_v6)), socket.field(place!(sock_remote_v6) + 8)];
+        write_words(&mut ends.local, local);
+        write_words(&mut ends.remote, remote);
+    } else {
+        write_words(&mut ends.local, mapped(socket.field(place!(sock_local_v4))));
+        write_words(&mut ends.remote, mapped(socket.field(place!(sock_remote_v4))));
+    }
+}
+
+/// The words of a mapped address. `address` is as in memory.
+#[inline(always)]
+pub(crate) fn mapped(address: u32) -> [u64; 2] {
+    [0, u64::from(address) << 32 | 0xffff_0000]
+}
+
+/// Addresses are aligned to eight bytes in all our structures.
+#[inline(always)]
+pub(crate) fn write_words(place: &mut [u8; 16], words: [u64; 2]) {
+    #[expect(clippy::cast_ptr_alignment, reason = "they are aligned")]
+    let place = (&raw mut *place).cast::<[u64; 2]>();
+    // SAFETY: sixteen bytes, aligned.
+    unsafe { place.write(words) };
+}

@@ -1,0 +1,106 @@
+//! Openings, ends and closings, into a ring of their own.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_ktime_get_ns};
+use weir_common::tap::{
+    CLOSED, Caller, ClosedRecord, ControlHeader, Counts, Ends, Entry, FINISHED, OPENED, OpenedRecord,
+};
+
+use crate::{
+    assembly::{add, fetch_add},
+    maps::{COUNTS, EVENTS},
+};
+
+/// Counts of this CPU.
+#[inline(always)]
+pub(crate) fn count(choose: impl FnOnce(&mut Counts) -> *mut u64) {
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
+        // SAFETY: a valid element.
+        add(choose(unsafe { &mut *counts }), 1);
+    }
+}
+
+/// The monotonic clock.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no arguments, no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Tells that a rule lets a socket through, once.
+#[inline(always)]
+pub(crate) fn opened(entry: &mut Entry, socket: u64, rule: u8, caller: &Caller, ends: &Ends) {
+    if entry.told != 0 || fetch_add(&raw mut entry.told, 1) != 0 {
+        return;
+    }
+    let Some(mut place) = EVENTS.reserve_untyped::<OpenedRecord>(0) else {
+        // The next call tries again.
+        entry.told = 0;
+        count(|counts| &raw mut counts.untold);
+        return;
+    };
+    let record: *mut OpenedRecord = MaybeUninit::as_mut_ptr(&mut place);
+    // SAFETY: the reserved memory has room for the record, and nobody else knows it yet.
+    unsafe { record.write(opened_record(entry, socket, rule, caller, ends)) };
+    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// What is told of an opening.
+#[inline(always)]
+pub(crate) fn opened_record(
+    entry: &Entry,
+    socket: u64,
+    rule: u8,
+    caller: &Caller,
+    ends: &Ends,
+) -> OpenedRecord {
+    OpenedRecord {
+        header: ControlHeader { time_ns: now(), socket, kind: OPENED, detail: 0 },
+        caller: *caller,
+        ends: *ends,
+        rule,
+        role: entry.role,
+        is_existing: 0,
+        reserved: [0; 5],
+    }
+}
+
+/// Tells that a side ended, once.
+#[inline(always)]
+pub(crate) fn finished(entry: &mut Entry, socket: u64, way: u8) {
+    let way = usize::from(way & 1);
+    if entry.told == 0 || entry.finished[way] != 0 {
+        return;
+    }
+    entry.finished[way] = 1;
+    let Some(mut place) = EVENTS.reserve_untyped::<ControlHeader>(0) else {
+        count(|counts| &raw mut counts.untold);
+        return;
+    };
+    let record: *mut ControlHeader = MaybeUninit::as_mut_ptr(&mut place);
+    // SAFETY: as above.
+    unsafe { record.write(ControlHeader { time_ns: now(), socket, kind: FINISHED, detail: way as u32 }) };
+    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Tells that a connection is gone, with its ledger.
+#[inline(always)]
+pub(crate) fn closed(entry: &mut Entry, socket: u64) {
+    if entry.told == 0 {
+        return;
+    }
+    let Some(mut place) = EVENTS.reserve_untyped::<ClosedRecord>(0) else {
+        count(|counts| &raw mut counts.untold);
+        return;
+    };
+    let record: *mut ClosedRecord = MaybeUninit::as_mut_ptr(&mut place);
+    let has_totals = u32::from(entry.has_bases & entry.has_totals);
+    let header = ControlHeader { time_ns: now(), socket, kind: CLOSED, detail: has_totals };
+    // SAFETY: as above. Member by member, because the record does not fit the stack.
+    let record = unsafe { &mut *record };
+    record.header = header;
+    record.sides = entry.sides;
+    record.totals = entry.totals;
+    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
