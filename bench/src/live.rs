@@ -6,7 +6,7 @@
 //! shows how much of a result is noise.
 
 mod bulk;
-mod requests;
+pub(crate) mod requests;
 
 use std::{fmt::Write as _, sync::Arc};
 

@@ -58,7 +58,7 @@ fn serve(listener: &TcpListener, is_over: &AtomicBool) -> anyhow::Result<()> {
 }
 
 /// Without this the client runs out of ports, which stay taken for a minute after a proper end.
-fn reset_on_close(stream: &TcpStream) -> anyhow::Result<()> {
+pub(crate) fn reset_on_close(stream: &TcpStream) -> anyhow::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = libc::socklen_t::try_from(size_of::<libc::linger>())?;
     // SAFETY: the option has this type and outlives the call.

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +11,8 @@ use std::{
 use anyhow::Context as _;
 use nix::sys::resource::{UsageWho, getrusage};
 use weir_integration::Namespace;
+
+use crate::live::requests::reset_on_close;
 
 /// Clients at a time.
 const CLIENTS: usize = 4;
@@ -188,22 +189,6 @@ fn stream(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let share = PIECE as f64 / f64::from(1 << 20);
     Ok(pieces * share)
-}
-
-/// Without this the client runs out of ports, which stay taken for a minute after a proper end.
-fn reset_on_close(stream: &TcpStream) -> anyhow::Result<()> {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the descriptor is open, and the value is of the type of this option.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            u32::try_from(size_of::<libc::linger>())?,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
 /// Seconds of this process and of others, with those that they waited for.

@@ -7,11 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use weir_datapath::redirect::{
-    BackendId, BackendState, Desired, Listener, OnEmpty, OnFull, Place, PortPolicy, Ports, Prefix, Redirect,
-    Role, RuleId, RuleState, Settings, Standing, Timeouts, Transport,
-};
-use weir_integration::{Namespace, Neighbours, Veth};
+use weir_datapath::redirect::{Place, Redirect, Role, Settings, Transport};
+use weir_integration::{Namespace, Neighbours, Veth, redirecting::one_to_one};
 
 use super::traffic::{self, Load, Measured, Server};
 
@@ -206,23 +203,6 @@ impl Drop for Stage {
 fn load(root: &std::path::Path, server: SocketAddr) -> anyhow::Result<Redirect> {
     let settings = Settings { root: root.to_owned(), ..Settings::default() };
     let (mut redirect, _) = Redirect::open(&settings)?;
-    let listener = Listener {
-        transport: Transport::Tcp,
-        prefix: Prefix { address: CALLED.into(), length: 32 },
-        ports: Ports { first: PORT, last: PORT },
-    };
-    let rule = RuleState {
-        id: RuleId(1),
-        listener,
-        table: [BackendId(1)].into(),
-        affinity: None,
-        on_empty: OnEmpty::Reset,
-        on_full: OnFull::Drop,
-        ports: PortPolicy::OnCollision,
-        timeouts: Timeouts::default(),
-        new_per_second: None,
-    };
-    let backend = BackendState { id: BackendId(1), rule: RuleId(1), address: server, standing: Standing::Up };
-    redirect.publish(&Desired { rules: vec![rule], backends: vec![backend] })?;
+    redirect.publish(&one_to_one(&[(Transport::Tcp, (CALLED, PORT).into(), server)]))?;
     Ok(redirect)
 }

@@ -339,7 +339,7 @@ pub enum Reason {
     NotWritable = 20,
     /// A packet came while another one was being worked on by the same CPU; passed.
     Interrupted = 21,
-    /// The rule or backend vanished under way; passed.
+    /// The rule or backend vanished under way; passed, or dropped where the connection would have been entered.
     Vanished = 22,
 }
 
@@ -432,7 +432,7 @@ pub const PLACE_UPLINK: u8 = 1;
 /// Connections begin behind the interface.
 pub const PLACE_CLIENT: u8 = 2;
 
-/// An interface that the programs are attached to. Not read by programs.
+/// An interface that the programs are attached to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PlaceValue {
@@ -444,8 +444,9 @@ pub struct PlaceValue {
     pub role: u8,
     /// [`HOOK_TCX`] or [`HOOK_CLSACT`].
     pub hook: u8,
-    /// 1 if its packets have no Ethernet header.
-    pub is_ip_link: u8,
+    /// 1 if it hands frames on that are for others: to a bridge that it is a port of, or to a device on top of it. Read by
+    /// programs.
+    pub is_shared: u8,
     /// 1 if the clsact qdisc was added for the programs.
     pub added_qdisc: u8,
     /// Priority of the filters, ingress and egress, with [`HOOK_CLSACT`].

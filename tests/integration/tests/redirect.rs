@@ -271,6 +271,21 @@ fn an_icmp_error_shows_its_receiver_the_packet_that_it_sent() {
 }
 
 #[test]
+fn frames_for_others_are_let_go_unless_the_interface_is_part_of_another() {
+    with_redirect(64, |redirect| {
+        redirect.publish(&all_rules()).unwrap();
+        let client = redirect.program("weir_client_l2").unwrap();
+        let ends = ends(false, 7777);
+        let mut frame = described(true, ends.client, ends.listen, SYN).frame();
+        frame[..6].copy_from_slice(&[2, 0, 0, 0, 0xee, 0xee]);
+        assert_eq!(run(client, &frame, 0).frame, frame);
+        assert_eq!(redirect.counters().unwrap().rules[&RuleId(1)].sum.opened, 0);
+        frame[..6].fill(0);
+        assert_ne!(run(client, &frame, 0).frame, frame);
+    });
+}
+
+#[test]
 fn packets_without_a_rule_stay_as_they_are() {
     with_redirect(1024, |redirect| {
         redirect.publish(&all_rules()).unwrap();

@@ -16,6 +16,9 @@ use weir_integration::{
     require_root, require_tool,
 };
 
+#[path = "redirect/places.rs"]
+mod places;
+
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 

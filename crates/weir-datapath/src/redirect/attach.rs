@@ -55,6 +55,8 @@ pub(super) struct Device {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) link: Link,
+    /// Whether frames for others are handed on to a device that it is part of, or that is on top of it.
+    pub(super) is_shared: bool,
 }
 
 /// The program for packets of clients, or for answers.
@@ -96,7 +98,7 @@ pub(super) fn place_value(device: &Device, role: Role, netns: u64) -> PlaceValue
         netns,
         role: if role == Role::Uplink { PLACE_UPLINK } else { PLACE_CLIENT },
         hook: HOOK_TCX,
-        is_ip_link: u8::from(device.link == Link::Ip),
+        is_shared: u8::from(device.is_shared),
         added_qdisc: 0,
         priorities: [0; 2],
     }
@@ -119,12 +121,14 @@ pub(super) fn place_hook(value: &PlaceValue) -> PlaceHook {
 }
 
 /// Attaches one program, or replaces the one that is there. Says whether one was; `place` learns how it is attached.
+/// `record` writes that down before anything is changed that would not be found otherwise.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &Pins,
     device: &Device,
     place: &mut PlaceValue,
     is_forward: bool,
+    record: &mut dyn FnMut(&PlaceValue) -> Result<(), RedirectError>,
 ) -> Result<bool, RedirectError> {
     let role = place_role(place);
     let failed = |source| RedirectError::Attach { interface: device.name.clone(), source };
@@ -140,7 +144,7 @@ pub(super) fn attach(
             outcome => return outcome,
         }
     }
-    attach_clsact(program, device, place, is_forward)
+    attach_clsact(program, device, place, is_forward, record)
 }
 
 fn attach_tcx(
@@ -185,6 +189,7 @@ fn attach_clsact(
     device: &Device,
     place: &mut PlaceValue,
     is_forward: bool,
+    record: &mut dyn FnMut(&PlaceValue) -> Result<(), RedirectError>,
 ) -> Result<bool, RedirectError> {
     let failed = |source| RedirectError::Attach { interface: device.name.clone(), source };
     let role = place_role(place);
@@ -204,10 +209,22 @@ fn attach_clsact(
         std::mem::forget(program.take_link(id).map_err(failed)?);
         return Ok(true);
     }
-    match qdisc_add_clsact(&device.name) {
-        Ok(()) => place.added_qdisc = 1,
-        Err(error) if errno(&error) == Some(libc::EEXIST) => {}
-        Err(source) => return Err(failed(source.into())),
+    let with_qdisc = Clsact::open().and_then(|mut clsact| clsact.interfaces());
+    let with_qdisc =
+        with_qdisc.map_err(|source| RedirectError::Filters { interface: device.name.clone(), source })?;
+    if !with_qdisc.contains(&device.index) {
+        place.added_qdisc = 1;
+    }
+    record(place)?;
+    if !with_qdisc.contains(&device.index) {
+        match qdisc_add_clsact(&device.name) {
+            // Somebody else was faster.
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {
+                place.added_qdisc = 0;
+                record(place)?;
+            }
+            outcome => outcome.map_err(|source| failed(source.into()))?,
+        }
     }
     for priority in PRIORITY..=LAST_PRIORITY {
         let options = NlOptions { priority, handle: TcHandle::from(HANDLE), classid: None };

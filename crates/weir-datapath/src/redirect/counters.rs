@@ -63,7 +63,7 @@ impl DropReason {
             "dropped: the kernel refused to make a packet of a connection writable",
         ),
         (Self(Reason::Interrupted), "interrupted", "passed: the CPU was at work on another packet"),
-        (Self(Reason::Vanished), "vanished", "passed: the rule or backend vanished under way"),
+        (Self(Reason::Vanished), "vanished", "passed: the rule vanished under way; dropped: the backend did"),
     ];
 
     /// What metrics call it.

@@ -48,6 +48,16 @@ pub enum RedirectError {
         /// The directory.
         path: PathBuf,
     },
+    /// What is pinned is of another network namespace.
+    #[error(
+        "{path} diverts at {interface} of another network namespace: use another --root here, or run `weir proxy teardown` there"
+    )]
+    OtherNamespace {
+        /// The directory.
+        path: PathBuf,
+        /// An interface there.
+        interface: String,
+    },
     /// The interface does not exist.
     #[error("there is no interface {0} in this network namespace")]
     UnknownInterface(String),

@@ -27,7 +27,12 @@ use super::{
     teardown,
     walk::{self, Sweep},
 };
-use crate::{grace::Grace, interface::Watcher, netns::Netns, object};
+use crate::{
+    grace::Grace,
+    interface::{Kind, Watcher},
+    netns::Netns,
+    object,
+};
 
 /// Where things are and how large they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,6 +154,7 @@ impl Redirect {
         let netns = Netns::current()?;
         let mut ebpf = load::load(&pins, settings)?;
         let mut maps = Maps::open(&pins.maps)?;
+        forget_strangers(&pins, &mut maps, netns.identity().inode)?;
         let stamps = load::set_up(&mut ebpf, &mut maps)?;
         let mirror = Mirror::read(&maps)?;
         let connections = walk::count(&maps)?;
@@ -201,16 +207,18 @@ impl Redirect {
 
     /// The interfaces that are to be attached.
     pub fn places(&self) -> Vec<PlaceState> {
-        let present =
-            Netns::current().map_or_else(|_| Vec::new(), |netns| devices(&netns).unwrap_or_default());
+        let netns = Netns::current().ok();
+        let here = netns.as_ref().map(|netns| netns.identity().inode);
+        let present = netns.and_then(|netns| devices(&netns).ok()).unwrap_or_default();
         let mut places: Vec<PlaceState> = self
             .all_places()
             .unwrap_or_default()
             .into_iter()
             .map(|(ifindex, value)| {
                 let interface = attach::place_name(&value);
-                let is_present =
-                    present.iter().any(|device| device.index == ifindex && device.name == interface);
+                // What another network namespace has cannot be listed from here.
+                let is_present = here != Some(value.netns)
+                    || present.iter().any(|device| device.index == ifindex && device.name == interface);
                 PlaceState {
                     ifindex,
                     role: attach::place_role(&value),
@@ -234,6 +242,10 @@ impl Redirect {
             let device = present.iter().find(|device| device.name == interface);
             match device {
                 Some(device) if device.index == index && teardown::is_attached(&self.pins, index, &value) => {
+                    if value.is_shared != u8::from(device.is_shared) {
+                        let value = PlaceValue { is_shared: u8::from(device.is_shared), ..value };
+                        write_place(&mut self.maps, index, &value)?;
+                    }
                 }
                 Some(device) => {
                     let role = attach::place_role(&value);
@@ -370,12 +382,19 @@ impl Redirect {
         let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
         let netns = control.netns.identity().inode;
         let mut value = there.unwrap_or_else(|| attach::place_value(device, role, netns));
+        value.is_shared = u8::from(device.is_shared);
+        let maps = &mut self.maps;
+        let mut record = |value: &PlaceValue| write_place(maps, device.index, value);
         // Written down first: whatever comes in between is found by the next start, or by teardown.
-        write_place(&mut self.maps, device.index, &value)?;
-        let was_answered = attach::attach(&mut control.ebpf, &self.pins, device, &mut value, false)?;
-        write_place(&mut self.maps, device.index, &value)?;
-        let was_forwarded = attach::attach(&mut control.ebpf, &self.pins, device, &mut value, true)?;
-        write_place(&mut self.maps, device.index, &value)?;
+        record(&value)?;
+        let mut attach = |is_forward| {
+            let was_there =
+                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward, &mut record)?;
+            record(&value)?;
+            Ok::<_, RedirectError>(was_there)
+        };
+        let was_answered = attach(false)?;
+        let was_forwarded = attach(true)?;
         Ok(Attached {
             ifindex: device.index,
             hook: attach::place_hook(&value),
@@ -412,24 +431,47 @@ impl Redirect {
                 let device = present.iter().find(|device| device.index == *index && device.name == name);
                 let Some(device) = device else { continue };
                 let mut value = *value;
-                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward)?;
+                let maps = &mut self.maps;
+                let mut record = |value: &PlaceValue| write_place(maps, *index, value);
+                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward, &mut record)?;
             }
         }
         Ok(())
     }
 
     fn all_places(&self) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
-        let mut places = Vec::new();
-        for entry in &self.maps.places {
-            let (index, words) = entry.map_err(failed("PLACES"))?;
-            places.push((index, zerocopy::transmute!(words)));
-        }
-        Ok(places)
+        all_places(&self.maps)
     }
 
     fn place(&self, interface: &str) -> Result<Option<(u32, PlaceValue)>, RedirectError> {
         Ok(self.all_places()?.into_iter().find(|(_, value)| attach::place_name(value) == interface))
     }
+}
+
+fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
+    let mut places = Vec::new();
+    for entry in &maps.places {
+        let (index, words) = entry.map_err(failed("PLACES"))?;
+        places.push((index, zerocopy::transmute!(words)));
+    }
+    Ok(places)
+}
+
+/// Interfaces go by numbers, which mean something in one network namespace only: those of others that are gone are
+/// forgotten, and where one may be at work nothing is touched.
+fn forget_strangers(pins: &Pins, maps: &mut Maps, here: u64) -> Result<(), RedirectError> {
+    for (index, value) in all_places(maps)?.into_iter().filter(|(_, value)| value.netns != here) {
+        if teardown::may_live(pins, index, &value) {
+            return Err(RedirectError::OtherNamespace {
+                path: pins.root.clone(),
+                interface: attach::place_name(&value),
+            });
+        }
+        unlink(&pins.link(index, true))?;
+        unlink(&pins.link(index, false))?;
+        is_there(maps.places.remove(&index), "PLACES")?;
+    }
+    Ok(())
 }
 
 fn write_place(maps: &mut Maps, index: u32, value: &PlaceValue) -> Result<(), RedirectError> {
@@ -440,10 +482,16 @@ fn write_place(maps: &mut Maps, index: u32, value: &PlaceValue) -> Result<(), Re
 /// The interfaces of a network namespace.
 fn devices(netns: &Netns) -> Result<Vec<Device>, RedirectError> {
     let watcher = Watcher::open(netns)?;
+    let on_top: BTreeSet<u32> = watcher
+        .interfaces()
+        .filter(|interface| matches!(interface.kind, Kind::Macvlan) && interface.link_netnsid.is_none())
+        .filter_map(|interface| interface.link_index)
+        .collect();
     let devices = watcher.interfaces().map(|interface| Device {
         index: interface.index,
         name: interface.name.to_string(),
         link: interface.link,
+        is_shared: interface.master.is_some() || on_top.contains(&interface.index),
     });
     Ok(devices.collect())
 }

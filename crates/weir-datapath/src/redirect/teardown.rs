@@ -6,7 +6,6 @@
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{HashMap, Map, MapData};
-use nix::net::if_::if_indextoname;
 use weir_common::redirect::{HOOK_CLSACT, PlaceValue};
 use weir_flow::Direction;
 
@@ -17,18 +16,15 @@ use super::{
     maps::failed,
     pins::{Pins, unlink},
 };
-use crate::bpf;
+use crate::{bpf, netns::Netns};
 
-/// Takes the programs off an interface: first what sends connections elsewhere.
+/// Takes the programs off an interface: first what sends connections elsewhere. Filters are looked for whatever is
+/// written down, because a process may have ended before it wrote.
 pub(super) fn detach(pins: &Pins, index: u32, value: &PlaceValue) -> Result<(), RedirectError> {
     for is_forward in [true, false] {
         remove_link(pins, index, is_forward)?;
     }
-    let name = place_name(value);
-    if value.hook == HOOK_CLSACT && is_named(index, &name) {
-        remove_filters(index, &name, value.added_qdisc != 0)?;
-    }
-    Ok(())
+    remove_filters(index, &place_name(value), value.added_qdisc != 0).map(drop)
 }
 
 /// Whether both programs are on an interface.
@@ -65,9 +61,14 @@ fn remove_link(pins: &Pins, index: u32, is_forward: bool) -> Result<bool, Redire
     Ok(true)
 }
 
-/// Whether the interface of an index has that name.
-fn is_named(index: u32, name: &str) -> bool {
-    if_indextoname(index).is_ok_and(|there| there.to_string_lossy() == name)
+/// Whether any program of a place of another network namespace may still be at work. Filters cannot be looked at from
+/// here.
+pub(super) fn may_live(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
+    let is_on_an_interface = |is_forward| {
+        let link = pinned_link(&pins.link(index, is_forward)).ok().flatten();
+        link.is_some_and(|link| bpf::tcx_interface(link.as_fd()).is_ok_and(|there| there != 0))
+    };
+    value.hook == HOOK_CLSACT || is_on_an_interface(true) || is_on_an_interface(false)
 }
 
 /// Removes everything under the root, of any layout.
@@ -77,8 +78,9 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
         return Ok(removed);
     }
     let _lock = if dry_run { None } else { Some(pins.lock()?) };
+    let here = Netns::current()?.identity().inode;
     for (index, value) in places(pins)? {
-        remove_place(pins, index, &value, dry_run, &mut removed)?;
+        remove_place(pins, index, &value, value.netns == here, dry_run, &mut removed)?;
     }
     remove_stray_links(pins, dry_run, &mut removed)?;
     remove_tree(&pins.version, dry_run, &mut removed)?;
@@ -99,6 +101,7 @@ fn remove_place(
     pins: &Pins,
     index: u32,
     value: &PlaceValue,
+    is_here: bool,
     dry_run: bool,
     removed: &mut Vec<Removed>,
 ) -> Result<(), RedirectError> {
@@ -106,9 +109,7 @@ fn remove_place(
     for is_forward in [true, false] {
         let direction = direction(place_role(value), is_forward);
         let is_tcx = pins.link(index, is_forward).exists();
-        let is_filter = value.hook == HOOK_CLSACT
-            && is_named(index, &interface)
-            && !filters(index, &interface, direction)?.is_empty();
+        let is_filter = is_here && !filters(index, &interface, direction)?.is_empty();
         for (is_there, hook) in [(is_tcx, "tcx"), (is_filter, "clsact")] {
             if is_there {
                 removed.push(Removed::Program {
@@ -125,7 +126,7 @@ fn remove_place(
             }
         }
     }
-    if value.hook == HOOK_CLSACT && is_named(index, &interface) && !dry_run {
+    if is_here && !dry_run {
         let is_gone = remove_filters(index, &interface, value.added_qdisc != 0)?;
         if is_gone {
             removed.push(Removed::Qdisc { interface });

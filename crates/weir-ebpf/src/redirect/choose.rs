@@ -7,7 +7,7 @@ use aya_ebpf::{
 use weir_common::redirect::{
     ACTION_PASS, ACTION_RESET, AffinityKey, AffinityValue, CHUNK_BACKENDS, CONNECTION_DIRECT,
     CONNECTION_SEEN, CONNECTION_SYN, ConnectionValue, ListenerKey, MOST_RANGES, PREFIX_HEAD_BITS, PrefixKey,
-    RateValue, Reason, STANDING_UP,
+    RateValue, Reason, RuleValue, STANDING_UP,
 };
 use weir_packet::{
     protocol,
@@ -48,16 +48,14 @@ pub(crate) extern "C" fn weir_choose(hint: u64) -> u64 {
     if is_tcp && scratch.layout.tcp_flags & (SYN | ACK | RST) != SYN {
         return PASS;
     }
-    let number = weir_rule();
+    let number = weir_find();
     if number == 0 {
         return direct(scratch);
     }
-    // SAFETY: the entry is copied at once.
-    let Some(rule) = (unsafe { RULES.get(number) }) else {
-        count::reason(number, Reason::Vanished);
+    if number == NO_RULE {
+        count::reason(0, Reason::Vanished);
         return PASS;
-    };
-    scratch.rule = *rule;
+    }
     if scratch.rule.new_per_second != 0 && !is_within_rate(number, scratch.rule.new_per_second) {
         count::reason(number, Reason::RateLimited);
         return DROP;
@@ -246,6 +244,56 @@ pub(crate) extern "C" fn weir_candidate(hint: u64, hash: u64) -> u64 {
 fn mix(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32
+}
+
+/// Answer of [`weir_find`]: the rule changed whenever it was looked at.
+const NO_RULE: u32 = u32::MAX;
+
+/// How often a rule that changes meanwhile is looked up.
+const LOOKUPS: u32 = 3;
+
+/// Copies the rule that the packet in the scratch memory is for there. Returns its number, 0 if there is none.
+///
+/// The kernel may give the memory of a listener or a rule to another one while it is read, so what was read has to be of
+/// this packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_find() -> u32 {
+    for _ in 0..LOOKUPS {
+        let number = weir_rule();
+        if number == 0 {
+            return 0;
+        }
+        let Some(scratch) = scratch() else { return 0 };
+        // SAFETY: the entry is copied at once.
+        if let Some(rule) = unsafe { RULES.get(number) } {
+            scratch.rule = *rule;
+            if u32::from(scratch.rule.number) == number && is_for(&scratch.rule, &scratch.layout) {
+                return number;
+            }
+        }
+    }
+    NO_RULE
+}
+
+/// Whether a rule is for a packet.
+#[inline(always)]
+fn is_for(rule: &RuleValue, layout: &Layout) -> bool {
+    let port = (layout.ports >> 16) as u16;
+    let bits = u32::from(rule.prefix_length) + if rule.is_ipv6 != 0 { 0 } else { 96 };
+    let apart = [rule.address[0] ^ layout.destination[0], rule.address[1] ^ layout.destination[1]];
+    rule.protocol == layout.protocol
+        && rule.is_ipv6 == layout.is_ipv6
+        && rule.first_port <= port
+        && port <= rule.last_port
+        && apart[0] & upper(bits) == 0
+        && apart[1] & upper(bits.saturating_sub(64)) == 0
+}
+
+/// So many bits from above; all of them where there are not so many.
+#[inline(always)]
+fn upper(bits: u32) -> u64 {
+    if bits == 0 { 0 } else { u64::MAX << (64 - if bits < 64 { bits } else { 64 }) }
 }
 
 /// The number of the rule that the packet in the scratch memory is for, or 0.

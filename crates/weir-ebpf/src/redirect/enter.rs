@@ -10,7 +10,9 @@ use weir_common::redirect::{
 };
 
 use crate::{
-    count, keys,
+    count,
+    fast::is_there_of,
+    keys,
     maps::{CONNECTIONS, Scratch, forget_cached, scratch},
 };
 
@@ -46,6 +48,11 @@ pub(crate) extern "C" fn weir_enter() -> u64 {
     let is_direct = scratch.value.flags & CONNECTION_DIRECT != 0;
     let policy = if is_direct { PORTS_ALWAYS } else { scratch.rule.port_policy };
     let rule = scratch.value.rule;
+    if !is_direct && !is_there_of(&scratch.value) {
+        // Its number became another one's while it was read; the client asks again.
+        count::reason(rule, Reason::Vanished);
+        return DROP;
+    }
     let own = scratch.value.ports & 0xffff;
     let mut outcome = EEXIST;
     if policy != PORTS_ALWAYS {

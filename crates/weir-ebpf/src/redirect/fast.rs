@@ -7,8 +7,8 @@
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use weir_common::redirect::{
-    CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_SEEN, PORTS_FORWARD_TCP, PORTS_FORWARD_UDP,
-    PORTS_REVERSE_TCP, PORTS_REVERSE_UDP, STANDING_DRAINING, STANDING_UP, TICK,
+    CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_SEEN, ConnectionValue, PORTS_FORWARD_TCP,
+    PORTS_FORWARD_UDP, PORTS_REVERSE_TCP, PORTS_REVERSE_UDP, STANDING_DRAINING, STANDING_UP, TICK,
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
@@ -19,12 +19,15 @@ use weir_packet::{
 use crate::{
     count,
     keys::{self, Way},
-    maps::{BACKENDS, CACHE, CACHE_SLOTS, CACHING, CONNECTIONS, Cached, PORTS, epoch},
+    maps::{BACKENDS, CACHE, CACHE_SLOTS, CACHING, CONNECTIONS, Cached, PLACES, PORTS, epoch},
     route, slow,
     write::{self, IPV6, MARK_MANGLED_0, PSEUDO_HEADER},
 };
 
 const ETHERNET_BYTES: usize = 14;
+
+/// `PACKET_OTHERHOST`: the frame has the address of somebody else.
+const OTHER_HOST: u32 = 3;
 
 /// Headers that are read in place, up to the TCP flags.
 const IPV4_BYTES: usize = plain::IPV4_BYTES + plain::TCP_FLAGS_BYTES;
@@ -47,6 +50,10 @@ pub(crate) fn packet(skb: Skb, link: Link, way: Way) -> i32 {
         }
         // What comes in was marked elsewhere.
     }
+    if way == Way::Client && skb.packet_type() == OTHER_HOST && !is_shared(skb) {
+        // Seen by chance: the interface is promiscuous. Its receiver will see it as well.
+        return TC_ACT_UNSPEC;
+    }
     let (kind, offset) = match link {
         Link::Ethernet => match skb.linear::<ETHERNET_BYTES>() {
             Some(header) => (u16::from_be_bytes([header[12], header[13]]), ETHERNET_BYTES),
@@ -62,6 +69,16 @@ pub(crate) fn packet(skb: Skb, link: Link, way: Way) -> i32 {
         },
         ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_QINQ => slow::packet(skb, link, way),
         _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// Whether the interface takes frames for others too, for a bridge or a device on top of it.
+#[inline(always)]
+fn is_shared(skb: Skb) -> bool {
+    match PLACES.get_ptr(skb.ifindex()) {
+        // SAFETY: a valid entry.
+        Some(place) => unsafe { (*place).is_shared != 0 },
+        None => false,
     }
 }
 
@@ -320,9 +337,15 @@ fn fill(slot: &mut Cached, key: &[u64; 5], ports: u32, epoch: u64) -> Option<()>
     Some(())
 }
 
+/// Whether the backend of a connection is still its own.
+#[inline(always)]
+pub(crate) fn is_there_of(value: &ConnectionValue) -> bool {
+    is_there(value.backend, value.rule, value.address, value.ports)
+}
+
 /// Whether a backend keeps its connections. Its number may have become another one's.
 #[inline(always)]
-pub(crate) fn is_there(backend: u32, rule: u32, address: [u64; 2], ports: u32) -> bool {
+fn is_there(backend: u32, rule: u32, address: [u64; 2], ports: u32) -> bool {
     match BACKENDS.get(backend) {
         Some(backend) => {
             matches!(backend.standing, STANDING_UP | STANDING_DRAINING)

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use weir_common::redirect::{
     CONNECTION_CLOSED, CONNECTION_DIRECT, CONNECTION_ENDED, CONNECTION_FIN, CONNECTION_RST, CONNECTION_SEEN,
-    CONNECTION_SYN, ConnectionValue, Reason, TICK, is_pair, pair_key,
+    CONNECTION_SYN, Reason, TICK, is_pair, pair_key,
 };
 use weir_ebpf::skb::Skb;
 use weir_packet::{
@@ -16,7 +16,7 @@ use weir_packet::{
 
 use crate::{
     choose, count, enter,
-    fast::{ACK, FIN, RST, SYN, is_of_interest, is_there},
+    fast::{ACK, FIN, RST, SYN, is_of_interest, is_there_of},
     fragment, icmp,
     keys::{self, Way},
     maps::{CONNECTIONS, Scratch, forget_cached, scratch},
@@ -248,12 +248,6 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
         entry.interface = scratch.value.interface;
     }
     KNOWN
-}
-
-/// Whether the backend of a connection is still its own.
-#[inline(always)]
-fn is_there_of(value: &ConnectionValue) -> bool {
-    is_there(value.backend, value.rule, value.address, value.ports)
 }
 
 /// Makes the other direction of a connection anew.

@@ -160,7 +160,8 @@ fn link(before: Before, is_ipv4: bool) -> Vec<u8> {
     if before.is_ip_link {
         return frame;
     }
-    frame.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+    // To the loopback interface, at which the kernel runs test packets.
+    frame.extend([0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2]);
     for tag in 0..before.tags {
         frame.extend(if before.tags == 2 && tag == 0 { [0x88, 0xa8, 0, 7] } else { [0x81, 0, 0, 100] });
     }
