@@ -13,6 +13,7 @@ pub mod checks;
 pub mod collector;
 pub mod control_plane;
 pub mod counting;
+pub mod crowd;
 pub mod delivery;
 pub mod frames;
 pub mod http;

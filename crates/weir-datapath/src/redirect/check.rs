@@ -24,12 +24,16 @@ pub(super) struct Lookup {
 pub(super) struct Wanted {
     pub(super) rules: BTreeMap<RuleId, RuleState>,
     pub(super) backends: BTreeMap<BackendId, BackendState>,
-    pub(super) lookup: Lookup,
+    /// `None` if listeners are what they were.
+    pub(super) lookup: Option<Lookup>,
 }
 
 impl Wanted {
-    /// Checks everything.
-    pub(super) fn new(desired: &Desired) -> Result<Self, RedirectError> {
+    /// Checks everything; `before` is what was wanted before, which is known to be right.
+    pub(super) fn new(
+        desired: &Desired,
+        before: &BTreeMap<RuleId, RuleState>,
+    ) -> Result<Self, RedirectError> {
         let mut rules = BTreeMap::new();
         for rule in &desired.rules {
             if rule.id.0 == 0 || rule.id > RuleId::LAST {
@@ -37,11 +41,14 @@ impl Wanted {
             }
             let mut rule = rule.clone();
             rule.listener.prefix = normal(rule.listener.prefix);
-            if rules.insert(rule.id, rule.clone()).is_some() {
-                return Err(RedirectError::Twice(rule.id.0));
+            let id = rule.id;
+            if rules.insert(id, rule).is_some() {
+                return Err(RedirectError::Twice(id.0));
             }
         }
         let mut backends = BTreeMap::new();
+        // Tables have many places: no map is asked for each.
+        let mut owners = vec![None; BackendId::LAST.0 as usize + 1];
         for backend in &desired.backends {
             if backend.id.0 == 0 || backend.id > BackendId::LAST {
                 return Err(RedirectError::BackendNumber(backend.id));
@@ -49,24 +56,22 @@ impl Wanted {
             if backends.insert(backend.id, *backend).is_some() {
                 return Err(RedirectError::Twice(backend.id.0));
             }
+            owners[backend.id.0 as usize] = Some(backend.rule);
             let rule = rules.get(&backend.rule);
             if rule.is_some_and(|rule| rule.listener.prefix.address.is_ipv4() != backend.address.is_ipv4()) {
                 return Err(RedirectError::Family { rule: backend.rule, backend: backend.id });
             }
         }
         for rule in rules.values() {
-            let mut last = None;
-            for backend in rule.table.iter() {
-                if last == Some(backend) {
-                    continue;
-                }
-                last = Some(backend);
-                if backends.get(backend).is_none_or(|found| found.rule != rule.id) {
-                    return Err(RedirectError::NotItsBackend { rule: rule.id, backend: *backend });
-                }
+            let is_own = |backend: &BackendId| owners.get(backend.0 as usize) == Some(&Some(rule.id));
+            if let Some(other) = rule.table.iter().find(|backend| !is_own(backend)) {
+                return Err(RedirectError::NotItsBackend { rule: rule.id, backend: *other });
             }
         }
-        let lookup = Lookup::new(&rules)?;
+        let listeners = |rules: &BTreeMap<RuleId, RuleState>| {
+            rules.values().map(|rule| (rule.id, rule.listener)).collect::<Vec<_>>()
+        };
+        let lookup = if listeners(&rules) == listeners(before) { None } else { Some(Lookup::new(&rules)?) };
         Ok(Self { rules, backends, lookup })
     }
 }
@@ -173,7 +178,7 @@ mod tests {
     }
 
     fn check(rules: &[RuleState]) -> Result<Wanted, RedirectError> {
-        Wanted::new(&Desired { rules: rules.to_vec(), backends: Vec::new() })
+        Wanted::new(&Desired { rules: rules.to_vec(), backends: Vec::new() }, &BTreeMap::new())
     }
 
     #[test]
@@ -184,16 +189,19 @@ mod tests {
             rule(3, "10.1.2.3", 32, 8080, 8080),
         ])
         .unwrap();
+        let lookup = wanted.lookup.as_ref().unwrap();
         let ranges = |prefix: &str, length| {
             let prefix = Prefix { address: prefix.parse().unwrap(), length };
-            let value = wanted.lookup.prefixes[&prefix_key(Transport::Tcp, prefix)];
+            let value = lookup.prefixes[&prefix_key(Transport::Tcp, prefix)];
             let used = value.ranges.into_iter().filter(|range| range.rule != 0);
             used.map(|range| (range.first, range.last, range.rule)).collect::<Vec<_>>()
         };
         assert_eq!(ranges("10.0.0.0", 8), [(443, 443, 1)]);
         assert_eq!(ranges("10.1.0.0", 16), [(443, 443, 1), (80, 90, 2)]);
         assert_eq!(ranges("10.1.2.3", 32), [(443, 443, 1), (80, 90, 2)]);
-        assert_eq!(wanted.lookup.listeners.len(), 1);
+        assert_eq!(lookup.listeners.len(), 1);
+        let desired = Desired { rules: wanted.rules.values().cloned().collect(), backends: Vec::new() };
+        assert_eq!(Wanted::new(&desired, &wanted.rules).unwrap().lookup, None);
     }
 
     #[test]
@@ -229,7 +237,11 @@ mod tests {
         {
             let desired =
                 Desired { rules: vec![with_table.clone()], backends: vec![backend(number, address)] };
-            assert_eq!(Wanted::new(&desired).is_ok(), is_right, "{address} of rule {number}");
+            assert_eq!(
+                Wanted::new(&desired, &BTreeMap::new()).is_ok(),
+                is_right,
+                "{address} of rule {number}"
+            );
         }
     }
 }

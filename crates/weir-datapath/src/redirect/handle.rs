@@ -242,10 +242,9 @@ impl Redirect {
             let device = present.iter().find(|device| device.name == interface);
             match device {
                 Some(device) if device.index == index && teardown::is_attached(&self.pins, index, &value) => {
-                    if value.is_shared != u8::from(device.is_shared) {
-                        let value = PlaceValue { is_shared: u8::from(device.is_shared), ..value };
-                        write_place(&mut self.maps, index, &value)?;
-                    }
+                    // It may have become part of another one.
+                    let now = PlaceValue { is_shared: u8::from(device.is_shared), ..value };
+                    write_place(&mut self.maps, index, &now)?;
                 }
                 Some(device) => {
                     let role = attach::place_role(&value);

@@ -4,7 +4,7 @@
 //! one value of a hash map, which the kernel replaces at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -32,6 +32,8 @@ use crate::grace::Grace;
 pub(super) struct Mirror {
     pub(super) rules: BTreeMap<RuleId, RuleState>,
     pub(super) backends: BTreeMap<BackendId, BackendState>,
+    /// Backends as the kernel has them.
+    written: HashMap<BackendId, [u64; 4]>,
     lookup: Lookup,
     extents: BTreeMap<RuleId, Extent>,
     room: Room,
@@ -77,6 +79,7 @@ impl Mirror {
         let mut mirror = Self {
             rules: BTreeMap::new(),
             backends: BTreeMap::new(),
+            written: HashMap::new(),
             lookup: Lookup::default(),
             extents: BTreeMap::new(),
             room: Room::new(maps.chunks),
@@ -96,6 +99,7 @@ impl Mirror {
             let value: BackendValue = zerocopy::transmute!(words);
             if let Some(backend) = backend_state(BackendId(id), &value) {
                 mirror.backends.insert(BackendId(id), backend);
+                mirror.written.insert(BackendId(id), words);
             }
         }
         for entry in &maps.listeners {
@@ -129,7 +133,7 @@ impl Mirror {
 
     /// Writes backends. Says how many are not what they were.
     fn place_backends(
-        &self,
+        &mut self,
         maps: &mut Maps,
         backends: &[&BackendState],
         local: &BTreeSet<IpAddr>,
@@ -139,8 +143,9 @@ impl Mirror {
             let id = backend.id;
             let value = backend_value(backend, local.contains(&backend.address.ip()));
             let words: [u64; 4] = zerocopy::transmute!(value);
-            if maps.backends.get(&id.0, 0).map_err(failed("BACKENDS"))? != words {
+            if self.written.get(&id) != Some(&words) {
                 maps.backends.set(id.0, words, 0).map_err(failed("BACKENDS"))?;
+                self.written.insert(id, words);
             }
             changed += u64::from(self.backends.get(&id) != Some(*backend));
         }
@@ -155,7 +160,7 @@ impl Mirror {
         local: &BTreeSet<IpAddr>,
         grace: &mut Grace,
     ) -> Result<(Published, BTreeSet<BackendId>), RedirectError> {
-        let wanted = Wanted::new(desired)?;
+        let wanted = Wanted::new(desired, &self.rules)?;
         for (id, backend) in &wanted.backends {
             let before = self.backends.get(id);
             if before.is_some_and(|before| before.address != backend.address || before.rule != backend.rule) {
@@ -163,7 +168,9 @@ impl Mirror {
             }
         }
         let mut published = Published::default();
-        let new_tables = self.reserve(&wanted, grace)?;
+        let changed: Vec<&RuleState> =
+            wanted.rules.values().filter(|rule| !is_same(self.rules.get(&rule.id), rule)).collect();
+        let new_tables = self.reserve(&changed, grace)?;
 
         // Those that take less than before come last: until then, rules may lead to nobody else.
         let (lowered, others): (Vec<_>, Vec<_>) = wanted.backends.values().partition(|backend| {
@@ -172,22 +179,23 @@ impl Mirror {
         });
         published.backends_changed += self.place_backends(maps, &others, local)?;
         Self::open_ports(maps, &wanted);
-        for rule in wanted.rules.values() {
-            let mut value = rule_value(rule);
-            self.place_table(maps, rule, new_tables.get(&rule.id).copied(), &mut value);
-            if self.rules.get(&rule.id) != Some(rule) {
-                let words: [u64; 9] = zerocopy::transmute!(value);
-                maps.rules.insert(rule.id.0, words, 0).map_err(failed("RULES"))?;
-                published.rules_changed += 1;
-                if let Some(old) = self.extents.remove(&rule.id) {
-                    self.room.give_up(old);
-                }
-                if let Some(new) = new_tables.get(&rule.id) {
-                    self.extents.insert(rule.id, *new);
-                }
+        for rule in changed {
+            let new = new_tables.get(&rule.id).copied();
+            let value = place_table(maps, rule, new);
+            let words: [u64; 9] = zerocopy::transmute!(value);
+            maps.rules.insert(rule.id.0, words, 0).map_err(failed("RULES"))?;
+            published.rules_changed += 1;
+            if let Some(old) = self.extents.remove(&rule.id) {
+                self.room.give_up(old);
+            }
+            if let Some(new) = new {
+                self.extents.insert(rule.id, new);
             }
         }
-        self.change_lookup(maps, &wanted.lookup)?;
+        if let Some(lookup) = wanted.lookup {
+            self.change_lookup(maps, &lookup)?;
+            self.lookup = lookup;
+        }
         published.backends_changed += self.place_backends(maps, &lowered, local)?;
         for id in self.rules.keys().filter(|id| !wanted.rules.contains_key(id)) {
             is_there(maps.rules.remove(&id.0), "RULES")?;
@@ -204,6 +212,7 @@ impl Mirror {
             match wanted.backends.get(id) {
                 None => {
                     retire(maps, backend, wanted.rules.contains_key(&backend.rule))?;
+                    self.written.remove(id);
                     published.backends_changed += 1;
                     if backend.standing != Standing::Gone {
                         ended.insert(*id);
@@ -217,21 +226,17 @@ impl Mirror {
         }
         self.rules = wanted.rules;
         self.backends = wanted.backends;
-        self.lookup = wanted.lookup;
         Ok((published, ended))
     }
 
     /// Takes room for the tables that change. Nothing is changed if there is none.
     fn reserve(
         &mut self,
-        wanted: &Wanted,
+        changed: &[&RuleState],
         grace: &mut Grace,
     ) -> Result<BTreeMap<RuleId, Extent>, RedirectError> {
         let mut taken = BTreeMap::new();
-        for rule in wanted.rules.values() {
-            if is_uniform(&rule.table) || self.rules.get(&rule.id) == Some(rule) {
-                continue;
-            }
+        for rule in changed.iter().filter(|rule| !is_uniform(&rule.table)) {
             let chunks = Room::needed(rule.table.len());
             let mut extent = self.room.take(chunks);
             if extent.is_err() && self.room.is_unsettled() {
@@ -257,29 +262,6 @@ impl Mirror {
             }
         }
         Ok(taken)
-    }
-
-    /// Writes the table of a rule, and where it is into `value`.
-    fn place_table(&self, maps: &Maps, rule: &RuleState, extent: Option<Extent>, value: &mut RuleValue) {
-        value.wished_length = u32::try_from(rule.table.len()).unwrap_or(u32::MAX);
-        if is_uniform(&rule.table) {
-            value.table_length = u32::from(!rule.table.is_empty());
-            value.backend = rule.table.first().map_or(0, |backend| backend.0);
-            return;
-        }
-        value.table_length = value.wished_length;
-        let Some(extent) = extent.or_else(|| self.extents.get(&rule.id).copied()) else { return };
-        value.table_chunk = u32::try_from(extent.first).unwrap_or(0);
-        if self.rules.get(&rule.id) == Some(rule) {
-            return;
-        }
-        for (place, backends) in rule.table.chunks(CHUNK_BACKENDS).enumerate() {
-            for (word, pair) in backends.chunks(2).enumerate() {
-                let low = u64::from(pair[0].0);
-                let high = pair.get(1).map_or(0, |backend| u64::from(backend.0));
-                maps.tables.set_word(extent.first + place, word, low | high << 32);
-            }
-        }
     }
 
     /// Sets the bits of ports that are needed; those no longer needed stay until a sweep has seen that no connection uses
@@ -321,6 +303,40 @@ impl Mirror {
         }
         Ok(())
     }
+}
+
+/// Whether a rule is what it was. Tables that are the same memory need not be compared.
+fn is_same(before: Option<&RuleState>, now: &RuleState) -> bool {
+    let Some(before) = before else { return false };
+    if !Arc::ptr_eq(&before.table, &now.table) {
+        return before == now;
+    }
+    let RuleState { id, listener, table: _, affinity, on_empty, on_full, ports, timeouts, new_per_second } =
+        now;
+    (before.id, &before.listener, &before.affinity, before.on_empty) == (*id, listener, affinity, *on_empty)
+        && (before.on_full, before.ports, &before.timeouts) == (*on_full, *ports, timeouts)
+        && before.new_per_second == *new_per_second
+}
+
+/// Writes the table of a rule into its new room. Returns the rule for the kernel.
+fn place_table(maps: &Maps, rule: &RuleState, extent: Option<Extent>) -> RuleValue {
+    let mut value = rule_value(rule);
+    value.wished_length = u32::try_from(rule.table.len()).unwrap_or(u32::MAX);
+    let Some(extent) = extent else {
+        value.table_length = u32::from(!rule.table.is_empty());
+        value.backend = rule.table.first().map_or(0, |backend| backend.0);
+        return value;
+    };
+    value.table_length = value.wished_length;
+    value.table_chunk = u32::try_from(extent.first).unwrap_or(0);
+    for (place, backends) in rule.table.chunks(CHUNK_BACKENDS).enumerate() {
+        for (word, pair) in backends.chunks(2).enumerate() {
+            let low = u64::from(pair[0].0);
+            let high = pair.get(1).map_or(0, |backend| u64::from(backend.0));
+            maps.tables.set_word(extent.first + place, word, low | high << 32);
+        }
+    }
+    value
 }
 
 /// Ports that these rules and backends need.

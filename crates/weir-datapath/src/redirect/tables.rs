@@ -14,18 +14,17 @@ pub(super) struct Extent {
     pub(super) chunks: usize,
 }
 
-/// Which chunks are used.
+/// Which chunks are free.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    chunks: usize,
-    /// Length by first chunk.
-    used: BTreeMap<usize, usize>,
+    /// Rows of free chunks that do not touch: length by first chunk.
+    free: BTreeMap<usize, usize>,
     given_up: Vec<Extent>,
 }
 
 impl Room {
     pub(super) fn new(chunks: usize) -> Self {
-        Self { chunks, used: BTreeMap::new(), given_up: Vec::new() }
+        Self { free: BTreeMap::from([(0, chunks)]), given_up: Vec::new() }
     }
 
     /// Chunks that a table of so many entries takes.
@@ -35,24 +34,27 @@ impl Room {
 
     /// Marks chunks as used that are already.
     pub(super) fn occupy(&mut self, extent: Extent) {
-        self.used.insert(extent.first, extent.chunks);
+        let end = extent.first + extent.chunks;
+        let Some((&first, &chunks)) = self.free.range(..=extent.first).next_back() else { return };
+        if end > first + chunks {
+            return;
+        }
+        self.free.remove(&first);
+        for (from, to) in [(first, extent.first), (end, first + chunks)] {
+            if from < to {
+                self.free.insert(from, to - from);
+            }
+        }
     }
 
     /// Takes chunks, or says how long the longest free row is.
     pub(super) fn take(&mut self, chunks: usize) -> Result<Extent, usize> {
-        let mut first = 0;
-        let mut longest = 0;
-        let ends = self.used.iter().map(|(first, chunks)| (*first, first + chunks));
-        for (start, end) in ends.chain([(self.chunks, self.chunks)]) {
-            let free = start.saturating_sub(first);
-            if free >= chunks {
-                self.used.insert(first, chunks);
-                return Ok(Extent { first, chunks });
-            }
-            longest = longest.max(free);
-            first = end;
-        }
-        Err(longest)
+        let Some((&first, _)) = self.free.iter().find(|(_, length)| **length >= chunks) else {
+            return Err(self.free.values().copied().max().unwrap_or(0));
+        };
+        let extent = Extent { first, chunks };
+        self.occupy(extent);
+        Ok(extent)
     }
 
     /// Gives chunks up; they stay taken until [`Room::settle`].
@@ -62,7 +64,16 @@ impl Room {
 
     /// Frees chunks that no program has been told of.
     pub(super) fn free(&mut self, extent: Extent) {
-        self.used.remove(&extent.first);
+        let Extent { mut first, mut chunks } = extent;
+        if let Some(behind) = self.free.remove(&(first + chunks)) {
+            chunks += behind;
+        }
+        let before = self.free.range(..first).next_back().map(|(start, length)| (*start, *length));
+        if let Some((start, length)) = before.filter(|(start, length)| start + length == first) {
+            first = start;
+            chunks += length;
+        }
+        self.free.insert(first, chunks);
     }
 
     /// Whether chunks were given up and not settled.
@@ -72,8 +83,8 @@ impl Room {
 
     /// Frees what was given up. To be called when no program runs any more that began before.
     pub(super) fn settle(&mut self) {
-        for extent in self.given_up.drain(..) {
-            self.used.remove(&extent.first);
+        for extent in std::mem::take(&mut self.given_up) {
+            self.free(extent);
         }
     }
 }
@@ -94,6 +105,17 @@ mod tests {
         room.settle();
         assert_eq!(room.take(2).unwrap().first, 0);
         assert_eq!(room.take(4).unwrap().first, 2);
+    }
+
+    #[test]
+    fn freed_chunks_are_one_row_again() {
+        let mut room = Room::new(12);
+        let extents = [3, 4, 5].map(|chunks| room.take(chunks).unwrap());
+        for place in [0, 2, 1] {
+            room.free(extents[place]);
+        }
+        assert_eq!(room.take(12).unwrap().first, 0);
+        assert_eq!(room.take(1), Err(0));
     }
 
     #[test]

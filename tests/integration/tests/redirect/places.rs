@@ -3,7 +3,10 @@
 use std::process::{Command, Stdio};
 
 use weir_datapath::redirect::{PlaceHook, RedirectError};
-use weir_integration::redirecting::{backend, rule};
+use weir_integration::{
+    crowd::{Size, crowd},
+    redirecting::{backend, rule},
+};
 
 use super::*;
 
@@ -276,4 +279,19 @@ fn a_client_keeps_its_backend_and_no_more_connections_begin_than_a_rule_allows()
         // A new second may begin under way.
         assert!(limited.sum.opened >= 5 && refused > 0 && limited.sum.opened + refused == 40, "{limited:?}");
     });
+}
+
+#[test]
+fn a_crowd_connects_while_rules_change_and_nobody_is_turned_away() {
+    if !require_root() {
+        return;
+    }
+    let size = Size { rules: 10_000, connections: 100_000, changes: 20 };
+    let outcome = crowd(size);
+    println!("{outcome:?}");
+    assert!(outcome.failures.is_empty(), "{} failed: {:?}", outcome.failures.len(), outcome.failures.first());
+    assert_eq!((outcome.alive.0, outcome.listed.0), (outcome.alive.1, u64::from(size.connections)));
+    assert_eq!(outcome.reasons, []);
+    // What it takes on an idle machine is in the documentation of the benchmark.
+    assert!(outcome.slowest() < Duration::from_secs(5), "{:?}", outcome.changes);
 }
