@@ -74,6 +74,10 @@ pub struct Places {
     pub wake: u32,
     /// 1 if messages of one call are counted.
     pub messages: u32,
+    /// 1 if entries of sockets are kept in a table.
+    pub table: u32,
+    /// 1 if system calls are looked at after they have ended.
+    pub ended: u32,
     /// `struct sock`: address family.
     pub sock_family: u32,
     /// `struct sock`: protocol.
@@ -94,6 +98,10 @@ pub struct Places {
     pub sock_remote_v6: u32,
     /// `struct sock`: cookie.
     pub sock_cookie: u32,
+    /// `struct sock`: its `struct socket`.
+    pub sock_socket: u32,
+    /// `struct inode`: number.
+    pub inode_number: u32,
     /// `struct sock`: its flags.
     pub sock_flags: u32,
     /// `struct sock`: its network namespace.
@@ -318,6 +326,8 @@ pub const SIDE_WORDS: usize = 18;
 pub struct Entry {
     /// Ledgers, by direction.
     pub sides: [Side; 2],
+    /// Number by which the socket is told.
+    pub identity: u64,
     /// Whether the opening was told; more than 1 if two threads had the same thought.
     pub told: u64,
     /// Which calls the verdict below is for.

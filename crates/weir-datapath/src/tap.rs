@@ -18,6 +18,7 @@ use zerocopy::transmute;
 mod compile;
 mod error;
 mod event;
+mod hooks;
 mod load;
 mod places;
 mod read;
@@ -56,6 +57,9 @@ pub struct Totals {
     pub rules: BTreeMap<RuleId, Side>,
     /// Openings, ends and closings that there was no room to tell.
     pub untold: u64,
+    /// Calls that the hooks missed because they were busy on that CPU: their bytes are not seen. Since the hooks were
+    /// attached.
+    pub skipped: u64,
     /// Sockets that could not be followed for want of memory; their calls are among `rejected`.
     pub unfollowed: u64,
 }
@@ -106,10 +110,7 @@ impl Tap {
     ) -> Result<(Self, Vec<String>), TapError> {
         let mut loaded = load::load(types, tier, settings)?;
         trial::fire(&mut loaded)?;
-        let mut without = Vec::new();
-        if let Err(error) = &loaded.walk {
-            without.push(format!("sockets that are open already are found when they move bytes: {error}"));
-        }
+        let without = std::mem::take(&mut loaded.without);
         let mut tap = Self { loaded, before: layout::Counts::default(), rules: BTreeSet::new() };
         tap.before = tap.counts()?;
         Ok((tap, without))
@@ -149,6 +150,7 @@ impl Tap {
             rejected: counts.rejected - self.before.rejected,
             untold: counts.untold - self.before.untold,
             unfollowed: counts.unfollowed - self.before.unfollowed,
+            skipped: hooks::skipped(&self.loaded.object),
             ..Totals::default()
         };
         for &rule in &self.rules {
@@ -165,12 +167,13 @@ impl Tap {
 
     /// Detaches, hands over what still waits, and returns the last counts.
     pub fn close(mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<Totals, TapError> {
-        load::detach(&mut self.loaded.object)?;
+        let skipped = hooks::skipped(&self.loaded.object);
+        hooks::detach(&mut self.loaded.object)?;
         self.loaded.tables.settle()?;
         while !self.loaded.reader.is_empty() {
             self.loaded.reader.read(visit)?;
         }
-        self.totals()
+        Ok(Totals { skipped, ..self.totals()? })
     }
 
     fn counts(&self) -> Result<layout::Counts, TapError> {

@@ -134,6 +134,11 @@ impl KernelTypes {
         self.find(kind::TYPEDEF, &tracepoint_type(name)).is_some()
     }
 
+    /// Whether the kernel has such a function.
+    pub(crate) fn has_function(&self, name: &str) -> bool {
+        self.find(kind::FUNC, name).is_some()
+    }
+
     /// Types by kind, name and number, ascending, and nothing else.
     fn alone(wanted: &[(u32, &str, u32)]) -> Option<Vec<u8>> {
         let mut strings = vec![0];

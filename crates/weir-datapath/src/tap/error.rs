@@ -28,9 +28,15 @@ pub enum TapError {
     /// The tables of registers are those of one machine.
     #[error("the tap knows the system calls of x86-64 alone, not those of {0}")]
     Machine(&'static str),
-    /// The kernel has no such hook.
-    #[error("this kernel has no {0}")]
-    NoHook(&'static str),
+    /// The kernel has no such tracepoint.
+    #[error("this kernel has no tracepoint {0}")]
+    NoTracepoint(&'static str),
+    /// The kernel has no such function, or does not tell of it.
+    #[error("this kernel has no function {0}")]
+    NoFunction(&'static str),
+    /// The kernel's type information is beyond what can be cut out.
+    #[error("the kernel has too many types")]
+    Types,
     /// The kernel refused a program.
     #[error("cannot attach {hook}")]
     Attach {

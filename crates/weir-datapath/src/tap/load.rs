@@ -3,13 +3,14 @@
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
     maps::{MapData, PerCpuArray},
-    programs::{BtfTracePoint, Iter, ProgramError},
+    programs::{Iter, ProgramError},
 };
 use weir_common::tap::{COUNT_WORDS, SIDE_WORDS};
 use zerocopy::IntoBytes as _;
 
 use super::{
     error::TapError,
+    hooks,
     places::{self, WAKE},
     read::Reader,
     ring::Ring,
@@ -28,14 +29,6 @@ const RING: (u32, u32) = (64 << 10, 1 << 30);
 /// Bytes of the ring for control records: at ten thousand connections a second, it holds those of half a second.
 const EVENTS: u32 = 4 << 20;
 
-/// Tracepoints that connections are followed by, whatever the tier.
-const CONNECTIONS: [(&str, &str); 2] =
-    [("weir_tap_state", "inet_sock_set_state"), ("weir_tap_gone", "tcp_destroy_sock")];
-
-/// Those of the first tier.
-const SOCKETS: [(&str, &str); 2] =
-    [("weir_tap_sent", "sock_send_length"), ("weir_tap_received", "sock_recv_length")];
-
 /// Walks over open files.
 pub(super) const WALKS: [&str; 2] = ["weir_tap_ports", "weir_tap_open"];
 
@@ -46,8 +39,8 @@ pub(super) struct Loaded {
     pub(super) reader: Reader,
     pub(super) counts: PerCpuArray<MapData, [u64; COUNT_WORDS]>,
     pub(super) sides: PerCpuArray<MapData, [u64; SIDE_WORDS]>,
-    /// Why existing sockets are not found, if they are not.
-    pub(super) walk: Result<(), ProgramError>,
+    /// What does not work here, and why.
+    pub(super) without: Vec<String>,
 }
 
 /// Loads the object and attaches the programs of a tier.
@@ -58,18 +51,18 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     memlock::lift();
     let ring_bytes = settings.ring.clamp(RING.0, RING.1).next_power_of_two();
     let settings = Settings { ring: ring_bytes, ..*settings };
-    let places = places::find(types, &settings)?;
-    let hooks = tracepoints(types, tier)?;
-    let names: Vec<_> = hooks.iter().map(|(_, hook)| *hook).collect();
-    let alone = types
-        .hooks_alone(&["bpf_iter_task_file"], &names)
-        .ok_or(TapError::NoHook("type information that the loader understands"))?;
+    let places = places::find(types, tier, &settings)?;
+    let hooks = hooks::of_tier(types, tier, &settings)?;
+    let [mut functions, tracepoints] = hooks::names(&hooks);
+    functions.push("bpf_iter_task_file");
+    let alone = types.hooks_alone(&functions, &tracepoints).ok_or(TapError::Types)?;
     let btf = Btf::parse(&alone, Endianness::default())?;
     let mut object = EbpfLoader::new()
         .btf(None)
         .override_global("PLACES", places.as_bytes(), true)
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("EVENTS", EVENTS)
+        .map_max_entries("SOCKET_TABLE", if places.table == 0 { 1 } else { settings.connections.max(1) })
         .load(object::TAP)?;
     let tables = Tables::new(&mut object)?;
     let data = Ring::new(take(&mut object, "RING")?, ring_bytes).map_err(TapError::Ring)?;
@@ -77,46 +70,34 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     let reader = Reader::new(data, events, WAKE.min(ring_bytes / 4)).map_err(TapError::Ring)?;
     let counts = map(&mut object, "COUNTS")?;
     let sides = map(&mut object, "RULE_SIDES")?;
-    for (program, hook) in hooks {
-        let program: &mut BtfTracePoint = self::program(&mut object, program)?;
-        program.load(hook, &btf).map_err(|source| TapError::Attach { hook, source })?;
-        program.attach().map_err(|source| TapError::Attach { hook, source })?;
+    for hook in &hooks {
+        hooks::attach(&mut object, &btf, hook)?;
     }
-    let walk = load_walks(&mut object, &btf);
-    Ok(Loaded { object, tables, reader, counts, sides, walk })
-}
-
-/// Programs and tracepoints of a tier, if the kernel has them.
-fn tracepoints(types: &KernelTypes, tier: Tier) -> Result<Vec<(&'static str, &'static str)>, TapError> {
-    let own: &[_] = match tier {
-        Tier::Sockets => &SOCKETS,
-        Tier::Functions | Tier::Probes | Tier::Syscalls => {
-            return Err(TapError::NoHook("hooks of that kind that weir knows"));
-        }
+    let mut without = Vec::new();
+    let peers = match tier {
+        Tier::Sockets | Tier::Functions => hooks::attach_peers(&mut object),
+        // Probes cannot tell whose entry it is.
+        Tier::Probes => Err(format!("tier {tier}")),
+        // The process has been told when the system call ends.
+        Tier::Syscalls => Ok(()),
     };
-    let hooks: Vec<_> = CONNECTIONS.iter().chain(own).copied().collect();
-    match hooks.iter().find(|(_, hook)| !types.has_tracepoint(hook)) {
-        Some((_, hook)) => Err(TapError::NoHook(hook)),
-        None => Ok(hooks),
+    if let Err(why) = peers {
+        without.push(format!("senders of datagrams that sockets without another end receive: {why}"));
     }
+    if settings.unix && matches!(tier, Tier::Functions | Tier::Probes) {
+        without.push(format!("Unix sockets: tier {tier}"));
+    }
+    if let Err(source) = load_walks(&mut object, &btf) {
+        let error = TapError::Attach { hook: "the iterator over open files", source };
+        without.push(format!("sockets that are open already, until they move bytes: {}", error.chain()));
+    }
+    Ok(Loaded { object, tables, reader, counts, sides, without })
 }
 
 fn load_walks(object: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
     for name in WALKS {
         let program: &mut Iter = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
         program.load("task_file", btf)?;
-    }
-    Ok(())
-}
-
-/// Takes all programs off their hooks.
-pub(super) fn detach(object: &mut Ebpf) -> Result<(), TapError> {
-    for (name, _) in CONNECTIONS.into_iter().chain(SOCKETS) {
-        let program: &mut BtfTracePoint = program(object, name)?;
-        match program.unload() {
-            Ok(()) | Err(ProgramError::NotLoaded) => {}
-            Err(source) => return Err(TapError::Attach { hook: name, source }),
-        }
     }
     Ok(())
 }

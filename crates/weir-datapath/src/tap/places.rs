@@ -4,7 +4,7 @@ use std::process;
 
 use weir_common::tap::Places;
 
-use super::settings::Settings;
+use super::settings::{Settings, Tier};
 use crate::sockets::kernel_types::{KernelTypes, KernelTypesError};
 
 /// Bytes in the ring at which user space is woken. Less wakes it too often, more does not make it cheaper.
@@ -14,7 +14,7 @@ pub(super) const WAKE: u32 = 256 << 10;
 const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "r10", "r8", "r9"];
 
 /// Finds all fields.
-pub(super) fn find(types: &KernelTypes, settings: &Settings) -> Result<Places, KernelTypesError> {
+pub(super) fn find(types: &KernelTypes, tier: Tier, settings: &Settings) -> Result<Places, KernelTypesError> {
     let at = |structure, field| types.offset(structure, field);
     let sock = |field| Ok(at("sock", "__sk_common")? + at("sock_common", field)?);
     let owner = types
@@ -30,6 +30,9 @@ pub(super) fn find(types: &KernelTypes, settings: &Settings) -> Result<Places, K
         own_pid: process::id(),
         wake: WAKE.min(settings.ring / 4),
         messages: settings.count_messages.into(),
+        // Programs of these tiers get no typed sockets, in which alone the kernel keeps entries.
+        table: matches!(tier, Tier::Probes | Tier::Syscalls).into(),
+        ended: (tier == Tier::Syscalls).into(),
         sock_family: sock("skc_family")?,
         sock_protocol: at("sock", "sk_protocol")?,
         sock_state: sock("skc_state")?,
@@ -40,6 +43,8 @@ pub(super) fn find(types: &KernelTypes, settings: &Settings) -> Result<Places, K
         sock_local_v6: sock("skc_v6_rcv_saddr")?,
         sock_remote_v6: sock("skc_v6_daddr")?,
         sock_cookie: sock("skc_cookie")?,
+        sock_socket: at("sock", "sk_socket")?,
+        inode_number: at("inode", "i_ino")?,
         sock_flags: sock("skc_flags")?,
         // possible_net_t has the pointer as its only member.
         sock_net: sock("skc_net")?,

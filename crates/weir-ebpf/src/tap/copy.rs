@@ -13,7 +13,7 @@ use crate::{
     maps::{CALLS, RING},
     places::place,
     socket::{AF_INET, AF_INET6, UDP, UDP_LITE, mapped, write_words},
-    system_call::{current, is_compat, is_in_progress, locate},
+    system_call::{SystemCall, current, is_compat, is_in_progress, locate},
 };
 
 /// A call that is being looked at. Too much for the stack.
@@ -73,6 +73,11 @@ pub(crate) struct Call {
     /// Address of the peer's name, and its length.
     pub(crate) name: u64,
     pub(crate) name_length: u64,
+    /// The socket, where the system call is looked at after its end, and what it came with.
+    pub(crate) socket: u64,
+    pub(crate) origin: SystemCall,
+    /// Bytes of messages behind this one.
+    pub(crate) behind: u64,
     /// Which of several messages it is.
     pub(crate) message: u64,
     /// Whether it has more segments than are followed.
@@ -152,7 +157,7 @@ fn find_peer(call: &mut Call, way: u8) {
     if call.protocol != u64::from(UDP) && call.protocol != u64::from(UDP_LITE) {
         return;
     }
-    if way == RECEIVED {
+    if way == RECEIVED && place!(ended) == 0 {
         if call.peer_is_known != 0 && call.peer_tid == u64::from(call.caller.tid) {
             call.header.peer = call.peer;
             call.header.peer_port = call.peer_port as u16;

@@ -12,7 +12,7 @@ use crate::{
     judge::{in_force, is_stale, judge, weir_tap_other},
     maps::{CALLS, LISTENERS},
     places::{place, read},
-    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, Typed, UDP, UDP_LITE, ends, typed},
+    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, Typed, UDP, UDP_LITE, ends, identity, typed},
     tell::opened_record,
 };
 
@@ -141,7 +141,8 @@ pub(crate) fn tell(slot: u32, context: *const Context) {
         return;
     }
     let rule = set.rules[usize::from(verdict - 1) & (weir_common::tap::RULES - 1)].id;
-    let mut record = opened_record(entry, socket.cookie(), rule, &call.caller, &call.ends);
+    let number = identity(entry, socket);
+    let mut record = opened_record(entry, number, rule, &call.caller, &call.ends);
     record.is_existing = 1;
     // SAFETY: as above.
     let meta = unsafe { (*context).meta };

@@ -42,6 +42,14 @@ pub(crate) static NETWORKS: LpmTrie<NetworkKey, u64, 8192> = LpmTrie::new();
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<Entry> = SkStorage::new();
 
+/// The same by address of the socket, where it does not.
+#[btf_map]
+pub(crate) static SOCKET_TABLE: LruHashMap<u64, Entry, 1> = LruHashMap::new();
+
+/// The first entry of a socket: more than fits the stack.
+#[btf_map]
+pub(crate) static EMPTY_ENTRY: Array<Entry, 1> = Array::new();
+
 /// What rules may copy in this second, by number.
 #[btf_map]
 pub(crate) static BUDGETS: Array<Budget, 256> = Array::new();
@@ -56,7 +64,11 @@ pub(crate) static COUNTS: PerCpuArray<Counts, 1> = PerCpuArray::new();
 
 /// The call that is being looked at, by program: a program never interrupts itself on a CPU.
 #[btf_map]
-pub(crate) static CALLS: PerCpuArray<Call, 4> = PerCpuArray::new();
+pub(crate) static CALLS: PerCpuArray<Call, 6> = PerCpuArray::new();
+
+/// The socket and the flags that a thread has called a probed function with.
+#[btf_map]
+pub(crate) static PROBED: LruHashMap<u64, [u64; 2], 16384> = LruHashMap::new();
 
 /// Which message of a call a thread is at.
 #[btf_map]

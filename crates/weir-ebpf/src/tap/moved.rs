@@ -8,7 +8,7 @@ use crate::{
     judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
     maps::{BUDGETS, CALLS, RULE_SIDES},
     places::{current_task, place},
-    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, UDP, UDP_LITE, ends},
+    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, UDP, UDP_LITE, ends, identity},
     tell::{count, now, opened},
 };
 
@@ -18,9 +18,18 @@ const MPTCP: u16 = 262;
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Looks at bytes that a socket has moved. `slot` is that of the program.
+/// Looks at bytes that a socket has moved. `slot` is that of the program; `behind` are bytes that the same call moved after
+/// these.
 #[inline(always)]
-pub(crate) fn moved<S: Socket>(slot: u32, socket: S, way: u8, amount: u32, is_discarded: bool, message: u64) {
+pub(crate) fn moved<S: Socket>(
+    slot: u32,
+    socket: S,
+    way: u8,
+    amount: u32,
+    is_discarded: bool,
+    message: u64,
+    behind: u32,
+) {
     let Some((control, set)) = in_force() else { return };
     let family: u16 = socket.field(place!(sock_family));
     let protocol: u16 = if family == AF_UNIX { 0 } else { socket.field(place!(sock_protocol)) };
@@ -52,14 +61,14 @@ pub(crate) fn moved<S: Socket>(slot: u32, socket: S, way: u8, amount: u32, is_di
     }
     let side = usize::from(way & 1);
     let verdict = entry.verdict[side];
-    let position = position(entry, socket, protocol, way, amount);
+    let position = position(entry, socket, protocol, way, amount, behind);
     if verdict == 0 {
         count(|counts| &raw mut counts.rejected);
         add(&raw mut entry.sides[side].rejected, u64::from(amount));
         return;
     }
     call.rule = set.rules[usize::from(verdict - 1) & (RULES - 1)];
-    let cookie = socket.cookie();
+    let cookie = identity(entry, socket);
     if entry.told == 0 {
         ends(socket, family, protocol, &mut call.ends);
         weir_tap_describe(slot.into());
@@ -97,23 +106,31 @@ pub(crate) fn moved<S: Socket>(slot: u32, socket: S, way: u8, amount: u32, is_di
 
 /// Position of the first byte of the operation.
 #[inline(always)]
-fn position<S: Socket>(entry: &mut Entry, socket: S, protocol: u16, way: u8, amount: u32) -> u64 {
+fn position<S: Socket>(
+    entry: &mut Entry,
+    socket: S,
+    protocol: u16,
+    way: u8,
+    amount: u32,
+    behind: u32,
+) -> u64 {
     let side = usize::from(way & 1);
     if protocol != TCP {
         // Of what is rejected no position is told.
         return fetch_add(&raw mut entry.positions[side], u64::from(amount));
     }
     if entry.has_bases == 0
-        && let Some(mut sequences) = socket.sequences()
+        && let Some(sequences) = socket.sequences()
     {
         // The first that is seen of it: this operation is where its positions begin.
-        sequences.now[side] = sequences.now[side].wrapping_sub(amount);
-        sequences.totals[side] = sequences.totals[side].wrapping_sub(u64::from(amount));
         entry.bases = sequences.now;
         entry.base_totals = sequences.totals;
+        entry.bases[side] = entry.bases[side].wrapping_sub(amount).wrapping_sub(behind);
+        entry.base_totals[side] = entry.base_totals[side].wrapping_sub(u64::from(amount) + u64::from(behind));
         entry.has_bases = 1;
     }
     let Some(end) = socket.sequence(way) else { return 0 };
+    let end = end.wrapping_sub(behind);
     let low = end.wrapping_sub(entry.bases[side]);
     // Sequence numbers have 32 bits: the nearest position to the last one that has these.
     let last = entry.positions[side];

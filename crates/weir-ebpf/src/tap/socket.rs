@@ -9,7 +9,16 @@ use aya_ebpf::{
 };
 use weir_common::tap::{Ends, Entry, SENT};
 
-use crate::{maps::SOCKETS, places::place};
+use crate::{
+    maps::{EMPTY_ENTRY, SOCKET_TABLE, SOCKETS},
+    places::{place, read},
+};
+
+/// The entry must be new.
+const NEW: u64 = aya_ebpf::bindings::BPF_NOEXIST as u64;
+
+/// Bit of numbers that are no cookies.
+const BY_INODE: u64 = 1 << 63;
 
 pub(crate) const AF_UNIX: u16 = 1;
 pub(crate) const AF_INET: u16 = 2;
@@ -50,6 +59,70 @@ pub(crate) trait Socket: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Typed(pub(crate) *mut u8);
 
+/// An address.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain(pub(crate) u64);
+
+/// The entry of the socket at an address, where entries are kept in a table.
+#[inline(always)]
+fn in_table(address: u64, create: bool) -> *mut Entry {
+    if let Some(entry) = SOCKET_TABLE.get_ptr_mut(address) {
+        return entry;
+    }
+    if !create {
+        return ptr::null_mut();
+    }
+    let Some(empty) = EMPTY_ENTRY.get(0) else { return ptr::null_mut() };
+    // Another CPU may have been quicker, so the outcome is looked at, not the result.
+    let _exists = SOCKET_TABLE.insert(address, empty, NEW);
+    SOCKET_TABLE.get_ptr_mut(address).unwrap_or_default()
+}
+
+/// Forgets the entry of a socket that is gone, where entries are kept in a table.
+#[inline(always)]
+pub(crate) fn forget(socket: Typed) {
+    if place!(table) != 0 {
+        let _none = SOCKET_TABLE.remove(socket.0 as u64);
+    }
+}
+
+/// Forgets the last connection of the socket.
+#[inline(always)]
+pub(crate) fn renew(entry: &mut Entry) {
+    let mut way = 0;
+    while way < 2 {
+        let side = &mut entry.sides[way];
+        side.seen = 0;
+        side.captured = 0;
+        side.lost = 0;
+        side.untold = 0;
+        side.rejected = 0;
+        let mut reason = 0;
+        while reason < side.gaps.len() {
+            side.gaps[reason] = 0;
+            reason += 1;
+        }
+        entry.finished[way] = 0;
+        entry.positions[way] = 0;
+        entry.totals[way] = 0;
+        way += 1;
+    }
+    entry.told = 0;
+    entry.has_bases = 0;
+    entry.has_totals = 0;
+    entry.speaker = 0;
+    entry.spoken = 0;
+}
+
+/// The number of a socket, which stays the same, also if the kernel gives it a cookie later.
+#[inline(always)]
+pub(crate) fn identity<S: Socket>(entry: &mut Entry, socket: S) -> u64 {
+    if entry.identity == 0 {
+        entry.identity = socket.cookie();
+    }
+    entry.identity
+}
+
 /// Reads a member of a structure whose type the verifier knows.
 #[inline(always)]
 pub(crate) fn typed<T: Copy>(structure: *const u8, place: u32) -> T {
@@ -66,6 +139,9 @@ impl Socket for Typed {
 
     #[inline(always)]
     fn entry(self, create: bool) -> *mut Entry {
+        if place!(table) != 0 {
+            return in_table(self.0 as u64, create);
+        }
         let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
         // SAFETY: a typed socket, which the verifier has seen to be there.
         unsafe {
@@ -111,6 +187,75 @@ impl Socket for Typed {
             return Some(typed(tcp, place!(tcp_write)));
         }
         Some(without_end(self, typed(tcp, place!(tcp_copied)), typed(tcp, place!(tcp_next))))
+    }
+}
+
+impl Plain {
+    /// A number that no other socket has, while nobody has asked for the cookie: that of the inode.
+    #[inline(always)]
+    fn inode(self) -> u64 {
+        let socket: u64 = self.field(place!(sock_socket));
+        let file = read::<u64>(socket, place!(socket_file)).unwrap_or(0);
+        let inode = read::<u64>(file, place!(file_inode)).unwrap_or(0);
+        BY_INODE | read::<u64>(inode, place!(inode_number)).unwrap_or(0)
+    }
+}
+
+impl Socket for Plain {
+    #[inline(always)]
+    fn field<T: Copy + Default>(self, place: u32) -> T {
+        read(self.0, place).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn entry(self, create: bool) -> *mut Entry {
+        let entry = in_table(self.0, create);
+        if entry.is_null() {
+            return entry;
+        }
+        // SAFETY: the kernel keeps it as long as the program runs.
+        let known = unsafe { &mut *entry };
+        // Only TCP sockets are taken out of the table when they are gone; another may lie where one was.
+        let now = if known.identity & BY_INODE == 0 { self.field(place!(sock_cookie)) } else { self.inode() };
+        if known.identity != 0 && known.identity != now {
+            renew(known);
+            known.identity = 0;
+            known.role = 0;
+            known.generation = 0;
+        }
+        entry
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        match self.field::<u64>(place!(sock_cookie)) {
+            // Nobody has asked for it yet.
+            0 => self.inode(),
+            cookie => cookie,
+        }
+    }
+
+    #[inline(always)]
+    fn sequences(self) -> Option<Sequences> {
+        let write: u32 = self.field(place!(tcp_write));
+        let next: u32 = self.field(place!(tcp_next));
+        let copied = without_end(self, self.field(place!(tcp_copied)), next);
+        let unacknowledged: u32 = self.field(place!(tcp_unacknowledged));
+        Some(together(
+            [write, copied],
+            next,
+            unacknowledged,
+            self.field(place!(tcp_acknowledged)),
+            self.field(place!(tcp_received)),
+        ))
+    }
+
+    #[inline(always)]
+    fn sequence(self, way: u8) -> Option<u32> {
+        if way == SENT {
+            return Some(self.field(place!(tcp_write)));
+        }
+        Some(without_end(self, self.field(place!(tcp_copied)), self.field(place!(tcp_next))))
     }
 }
 

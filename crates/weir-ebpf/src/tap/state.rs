@@ -6,7 +6,7 @@ use crate::{
     judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
     maps::CALLS,
     places::{current_task, place},
-    socket::{AF_INET, AF_INET6, Socket, TCP, ends},
+    socket::{AF_INET, AF_INET6, Socket, TCP, ends, identity, renew},
     tell::{closed, finished, opened},
 };
 
@@ -56,7 +56,8 @@ fn begins<S: Socket>(socket: S, role: u8, is_established: bool) {
     let entry = unsafe { &mut *entry };
     if entry.has_bases != 0 {
         // The socket had a connection before.
-        closed(entry, socket.cookie());
+        let number = identity(entry, socket);
+        closed(entry, number);
         renew(entry);
     }
     entry.role = role;
@@ -69,34 +70,6 @@ fn begins<S: Socket>(socket: S, role: u8, is_established: bool) {
     }
 }
 
-/// Forgets the last connection of the socket.
-#[inline(always)]
-fn renew(entry: &mut Entry) {
-    let mut way = 0;
-    while way < 2 {
-        let side = &mut entry.sides[way];
-        side.seen = 0;
-        side.captured = 0;
-        side.lost = 0;
-        side.untold = 0;
-        side.rejected = 0;
-        let mut reason = 0;
-        while reason < side.gaps.len() {
-            side.gaps[reason] = 0;
-            reason += 1;
-        }
-        entry.finished[way] = 0;
-        entry.positions[way] = 0;
-        entry.totals[way] = 0;
-        way += 1;
-    }
-    entry.told = 0;
-    entry.has_bases = 0;
-    entry.has_totals = 0;
-    entry.speaker = 0;
-    entry.spoken = 0;
-}
-
 /// The process ends what it sends, or closes. It is the process that runs this, so a connection none of whose bytes any
 /// hook has seen is judged now.
 #[inline(always)]
@@ -107,7 +80,7 @@ fn sends_end<S: Socket>(slot: u32, socket: S, family: u16) {
     }
     // SAFETY: as above.
     let entry = unsafe { &mut *entry };
-    let cookie = socket.cookie();
+    let cookie = identity(entry, socket);
     if entry.told == 0
         && let Some((control, set)) = in_force()
         && let Some(call) = CALLS.get_ptr_mut(slot)
@@ -174,7 +147,8 @@ pub(crate) fn gone<S: Socket>(socket: S) {
             entry.totals[1] = received;
         }
     }
-    closed(entry, socket.cookie());
+    let number = identity(entry, socket);
+    closed(entry, number);
 }
 
 /// The process has read the end of the stream.
@@ -193,6 +167,8 @@ pub(crate) fn has_read_end<S: Socket>(socket: S) {
     let entry = socket.entry(false);
     if !entry.is_null() {
         // SAFETY: as above.
-        finished(unsafe { &mut *entry }, socket.cookie(), RECEIVED);
+        let entry = unsafe { &mut *entry };
+        let number = identity(entry, socket);
+        finished(entry, number, RECEIVED);
     }
 }

@@ -39,16 +39,24 @@ const COMPAT: u32 = 2;
 const IN_PROGRESS: u64 = (-38_i64).cast_unsigned();
 
 /// Bytes of a `struct mmsghdr`.
-const MESSAGE_LENGTH: u64 = 64;
+pub(crate) const MESSAGE_LENGTH: u64 = 64;
 
 /// Most messages of a call.
-const MOST_MESSAGES: u64 = 1024;
+pub(crate) const MOST_MESSAGES: u64 = 1024;
 
 /// A system call with its arguments.
 #[derive(Clone, Copy)]
 pub(crate) struct SystemCall {
     pub(crate) number: u64,
     pub(crate) arguments: [u64; 6],
+}
+
+impl SystemCall {
+    /// Whether it moves several messages.
+    #[inline(always)]
+    pub(crate) fn is_of_messages(&self) -> bool {
+        self.number == number::SENDMMSG || self.number == number::RECVMMSG
+    }
 }
 
 /// The registers that a task came into the kernel with.
@@ -81,7 +89,8 @@ pub(crate) fn current() -> SystemCall {
 /// the kernel moves the bytes by itself, or on behalf of a call that is over.
 #[inline(always)]
 pub(crate) fn is_in_progress() -> bool {
-    typed::<u64>(registers(), place!(regs_result)) == IN_PROGRESS
+    // Where calls are looked at after they have ended, they have always ended.
+    place!(ended) != 0 || typed::<u64>(registers(), place!(regs_result)) == IN_PROGRESS
 }
 
 /// Whether the call came by the 32-bit interface, which has other numbers and layouts.
@@ -103,6 +112,13 @@ pub(crate) fn locate(call: &mut Call, system_call: &SystemCall, way: u8, amount:
             if system_call.number == number::SENDTO {
                 call.name = arguments[4];
                 call.name_length = arguments[5];
+            } else if system_call.number == number::RECVFROM && place!(ended) != 0 {
+                // The process has been told by now.
+                let mut length = 0_u32;
+                if read_user(&mut length, arguments[5]) {
+                    call.name = arguments[4];
+                    call.name_length = length.into();
+                }
             }
             Ok(())
         }
@@ -119,7 +135,7 @@ pub(crate) fn locate(call: &mut Call, system_call: &SystemCall, way: u8, amount:
         number::SENDMMSG | number::RECVMMSG => {
             let index = if arguments[2] == 1 {
                 0
-            } else if place!(messages) == 0 || call.message >= MOST_MESSAGES {
+            } else if place!(messages) | place!(ended) == 0 || call.message >= MOST_MESSAGES {
                 return Err(reason::MESSAGES);
             } else {
                 call.message
@@ -141,7 +157,7 @@ pub(crate) fn message(call: &mut Call, address: u64, way: u8) -> Result<(), u8> 
     if !read_user(&mut header, address) {
         return Err(reason::FAULT);
     }
-    if way != RECEIVED {
+    if way != RECEIVED || place!(ended) != 0 {
         call.name = header[0];
         call.name_length = header[1] & 0xffff_ffff;
     }
