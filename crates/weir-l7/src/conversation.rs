@@ -408,7 +408,12 @@ impl Conversation {
                 }
             }
             State::Unknown { redactor: Some(redactor), .. } => {
-                redactor.push(part(Way::Sent, way), chunk, &mut |chunk| sink.chunk(way, chunk));
+                let part = part(Way::Sent, way);
+                redactor.push(part, chunk, &mut |chunk| sink.chunk(way, chunk));
+                if self.settings.transport == Transport::Datagram {
+                    // Nothing goes on in the next one.
+                    redactor.end(part, &mut |chunk| sink.chunk(way, chunk));
+                }
             }
             State::Unknown { redactor: None, .. } | State::Deciding(_) => sink.chunk(way, chunk),
         }

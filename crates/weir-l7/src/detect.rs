@@ -136,6 +136,15 @@ fn begins(bytes: &[u8], whole: &[u8], then: Recognised) -> Guess {
     }
 }
 
+/// Whether these are the first bytes of a message of HTTP: its first word is there, and nothing that is not of it.
+pub(crate) fn begins_http(bytes: &[u8]) -> bool {
+    match http(bytes) {
+        Guess::Yes(_) => true,
+        Guess::Maybe => bytes.contains(&b' '),
+        Guess::No => false,
+    }
+}
+
 fn http(bytes: &[u8]) -> Guess {
     if let guess @ (Guess::Yes(_) | Guess::Maybe) =
         begins(bytes, b"HTTP/1.", Recognised::Protocol(Protocol::Http, Part::Server))

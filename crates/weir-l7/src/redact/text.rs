@@ -8,7 +8,7 @@ use super::{
     names::{Word, is_secret_header, is_secret_in_json, is_secret_in_query, may_be_secret},
     table,
 };
-use crate::Chunk;
+use crate::{Chunk, detect::begins_http};
 
 /// Most bytes of an authority that wait to be known. More are masked.
 const MOST_HELD: usize = 512;
@@ -33,6 +33,15 @@ pub(super) struct TextMask {
     /// Whether `AUTH` and `PASS` at the beginning of a line are commands.
     has_commands: bool,
     held: Held,
+    /// Who spoke last, behind a gap.
+    last: Speaker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaker {
+    This,
+    /// So the next byte may begin a message.
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,19 +89,18 @@ impl TextMask {
             is_folded: false,
             has_commands,
             held: Held::new(),
+            last: Speaker::This,
         }
     }
 
-    /// The other side spoke: what this one says next is the beginning of something.
+    /// The other side spoke: what this one says next may be the beginning of something.
     pub(super) fn others_turn(&mut self) {
-        if matches!(self.state, State::Unknown(_)) {
-            self.line_start();
-            self.is_folded = false;
-        }
+        self.last = Speaker::Other;
     }
 
     pub(super) fn gap(&mut self, behind: BehindGap, out: &mut dyn FnMut(Chunk<'_>)) {
         self.held.release(true, out);
+        self.last = Speaker::This;
         self.state = match behind {
             BehindGap::Body(0) => State::Plain,
             BehindGap::Body(left) => State::Unknown(left),
@@ -114,6 +122,12 @@ impl TextMask {
     }
 
     pub(super) fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
+        // The other side may also speak in the middle of what this one says. Then it goes on with anything.
+        let last = std::mem::replace(&mut self.last, Speaker::This);
+        if last == Speaker::Other && matches!(self.state, State::Unknown(_)) && begins_http(data) {
+            self.line_start();
+            self.is_folded = false;
+        }
         let mut run = 0;
         let mut is_run_secret = false;
         let mut next = 0;
