@@ -6,8 +6,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// What each crate may use of the workspace when it runs.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("weir", &["weir-agent", "weir-api", "weir-datapath", "weir-flow", "weir-packet"]),
-    ("weir-agent", &["weir-api", "weir-datapath", "weir-flow", "weir-packet"]),
+    ("weir", &["weir-agent", "weir-api", "weir-datapath", "weir-flow", "weir-l7", "weir-packet"]),
+    ("weir-agent", &["weir-api", "weir-datapath", "weir-flow", "weir-l7", "weir-packet"]),
     ("weir-api", &["weir-flow"]),
     ("weir-datapath", &["weir-common", "weir-flow", "weir-packet"]),
     ("weir-flow", &["weir-packet"]),

@@ -33,6 +33,12 @@ impl Stop {
         Ok(Self(asked))
     }
 
+    /// For those whom nobody asks.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self(Arc::default())
+    }
+
     /// Whether a signal came.
     pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -18,7 +18,7 @@ pub mod instance;
 pub mod interface;
 mod memlock;
 pub mod netns;
-mod now;
+pub mod now;
 mod object;
 pub mod packets;
 pub mod programs;

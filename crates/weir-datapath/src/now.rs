@@ -5,12 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use weir_flow::{Monotonic, Tick, Wall};
 
 /// This moment on both clocks.
-pub(crate) fn tick() -> Tick {
+pub fn tick() -> Tick {
     Tick { monotonic: monotonic(), wall: wall() }
 }
 
 /// Time on the clock that the kernel programs read.
-pub(crate) fn monotonic() -> Monotonic {
+pub fn monotonic() -> Monotonic {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in the structure; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use sha1::{Digest, Sha1};
 use weir_packet::Tuple;
 
-use crate::aggregate::key::canonical;
+use crate::{aggregate::key::canonical, format::base64};
 
 const SEED: [u8; 2] = [0, 0];
 
@@ -42,22 +42,8 @@ pub fn community_id(tuple: &Tuple) -> String {
     }
     let mut text = String::with_capacity(30);
     text.push_str("1:");
-    push_base64(&digest.finalize(), &mut text);
+    text.push_str(&base64(&digest.finalize()));
     text
-}
-
-/// Appends Base64 with padding (RFC 4648 4).
-fn push_base64(bytes: &[u8], text: &mut String) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for chunk in bytes.chunks(3) {
-        let byte = |position: usize| u32::from(chunk.get(position).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for (position, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let sextet = bits >> shift & 0x3f;
-            let is_padding = position > chunk.len();
-            text.push(if is_padding { '=' } else { char::from(ALPHABET[sextet as usize]) });
-        }
-    }
 }
 
 #[cfg(test)]
@@ -124,17 +110,6 @@ mod tests {
         ] {
             let tuple = tuple(source, destination, number, ports);
             assert_eq!(community_id(&tuple), expect, "{tuple:?}");
-        }
-    }
-
-    #[test]
-    fn base64_is_padded() {
-        for (bytes, expect) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            let mut text = String::new();
-            push_base64(bytes.as_bytes(), &mut text);
-            assert_eq!(text, expect);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Reads capture files, pcap (microseconds and nanoseconds, both byte orders) and pcapng, and writes pcapng.
+//! Reads capture files, pcap (microseconds and nanoseconds, both byte orders) and pcapng.
 //!
 //! Takes any byte stream, front to back, and yields one [`Frame`] per record. What is in the file is believed only
 //! as far as it can be checked: lengths are bounded, unknown blocks and options are skipped, and a file that ends or
@@ -9,21 +9,19 @@ mod link;
 mod pcap;
 mod pcapng;
 mod stream;
-mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;
 
 use std::{fmt, io};
 
 use thiserror::Error;
 use weir_flow::Direction;
 
+pub(crate) use self::link::LinkType;
 use self::stream::Stream;
-pub(crate) use self::{
-    link::LinkType,
-    write::{CaptureWriter, FileNotes, Statistics, WrittenPacket},
-};
 
 /// Longest record that is believed, in bytes; what libpcap allows for its largest link type.
 const LONGEST_RECORD: u32 = 128 * 1024 * 1024;

@@ -4,6 +4,7 @@
 //! namespaces). What is wrong with them is a usage error, exit code 2.
 
 pub(crate) mod proxy;
+pub(crate) mod tap;
 mod values;
 
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use weir_datapath::flow::Directions;
 use weir_flow::field::Field;
 
 use self::proxy::ProxyArgs;
+use self::tap::TapArgs;
 use self::values::{FieldName, parse_interval, parse_moment, parse_netns, parse_pattern};
 pub(crate) use self::values::{FilterWords, NetnsName};
 use weir_agent::units::{parse_duration, parse_size};
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// Divert connections to other addresses, in the kernel
     #[command(after_help = proxy::PROXY_EXAMPLES)]
     Proxy(Box<ProxyArgs>),
+    /// Show what chosen processes say and hear: calls, or everything as a file
+    #[command(after_help = tap::TAP_EXAMPLES)]
+    Tap(Box<TapArgs>),
     /// Say what is wrong with a configuration, all of it, with the path of each key
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

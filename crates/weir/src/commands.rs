@@ -11,6 +11,7 @@ mod packets;
 mod proxy;
 mod replay;
 mod selfcheck;
+mod tap;
 mod watch;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Flows(args)) => flows::run(&args),
         Some(Command::Agent(args)) => agent::run(&args),
         Some(Command::Proxy(args)) => proxy::run(&args),
+        Some(Command::Tap(args)) => tap::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Selfcheck) => selfcheck::run(),

@@ -39,6 +39,7 @@ fn every_command_has_help_with_examples() {
         "flows",
         "agent",
         "proxy",
+        "tap",
         "check",
         "doctor",
         "selfcheck",
@@ -55,6 +56,26 @@ fn every_command_has_help_with_examples() {
             "{command}: {text}"
         );
     }
+}
+
+#[test]
+fn a_tap_that_may_not_be_is_refused_before_anything_is_opened() {
+    for (arguments, expected) in [
+        (&["tap"][..], "whose traffic? Name processes"),
+        (&["tap", "--all", "--no-redact"], "say why, with --reason"),
+        (&["tap", "--all", "proto=tcp"], "a tap is filtered by `host` and `port` alone"),
+        (&["tap", "--all", "-w", "x.pcapng"], "add --payload headers or --payload full"),
+        (&["tap", "--all", "--payload", "full", "-v", "-o", "har"], "-v adds to text and json alone"),
+        (&["tap", "--all", "--payload", "full", "--ttl", "25h"], "more than 24 hours"),
+        (&["tap", "--all", "--budget", "5MB"], "a budget is a size per second: 5MB/s"),
+        (&["tap", "--all", "--limit", "2MiB"], "at most 1 MiB of a call"),
+        (&["tap", "--comm", "a-name-of-16-let"], "is no name of a command"),
+        (&["tap", "--pod", "web"], "write NAMESPACE/NAME"),
+    ] {
+        let text = complaint(arguments, 2);
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+    }
+    assert!(complaint(&["tap", "--pid", "4194305"], 1).contains("no process 4194305 runs here"));
 }
 
 #[test]
@@ -77,7 +98,7 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
       wach
       ^
 
-    `wach` is no command either: watch, packets, replay, flows, agent, proxy, check, doctor, selfcheck, cleanup, completions, man
+    `wach` is no command either: watch, packets, replay, flows, agent, proxy, tap, check, doctor, selfcheck, cleanup, completions, man
     ");
     assert_snapshot!(complaint(&["watch", "--interval", "5"], 2), @"
     weir: invalid value '5' for '--interval <TIME>': a duration needs a unit: 5s, 5ms, 5m or 5h

@@ -109,6 +109,23 @@ impl Containers {
         }
     }
 
+    /// The container or pod of a control group, if it is known.
+    pub fn of_group(&self, group: u64) -> Option<Arc<Located>> {
+        let groups = self.0.groups.load();
+        let known = groups.get(&group);
+        if known.is_none() && group != 0 {
+            self.0.is_missed.store(true, Ordering::Relaxed);
+        }
+        known.cloned().flatten()
+    }
+
+    /// The control groups of containers and pods that are like this.
+    pub fn groups(&self, is_like: impl Fn(&Located) -> bool) -> Vec<u64> {
+        let groups = self.0.groups.load();
+        let of_containers = groups.iter().filter_map(|(group, located)| Some((*group, located.as_deref()?)));
+        of_containers.filter(|(_, located)| is_like(located)).map(|(group, _)| group).collect()
+    }
+
     fn known(&self, end: &Endpoint) -> Known {
         match (end.owner.cgroup, &end.process) {
             (0, None) => Known::NoContainer,

@@ -15,6 +15,7 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use crate::{
     Count, Counters, Detail, Direction, Endpoint, ProcessConfidence, Record, Role,
     field::{Field, TcpFlags, Value},
+    format::printable,
     group::{Group, Ranking, Summed, Sums, by_role, group, rank},
 };
 
@@ -252,11 +253,6 @@ fn processes(record: &Record) -> String {
             format!("{}> {destination}", source.map(|it| it + " ").unwrap_or_default())
         }
     }
-}
-
-/// Names come from strangers: no control character may reach a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 /// One number in the largest unit of time that it fills: `12s`, `3m`, `2h`, `5d`.

@@ -7,7 +7,7 @@ use weir_flow::{
     Counters, Detail, Direction, End, Endpoint, Identity, Initiator, Outcome, Process, ProcessConfidence,
     ProcessLookup, Quality, Record, SocketOwner, Traffic,
     field::{Field, TcpFlags, Value},
-    format,
+    format::{self, printable},
 };
 use weir_packet::{Headers, Parsed};
 
@@ -160,11 +160,6 @@ fn processes(record: &Record) -> Option<String> {
             Some(format!("{}>{}", source.unwrap_or_default(), destination.unwrap_or_default()))
         }
     }
-}
-
-/// Names come from strangers: no control character may reach a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 /// Appends one JSON object. Numbers of the packet begin with `packet.`, everything else is named as for flows.

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use weir_agent::pcapng::{CaptureWriter, FileNotes, Statistics, WrittenPacket};
 use weir_datapath::packets::{Packet, PacketLedger};
 use weir_flow::{Point, Record, Wall};
 
 use super::{Tally, lines};
 use crate::{
-    capture::{CaptureWriter, FileNotes, Statistics, WrittenPacket},
     cli::{PacketFormat, PacketsArgs, UsageError},
     clock,
 };
@@ -129,7 +129,7 @@ impl Sink {
             }
             for (point, statistics) in interfaces {
                 writer
-                    .statistics((point.ifindex, &point.interface), &statistics)
+                    .statistics((point.ifindex, &point.interface), &statistics, "")
                     .with_context(|| format!("cannot write {name}"))?;
             }
         }

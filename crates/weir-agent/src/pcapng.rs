@@ -2,10 +2,7 @@
 //!
 //! Format: draft-ietf-opsawg-pcapng. All numbers are little-endian, whatever the machine.
 
-use std::{
-    collections::HashMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use weir_flow::Direction;
 use weir_packet::Link;
@@ -33,68 +30,73 @@ const OPTION_RESOLUTION: u16 = 9;
 
 const NANOSECONDS: u8 = 9;
 
+/// Bytes of the block of a packet in front of its content: interface, time, two lengths.
+pub const PACKET_HEADER: usize = 20;
+
 /// Longest text in bytes; the format ends at 65,535.
 const LONGEST_TEXT: usize = 4096;
 
 /// A pcapng file that is being written.
-pub(crate) struct CaptureWriter<W> {
+#[derive(Debug)]
+pub struct CaptureWriter<W> {
     out: W,
     snap_length: u32,
-    interfaces: HashMap<(u32, String), u32>,
+    /// Index and name; the place is the number of the interface in the file.
+    interfaces: Vec<(u32, String)>,
     block: Vec<u8>,
 }
 
 /// One packet to write.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WrittenPacket<'a> {
+pub struct WrittenPacket<'a> {
     /// Index of the interface.
-    pub(crate) ifindex: u32,
+    pub ifindex: u32,
     /// Its name.
-    pub(crate) interface: &'a str,
+    pub interface: &'a str,
     /// Whether frames there begin with an Ethernet header.
-    pub(crate) link: Link,
+    pub link: Link,
     /// Which way it went.
-    pub(crate) direction: Direction,
+    pub direction: Direction,
     /// Nanoseconds since 1970-01-01 UTC.
-    pub(crate) time_ns: u64,
+    pub time_ns: u64,
     /// Its length in bytes.
-    pub(crate) original_length: u32,
+    pub original_length: u32,
     /// What was captured of it.
-    pub(crate) data: &'a [u8],
+    pub data: &'a [u8],
     /// Something to say about it; may be empty.
-    pub(crate) comment: &'a str,
+    pub comment: &'a str,
 }
 
 /// What to say about the whole file; empty texts are left out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FileNotes<'a> {
+pub struct FileNotes<'a> {
     /// Name and version of the operating system.
-    pub(crate) system: &'a str,
+    pub system: &'a str,
     /// Anything else.
-    pub(crate) comment: &'a str,
+    pub comment: &'a str,
 }
 
 /// What became of the packets of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statistics {
+pub struct Statistics {
     /// When it began, in nanoseconds since 1970-01-01 UTC.
-    pub(crate) start_ns: u64,
+    pub start_ns: u64,
     /// When it ended.
-    pub(crate) end_ns: u64,
+    pub end_ns: u64,
     /// Every packet that passed.
-    pub(crate) seen: u64,
+    pub seen: u64,
     /// Of these, packets that were lost for lack of room.
-    pub(crate) lost: u64,
+    pub lost: u64,
     /// Of all, packets that the filter did not reject.
-    pub(crate) accepted: u64,
+    pub accepted: u64,
     /// Packets in the file.
-    pub(crate) written: u64,
+    pub written: u64,
 }
 
 impl<W: Write> CaptureWriter<W> {
     /// Begins a file whose packets have at most `snap_length` bytes.
-    pub(crate) fn new(out: W, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
-        let mut writer = Self { out, snap_length, interfaces: HashMap::new(), block: Vec::new() };
+    pub fn new(out: W, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
+        let mut writer = Self { out, snap_length, interfaces: Vec::new(), block: Vec::new() };
         writer.u32(BYTE_ORDER_MAGIC);
         // Version 1.0, and a section of unknown length.
         writer.u32(1);
@@ -109,32 +111,58 @@ impl<W: Write> CaptureWriter<W> {
     }
 
     /// Writes a packet, and before the first of an interface a description of that.
-    pub(crate) fn write(&mut self, packet: &WrittenPacket<'_>) -> io::Result<()> {
-        let interface = self.interface(packet)?;
+    pub fn write(&mut self, packet: &WrittenPacket<'_>) -> io::Result<()> {
+        self.begin(packet.ifindex, packet.interface, packet.link, packet.time_ns)?;
+        self.data().extend(packet.data);
+        self.end(packet.direction, Some(packet.original_length), packet.comment)
+    }
+
+    /// Begins a packet; what is put behind [`CaptureWriter::data`] is its content, up to [`CaptureWriter::end`].
+    pub fn begin(&mut self, ifindex: u32, interface: &str, link: Link, time_ns: u64) -> io::Result<()> {
+        let interface = self.interface(ifindex, interface, link)?;
         self.u32(interface);
-        self.time(packet.time_ns);
-        self.u32(length(packet.data));
-        self.u32(packet.original_length);
-        self.padded(packet.data);
-        let direction: u32 = match packet.direction {
+        self.time(time_ns);
+        // Both lengths, which are not known yet.
+        self.block.extend([0; 8]);
+        Ok(())
+    }
+
+    /// The packet so far, behind [`PACKET_HEADER`] bytes.
+    pub fn data(&mut self) -> &mut Vec<u8> {
+        &mut self.block
+    }
+
+    /// Writes the packet that was begun. Without `original_length`, everything of it is there.
+    pub fn end(
+        &mut self,
+        direction: Direction,
+        original_length: Option<u32>,
+        comment: &str,
+    ) -> io::Result<()> {
+        let captured = length(self.block.get(PACKET_HEADER..).unwrap_or_default());
+        let lengths = [captured, original_length.unwrap_or(captured)].map(u32::to_le_bytes).concat();
+        self.block[PACKET_HEADER - lengths.len()..PACKET_HEADER].copy_from_slice(&lengths);
+        let padding = self.block.len().next_multiple_of(4) - self.block.len();
+        self.block.extend(&[0; 3][..padding]);
+        let direction: u32 = match direction {
             Direction::Ingress => 1,
             Direction::Egress => 2,
         };
         self.option(OPTION_PACKET_FLAGS, &direction.to_le_bytes());
-        self.text(OPTION_COMMENT, packet.comment);
+        self.text(OPTION_COMMENT, comment);
         self.option(OPTION_END, &[]);
         self.finish_block(ENHANCED_PACKET)
     }
 
-    /// Says what became of the packets of an interface, by index and name, unless no packet of it is in the file.
-    pub(crate) fn statistics(
+    /// Says what became of the packets of an interface, by index and name, unless no packet of it is in the file. The comment
+    /// may be empty.
+    pub fn statistics(
         &mut self,
         (ifindex, interface): (u32, &str),
         statistics: &Statistics,
+        comment: &str,
     ) -> io::Result<()> {
-        let Some(number) = self.interfaces.get(&(ifindex, interface.to_owned())).copied() else {
-            return Ok(());
-        };
+        let Some(number) = self.place(ifindex, interface) else { return Ok(()) };
         self.u32(number);
         self.time(statistics.end_ns);
         for (code, time_ns) in
@@ -152,30 +180,42 @@ impl<W: Write> CaptureWriter<W> {
         ] {
             self.option(code, &count.to_le_bytes());
         }
+        self.text(OPTION_COMMENT, comment);
         self.option(OPTION_END, &[]);
         self.finish_block(INTERFACE_STATISTICS)
     }
 
+    /// Where it is written to.
+    pub const fn target(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Hands everything on.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    fn interface(&mut self, packet: &WrittenPacket<'_>) -> io::Result<u32> {
-        let key = (packet.ifindex, packet.interface.to_owned());
-        if let Some(number) = self.interfaces.get(&key) {
-            return Ok(*number);
+    /// The number of an interface, if it is described already.
+    fn place(&self, ifindex: u32, interface: &str) -> Option<u32> {
+        let place =
+            self.interfaces.iter().position(|(index, name)| *index == ifindex && name == interface)?;
+        u32::try_from(place).ok()
+    }
+
+    fn interface(&mut self, ifindex: u32, interface: &str, link: Link) -> io::Result<u32> {
+        if let Some(number) = self.place(ifindex, interface) {
+            return Ok(number);
         }
         let number = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
-        self.interfaces.insert(key, number);
-        let link_type: u16 = match packet.link {
+        self.interfaces.push((ifindex, interface.to_owned()));
+        let link_type: u16 = match link {
             Link::Ethernet => 1,
             Link::Ip => 101,
         };
         self.u16(link_type);
         self.u16(0);
         self.u32(self.snap_length);
-        self.text(OPTION_INTERFACE_NAME, packet.interface);
+        self.text(OPTION_INTERFACE_NAME, interface);
         self.option(OPTION_RESOLUTION, &[NANOSECONDS]);
         self.option(OPTION_END, &[]);
         self.finish_block(INTERFACE_DESCRIPTION)?;
@@ -231,83 +271,4 @@ impl<W: Write> CaptureWriter<W> {
 /// A packet has at most 65,536 bytes, so a block is never longer than its length can tell.
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::Capture;
-
-    #[test]
-    fn what_is_written_reads_back() {
-        let packet = WrittenPacket {
-            ifindex: 7,
-            interface: "eth0",
-            link: Link::Ethernet,
-            direction: Direction::Egress,
-            time_ns: 1_700_000_000_123_456_789,
-            original_length: 1514,
-            data: b"seven b",
-            comment: "curl (4711) → nginx",
-        };
-        let raw = WrittenPacket {
-            ifindex: 8,
-            interface: "tun0",
-            link: Link::Ip,
-            direction: Direction::Ingress,
-            comment: "",
-            ..packet
-        };
-        let mut file = Vec::new();
-        let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
-        for packet in [&packet, &raw, &packet] {
-            writer.write(packet).unwrap();
-        }
-        writer.statistics((8, "tun0"), &Statistics::default()).unwrap();
-        writer.statistics((9, "not in the file"), &Statistics::default()).unwrap();
-        writer.flush().unwrap();
-
-        let mut capture = Capture::open(&file[..]).unwrap();
-        for (expected, number, link_type) in [(&packet, 0, 1), (&raw, 1, 101), (&packet, 0, 1)] {
-            let (frame, interface) = capture.next_frame().unwrap().unwrap();
-            assert_eq!(frame.interface, number);
-            assert_eq!((interface.name.as_str(), interface.link_type), (expected.interface, link_type));
-            assert_eq!(frame.time_ns, expected.time_ns);
-            assert_eq!(frame.original_length, expected.original_length);
-            assert_eq!(frame.direction, Some(expected.direction));
-            assert_eq!(frame.data, expected.data);
-        }
-        assert!(capture.next_frame().unwrap().is_none());
-    }
-    #[test]
-    fn statistics_are_laid_out_as_the_format_says() {
-        let mut file = Vec::new();
-        let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
-        let data = [0; 60];
-        let packet = WrittenPacket {
-            ifindex: 7,
-            interface: "eth0",
-            link: Link::Ethernet,
-            direction: Direction::Egress,
-            time_ns: 1,
-            original_length: 60,
-            data: &data,
-            comment: &"é".repeat(4000),
-        };
-        writer.write(&packet).unwrap();
-        let (start_ns, end_ns) = (0x1_0000_0002, 0x3_0000_0004);
-        let counts = Statistics { start_ns, end_ns, seen: 10, lost: 2, accepted: 9, written: 7 };
-        writer.statistics((7, "eth0"), &counts).unwrap();
-        let words: Vec<u32> =
-            file.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-        let option = |code: u32| code | 8 << 16;
-        #[rustfmt::skip]
-        let expected = [
-            5, 100, 0, 3, 4,
-            option(2), 1, 2, option(3), 3, 4,
-            option(4), 10, 0, option(5), 2, 0, option(6), 9, 0, option(8), 7, 0,
-            0, 100,
-        ];
-        assert_eq!(words[words.len() - expected.len()..], expected);
-    }
 }

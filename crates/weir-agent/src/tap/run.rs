@@ -1,0 +1,178 @@
+//! [`run()`]: reads what the kernel hands over until somebody asks for the end, the time is up, or nobody reads any more.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use weir_datapath::{
+    now,
+    tap::{Chosen, RuleId, Settings, Tap, TapError},
+};
+
+use super::{
+    Audit, AuditError, Counts, Order, Output, SelectError, Selector, Session, SessionSettings, Summary,
+    WriterError,
+};
+use crate::signals::Stop;
+
+/// Longest wait for something to read: what waits in the ring is told this late at most.
+const WAIT: Duration = Duration::from_millis(5);
+
+/// How often outputs are handed on.
+const FLUSH: Duration = Duration::from_millis(50);
+
+/// How often containers and pods are looked for again.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The thread that reads comes before those that it taps.
+const NICE: i32 = -10;
+
+/// The only rule there is.
+const RULE: RuleId = RuleId(1);
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Running {
+    /// What is tapped.
+    pub order: Order,
+    /// How.
+    pub settings: Settings,
+    /// What is made of it.
+    pub session: SessionSettings,
+    /// Who is meant by containers and pods.
+    pub selector: Selector,
+    /// Where it is noted.
+    pub audit: Audit,
+    /// Where it goes, as the note has it.
+    pub output_name: String,
+}
+
+/// What is told while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// The tap is open, and everything from now on is seen.
+    Began {
+        /// By which hooks.
+        chosen: &'a Chosen,
+        /// Sockets that were open before.
+        existing: u64,
+    },
+    /// From time to time.
+    Going {
+        /// What was handed over so far.
+        counts: &'a Counts,
+        /// Sockets that are followed.
+        sockets: usize,
+    },
+}
+
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By a signal.
+    Asked,
+    /// The time of the order is over.
+    Expired,
+    /// Nobody reads the output, or it cannot be written.
+    Output,
+}
+
+impl Ending {
+    /// For the note.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Expired => "expired",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// Why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nobody is meant.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// It cannot be noted.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The kernel refuses.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// Reading failed.
+    #[error("cannot wait for the kernel")]
+    Wait(#[source] io::Error),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The ledger.
+    pub summary: Summary,
+    /// Why it ended.
+    pub ending: Ending,
+    /// Whether all that was to be written is.
+    pub written: Result<(), WriterError>,
+}
+
+/// Taps until the end.
+pub fn run(
+    running: Running,
+    output: &mut dyn Output,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Progress<'_>),
+) -> Result<Outcome, RunError> {
+    let Running { order, settings, session, selector, mut audit, output_name } = running;
+    let mut cgroups = selector.cgroups(&order.selection)?;
+    // Without the privilege for it, it goes at the pace of the others.
+    rustix::process::setpriority_process(None, NICE).ok();
+    let (mut tap, chosen) = Tap::open(&settings)?;
+    let start = now::tick();
+    audit.begin(&order, &output_name, start.wall)?;
+    let mut session = Session::new(session, start, selector.locate());
+    tap.set_rules(&[order.rule(RULE, cgroups.clone())])?;
+    let existing = tap.existing()?;
+    tell(Progress::Began { chosen: &chosen, existing });
+    let end = order.ttl.map(|ttl| Instant::now() + ttl);
+    let mut next_flush = Instant::now();
+    let mut next_look = Instant::now() + LOOK;
+    let ending = loop {
+        tap.wait(WAIT).map_err(RunError::Wait)?;
+        tap.read(&mut |event| session.take(&event, output))?;
+        let now = Instant::now();
+        if now >= next_flush {
+            next_flush = now + FLUSH;
+            session.tick(now::tick(), output);
+            if output.flush().is_err() {
+                break Ending::Output;
+            }
+            tell(Progress::Going { counts: session.counts(), sockets: session.sockets() });
+        }
+        if now >= next_look && order.selection.needs_groups() {
+            next_look = now + LOOK;
+            let found = selector.cgroups_again(&order.selection);
+            // What is gone is gone; an order that means nobody for a while stays what it was.
+            if found != cgroups && !found.is_empty() {
+                tap.set_rules(&[order.rule(RULE, found.clone())])?;
+                cgroups = found;
+            }
+        }
+        if stop.is_asked() {
+            break Ending::Asked;
+        }
+        if end.is_some_and(|end| now >= end) {
+            break Ending::Expired;
+        }
+    };
+    let totals = tap.close(&mut |event| session.take(&event, output))?;
+    let open = session.sockets() as u64;
+    let end = now::tick();
+    session.finish(end, output);
+    let summary = Summary { totals, counts: session.counts().clone(), open, end };
+    // The note comes first: it counts even where the output failed.
+    audit.end(&order, ending.name(), &summary)?;
+    let written = output.finish(&summary);
+    Ok(Outcome { summary, ending, written })
+}

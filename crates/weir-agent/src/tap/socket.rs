@@ -1,0 +1,321 @@
+//! What is kept of one socket: the two streams of a connection, or the datagrams exchanged with each peer.
+
+use std::net::SocketAddr;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use weir_datapath::tap::{Closed, Opened, Side};
+use weir_flow::{Monotonic, Tick};
+use weir_l7::{
+    Call, Chunk, Conversation, GapReason, Protocol, Reassembly, Recognised, Sink, Way, conversation,
+};
+
+use super::{At, Counts, Ended, Head, Output};
+
+/// A socket that a rule lets through.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) opened: Opened,
+    pub(super) kind: Kind,
+    /// When it was last heard of.
+    pub(super) last: Monotonic,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Stream(Box<Stream>),
+    /// By the other end, where the socket has none of its own.
+    Datagrams(HashMap<Option<SocketAddr>, Box<Datagrams>, RandomState>),
+}
+
+/// A connection and what is said over it.
+#[derive(Debug)]
+pub(super) struct Talk {
+    pub(super) head: Head,
+    conversation: Conversation,
+    calls: u64,
+}
+
+/// A connection of streams.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) talk: Talk,
+    ways: [Reassembly; 2],
+    /// Bytes and gaps that the kernel handed over, by way.
+    captured: [u64; 2],
+    gaps: [u64; 2],
+}
+
+/// Datagrams to and from one other end.
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    pub(super) talk: Talk,
+    /// One datagram of each way that comes in pieces.
+    pieces: [Pieces; 2],
+    pub(super) last: Monotonic,
+    sides: [Side; 2],
+}
+
+/// The beginning of a datagram, and how much of it was told.
+#[derive(Debug, Default)]
+struct Pieces {
+    bytes: Vec<u8>,
+    /// Bytes that were told, captured or not.
+    told: u64,
+    /// Why what is behind the bytes is not there.
+    reason: Option<GapReason>,
+}
+
+/// What everything on its way out passes.
+struct Outlet<'a> {
+    head: &'a mut Head,
+    calls: &'a mut u64,
+    counts: &'a mut Counts,
+    tick: Tick,
+    output: &'a mut dyn Output,
+}
+
+impl Sink for Outlet<'_> {
+    fn chunk(&mut self, way: Way, chunk: Chunk<'_>) {
+        self.output.chunk(&At { head: self.head, tick: self.tick }, way, chunk);
+        self.head.next[way as usize] = chunk.end();
+    }
+
+    fn call(&mut self, call: Call) {
+        *self.calls += 1;
+        let place = Protocol::ALL.iter().position(|protocol| *protocol == call.protocol());
+        self.counts.calls[place.unwrap_or_default()] += 1;
+        self.output.call(&At { head: self.head, tick: self.tick }, &call);
+    }
+}
+
+/// What is the same for all connections while an event is dealt with.
+pub(super) struct Passing<'a> {
+    pub(super) counts: &'a mut Counts,
+    pub(super) tick: Tick,
+    pub(super) output: &'a mut dyn Output,
+}
+
+impl Talk {
+    pub(super) fn new(head: Head, settings: conversation::Settings) -> Self {
+        Self { head, conversation: Conversation::new(settings), calls: 0 }
+    }
+
+    fn with<T>(
+        &mut self,
+        passing: &mut Passing<'_>,
+        work: impl FnOnce(&mut Conversation, &mut Outlet<'_>) -> T,
+    ) -> T {
+        let Self { head, conversation, calls } = self;
+        let Passing { counts, tick, output } = passing;
+        let mut outlet = Outlet { head, calls, counts, tick: *tick, output: *output };
+        let result = work(conversation, &mut outlet);
+        if head.part.is_none()
+            && let Recognised::Protocol(_, tapped) = conversation.recognised()
+        {
+            head.part = Some(tapped);
+        }
+        result
+    }
+
+    pub(super) fn at(&self, tick: Tick) -> At<'_> {
+        At { head: &self.head, tick }
+    }
+
+    fn closed(&mut self, passing: &mut Passing<'_>, ended: &Ended) {
+        passing.output.settle();
+        passing.output.closed(&At { head: &self.head, tick: passing.tick }, ended);
+    }
+}
+
+impl Stream {
+    pub(super) fn new(talk: Talk, ways: [Reassembly; 2]) -> Self {
+        Self { talk, ways, captured: [0; 2], gaps: [0; 2] }
+    }
+
+    /// Whether something waits, be it a gap.
+    pub(super) fn has_hole(&self) -> bool {
+        self.ways.iter().any(|way| way.ledger().waiting + way.ledger().waiting_gaps > 0)
+    }
+
+    pub(super) fn push(&mut self, way: Way, chunk: Chunk<'_>, passing: &mut Passing<'_>) {
+        match chunk {
+            Chunk::Bytes { .. } => self.captured[way as usize] += chunk.length(),
+            Chunk::Gap { .. } => self.gaps[way as usize] += chunk.length(),
+        }
+        let stream = &mut self.ways[way as usize];
+        let before = *stream.ledger();
+        self.talk.with(passing, |conversation, outlet| {
+            stream.push(chunk, &mut |chunk| conversation.push(way, chunk, outlet));
+        });
+        count(&before, stream, passing.counts);
+    }
+
+    /// Gives up on holes that are open for too long.
+    pub(super) fn expire(&mut self, now: Monotonic, passing: &mut Passing<'_>) {
+        for way in [Way::Sent, Way::Received] {
+            let stream = &mut self.ways[way as usize];
+            let before = *stream.ledger();
+            self.talk.with(passing, |conversation, outlet| {
+                stream.expire(now, &mut |chunk| conversation.push(way, chunk, outlet));
+            });
+            count(&before, stream, passing.counts);
+        }
+    }
+
+    /// One end will say no more.
+    pub(super) fn finished(&mut self, way: Way, time: Monotonic, passing: &mut Passing<'_>) {
+        // What is missing before the end may still come.
+        if !self.has_hole() {
+            self.talk.with(passing, |conversation, outlet| conversation.end(way, time, outlet));
+            passing.output.settle();
+            passing.output.finished(&self.talk.at(passing.tick), way, time);
+        }
+    }
+
+    /// The connection is over; nothing follows. `closed` is what the kernel counted, where it told.
+    pub(super) fn close(&mut self, time: Monotonic, closed: Option<&Closed>, passing: &mut Passing<'_>) {
+        let mut is_balanced = true;
+        let mut sides = [Side::default(); 2];
+        for way in [Way::Sent, Way::Received] {
+            let index = way as usize;
+            let stream = &mut self.ways[index];
+            let before = *stream.ledger();
+            let side = closed.map(|closed| if way == Way::Sent { closed.sent } else { closed.received });
+            let tail = self.talk.with(passing, |conversation, outlet| {
+                let mut pass = |chunk: Chunk<'_>| conversation.push(way, chunk, outlet);
+                stream.finish(time, None, &mut pass);
+                let Some(side) = side else { return 0 };
+                let end = length(&side);
+                let next = stream.next_position().unwrap_or(0);
+                let left = end.saturating_sub(next);
+                if left > 0 {
+                    // At the very end, positions do not tell what was lost from what nobody saw.
+                    let reason = match (side.lost + side.untold, side.rejected + side.unseen.unwrap_or(0)) {
+                        (_, 0) => GapReason::Lost,
+                        (0, _) => GapReason::Unseen,
+                        _ => GapReason::Missing,
+                    };
+                    let gap = Chunk::Gap { position: next, time, length: left, reason };
+                    stream.push(gap, &mut pass);
+                }
+                left
+            });
+            count(&before, stream, passing.counts);
+            passing.counts.missing += tail;
+            let ledger = stream.ledger();
+            is_balanced &= ledger.is_balanced();
+            if let Some(side) = side {
+                // Where threads share a socket, places are claimed twice, and others stay empty.
+                let has_length =
+                    ledger.duplicate + ledger.duplicate_gaps > 0 || ledger.length() == length(&side);
+                is_balanced &= side.is_balanced()
+                    && self.captured[index] == side.captured
+                    && self.gaps[index] == side.gap() - side.untold
+                    && has_length;
+            }
+            sides[index] = side.unwrap_or_else(|| told(self.captured[index], self.gaps[index]));
+        }
+        self.talk.with(passing, |conversation, outlet| conversation.finish(time, outlet));
+        if closed.is_some() {
+            passing.counts.closed += 1;
+            passing.counts.unbalanced += u64::from(!is_balanced);
+        }
+        let ended = Ended { time, sides, calls: self.talk.calls, is_balanced };
+        self.talk.closed(passing, &ended);
+    }
+}
+
+/// How long a stream is, by the kernel's counts.
+fn length(side: &Side) -> u64 {
+    side.seen + side.rejected + side.unseen.unwrap_or(0)
+}
+
+/// What a side comes to where the kernel does not tell.
+fn told(captured: u64, gaps: u64) -> Side {
+    let mut side = Side { seen: captured + gaps, captured, ..Side::default() };
+    side.gaps[weir_datapath::tap::GapReason::Other as usize] = gaps;
+    side
+}
+
+/// Adds what changed in the ledger of a stream.
+fn count(before: &weir_l7::StreamLedger, stream: &Reassembly, counts: &mut Counts) {
+    let after = stream.ledger();
+    counts.delivered += after.delivered - before.delivered;
+    counts.duplicate += after.duplicate - before.duplicate;
+    counts.waiting = counts.waiting + after.waiting - before.waiting;
+    counts.missing += after.found_gaps - before.found_gaps;
+}
+
+impl Datagrams {
+    pub(super) fn new(talk: Talk, time: Monotonic) -> Self {
+        Self { talk, pieces: Default::default(), last: time, sides: Default::default() }
+    }
+
+    /// A piece of a datagram of `whole` bytes, captured or not.
+    pub(super) fn push(&mut self, way: Way, whole: u64, piece: Chunk<'_>, passing: &mut Passing<'_>) {
+        let index = way as usize;
+        let time = piece.time();
+        self.last = time;
+        let side = &mut self.sides[index];
+        side.seen += piece.length();
+        let pieces = &mut self.pieces[index];
+        if piece.position() == 0 && pieces.told > 0 {
+            // The rest of the one before was lost.
+            let pieces = std::mem::take(pieces);
+            self.hand_on(way, time, &pieces, whole, passing);
+        }
+        let pieces = &mut self.pieces[index];
+        if let (0, Some(bytes)) = (piece.position(), piece.bytes())
+            && bytes.len() as u64 == whole
+        {
+            // Nearly all of them come whole.
+            self.said(way, time, bytes, passing);
+            return;
+        }
+        match piece {
+            Chunk::Bytes { data, .. } if pieces.reason.is_none() => pieces.bytes.extend_from_slice(data),
+            Chunk::Bytes { .. } => {}
+            Chunk::Gap { reason, .. } => pieces.reason = Some(pieces.reason.unwrap_or(reason)),
+        }
+        pieces.told += piece.length();
+        if pieces.told >= whole {
+            let pieces = std::mem::take(pieces);
+            self.hand_on(way, time, &pieces, whole, passing);
+        }
+    }
+
+    fn hand_on(&mut self, way: Way, time: Monotonic, pieces: &Pieces, whole: u64, passing: &mut Passing<'_>) {
+        let length = pieces.bytes.len() as u64;
+        if length > 0 {
+            self.said(way, time, &pieces.bytes, passing);
+        }
+        let missing = pieces.told.max(whole).saturating_sub(length);
+        if missing > 0 {
+            let position = self.talk.head.next[way as usize];
+            let reason = pieces.reason.unwrap_or(GapReason::Lost);
+            self.sides[way as usize].gaps[weir_datapath::tap::GapReason::Other as usize] += missing;
+            let gap = Chunk::Gap { position, time, length: missing, reason };
+            self.talk.with(passing, |conversation, outlet| conversation.push(way, gap, outlet));
+        }
+    }
+
+    fn said(&mut self, way: Way, time: Monotonic, data: &[u8], passing: &mut Passing<'_>) {
+        self.sides[way as usize].captured += data.len() as u64;
+        let position = self.talk.head.next[way as usize];
+        let chunk = Chunk::Bytes { position, time, data };
+        self.talk.with(passing, |conversation, outlet| conversation.push(way, chunk, outlet));
+        passing.output.settle();
+    }
+
+    /// Gives up on what was asked before this time.
+    pub(super) fn expire(&mut self, before: Monotonic, passing: &mut Passing<'_>) {
+        self.talk.with(passing, |conversation, outlet| conversation.expire(before, outlet));
+    }
+
+    pub(super) fn close(&mut self, time: Monotonic, passing: &mut Passing<'_>) {
+        self.talk.with(passing, |conversation, outlet| conversation.finish(time, outlet));
+        let ended = Ended { time, sides: self.sides, calls: self.talk.calls, is_balanced: true };
+        self.talk.closed(passing, &ended);
+    }
+}
