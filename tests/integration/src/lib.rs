@@ -31,6 +31,7 @@ pub mod reserved_port;
 pub mod small_disk;
 pub mod sock_ops;
 pub mod speaker;
+pub mod tap_command;
 pub mod tapping;
 pub mod tcp;
 pub mod tcpdump;

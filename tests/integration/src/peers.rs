@@ -46,12 +46,27 @@ impl Peer {
     /// Redis with a password. `None` if it is not installed, which has then been said.
     #[must_use]
     pub fn redis(password: &str) -> Option<Self> {
+        Self::redis_at(password, 0)
+    }
+
+    /// The same, which also listens at a port that is known to be free.
+    #[must_use]
+    pub fn redis_at(password: &str, port: u16) -> Option<Self> {
         if !require_tool("redis-server") {
             return None;
         }
         let directory = tempfile::tempdir().expect("there is room");
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--requirepass", password]);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--requirepass",
+            password,
+        ]);
         command.arg("--unixsocket").arg(directory.path().join("socket")).arg("--dir").arg(directory.path());
         Some(Self::start(command, directory))
     }
@@ -68,6 +83,11 @@ impl Peer {
             std::thread::yield_now();
         }
         peer
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> String {
+        self.process.id().to_string()
     }
 
     /// Its directory.
