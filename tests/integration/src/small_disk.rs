@@ -52,6 +52,6 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     /// So that the directory it is mounted at can be removed, also while somebody still has a file there.
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
+        let _outcome = Command::new("umount").arg("--lazy").arg(&self.path).status();
     }
 }
