@@ -25,6 +25,7 @@ mod read;
 mod record;
 mod ring;
 mod rule;
+pub mod selfcheck;
 mod settings;
 mod tables;
 mod trial;

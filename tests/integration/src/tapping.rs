@@ -2,6 +2,7 @@
 //! and position.
 
 pub mod calls;
+pub mod matrix;
 
 use std::{
     collections::BTreeMap,
@@ -184,7 +185,7 @@ impl Recorder {
     /// Takes what waits.
     pub fn read(&mut self) -> usize {
         let Self { tap, told, .. } = self;
-        tap.read(&mut |event| take(told, event)).expect("the rings can be read")
+        tap.read(&mut |event| take(told, &event)).expect("the rings can be read")
     }
 
     /// Takes what comes until something holds. Panics if it does not in time.
@@ -211,13 +212,13 @@ impl Recorder {
     /// Closes the tap and returns what it told altogether.
     pub fn close(self) -> (BTreeMap<SocketId, Told>, Totals) {
         let Self { tap, mut told, .. } = self;
-        let totals = tap.close(&mut |event| take(&mut told, event)).expect("it can be closed");
+        let totals = tap.close(&mut |event| take(&mut told, &event)).expect("it can be closed");
         (told, totals)
     }
 }
 
-fn take(told: &mut BTreeMap<SocketId, Told>, event: Event<'_>) {
-    let (place, length, bytes) = match event {
+fn take(told: &mut BTreeMap<SocketId, Told>, event: &Event<'_>) {
+    let (place, length, bytes) = match *event {
         Event::Data(data) => (data.place, data.bytes.len() as u64, Ok(data.bytes.to_vec())),
         Event::Gap(gap) => (gap.place, gap.length, Err(gap.reason)),
         Event::Opened(opened) => return told.entry(opened.socket).or_default().opened.push(opened),

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use weir_datapath::tap::{GapReason, Limits, Payload, Rule, Settings, Totals, Way};
+use weir_datapath::tap::{GapReason, Limits, Payload, Rule, Settings, Side, Totals, Way};
 use weir_integration::{
     require_root,
     tapping::{Recorder, Told, own_rule, socket_id, stream},
@@ -15,9 +15,17 @@ use weir_integration::{
 /// Keys of the bytes that go each way.
 const KEYS: [u64; 2] = [31, 32];
 
+/// Threads that share a socket, and what each sends.
+const THREADS: u64 = 4;
+const MESSAGES: u64 = 500;
+const LENGTH: u64 = 64;
+
+/// Short connections.
+const CONNECTIONS: usize = 10_000;
+
 fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
+    let address = listener.local_addr().expect("loopback works");
     (listener, address)
 }
 
@@ -29,9 +37,11 @@ fn rule(address: SocketAddr) -> Rule {
 fn send(client: &TcpStream, server: &TcpStream, size: usize, count: usize) {
     let bytes = stream(KEYS[0], 0, size * count);
     thread::scope(|scope| {
-        scope.spawn(|| bytes.chunks(size).for_each(|part| (&*client).write_all(part).unwrap()));
+        scope.spawn(|| {
+            bytes.chunks(size).for_each(|part| (&*client).write_all(part).expect("loopback works"));
+        });
         let mut buffer = vec![0; bytes.len()];
-        (&*server).read_exact(&mut buffer).unwrap();
+        (&*server).read_exact(&mut buffer).expect("loopback works");
         assert!(buffer == bytes);
     });
 }
@@ -54,9 +64,7 @@ fn check(told: &Told, way: Way, key: u64, total: u64) -> u64 {
 }
 
 fn is_balanced(totals: &Totals) -> bool {
-    totals.sent.is_balanced()
-        && totals.received.is_balanced()
-        && totals.rules.values().all(|side| side.is_balanced())
+    totals.sent.is_balanced() && totals.received.is_balanced() && totals.rules.values().all(Side::is_balanced)
 }
 
 #[test]
@@ -69,8 +77,8 @@ fn what_a_stopped_reader_loses_is_counted_to_the_byte() {
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
     let mut lost = 0;
     for size in [100, 4096, 65_536] {
-        let client = TcpStream::connect(address).unwrap();
-        let (server, _) = listener.accept().unwrap();
+        let client = TcpStream::connect(address).expect("loopback works");
+        let (server, _) = listener.accept().expect("loopback works");
         let ids = [socket_id(&client), socket_id(&server)];
         // Nobody reads meanwhile; then somebody does, and there is room again.
         let count = (8 << 20) / size;
@@ -102,9 +110,12 @@ fn limits_leave_gaps_of_known_length() {
         (Payload::None, Limits::default(), 0, GapReason::Payload),
     ];
     for (payload, limits, expect, reason) in cases {
-        recorder.tap.set_rules(&[Rule { payload, limits, way: Some(Way::Sent), ..rule(address) }]).unwrap();
-        let client = TcpStream::connect(address).unwrap();
-        let (server, _) = listener.accept().unwrap();
+        recorder
+            .tap
+            .set_rules(&[Rule { payload, limits, way: Some(Way::Sent), ..rule(address) }])
+            .expect("loopback works");
+        let client = TcpStream::connect(address).expect("loopback works");
+        let (server, _) = listener.accept().expect("loopback works");
         let id = socket_id(&client);
         send(&client, &server, 4096, 16);
         drop((client, server));
@@ -119,9 +130,9 @@ fn limits_leave_gaps_of_known_length() {
     }
     // A second may end in between, so only the order of magnitude is known.
     let limits = Limits { per_second: Some(8192), ..Limits::default() };
-    recorder.tap.set_rules(&[Rule { limits, ..rule(address) }]).unwrap();
-    let client = TcpStream::connect(address).unwrap();
-    let (server, _) = listener.accept().unwrap();
+    recorder.tap.set_rules(&[Rule { limits, ..rule(address) }]).expect("loopback works");
+    let client = TcpStream::connect(address).expect("loopback works");
+    let (server, _) = listener.accept().expect("loopback works");
     let id = socket_id(&client);
     send(&client, &server, 4096, 16);
     drop((client, server));
@@ -135,28 +146,25 @@ fn threads_that_share_a_socket_lose_nothing() {
     if !require_root() {
         return;
     }
-    const THREADS: u64 = 4;
-    const MESSAGES: u64 = 500;
-    const LENGTH: u64 = 64;
     let (listener, address) = listener();
     let settings = Settings { ring: 64 << 20, ..Settings::default() };
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
-    let client = TcpStream::connect(address).unwrap();
-    let (mut server, _) = listener.accept().unwrap();
+    let client = TcpStream::connect(address).expect("loopback works");
+    let (mut server, _) = listener.accept().expect("loopback works");
     let ids = [socket_id(&client), socket_id(&server)];
     let total = THREADS * MESSAGES * LENGTH;
     let received = thread::scope(|scope| {
         for thread in 0..THREADS {
             let client = &client;
             scope.spawn(move || {
-                let message = [u8::try_from(thread).unwrap(); 64];
+                let message = [u8::try_from(thread).expect("loopback works"); 64];
                 for _ in 0..MESSAGES {
-                    (&*client).write_all(&message).unwrap();
+                    (&*client).write_all(&message).expect("loopback works");
                 }
             });
         }
-        let mut received = vec![0; usize::try_from(total).unwrap()];
-        server.read_exact(&mut received).unwrap();
+        let mut received = vec![0; usize::try_from(total).expect("loopback works")];
+        server.read_exact(&mut received).expect("loopback works");
         received
     });
     drop((client, server));
@@ -170,13 +178,16 @@ fn threads_that_share_a_socket_lose_nothing() {
         .side(Way::Sent)
         .iter()
         .filter(|piece| {
-            let bytes = piece.bytes.as_ref().unwrap();
+            let bytes = piece.bytes.as_ref().expect("loopback works");
             bytes.len() == 64 && bytes.iter().all(|byte| *byte == bytes[0])
         })
         .count() as u64;
     assert_eq!(told, THREADS * MESSAGES);
-    let told: Vec<u8> =
-        server.side(Way::Received).iter().flat_map(|piece| piece.bytes.clone().unwrap()).collect();
+    let told: Vec<u8> = server
+        .side(Way::Received)
+        .iter()
+        .flat_map(|piece| piece.bytes.clone().expect("loopback works"))
+        .collect();
     assert!(told == received);
 }
 
@@ -185,30 +196,29 @@ fn thousands_of_short_connections_are_all_opened_and_closed_and_balanced() {
     if !require_root() {
         return;
     }
-    const CONNECTIONS: usize = 10_000;
     let (listener, address) = listener();
     let settings = Settings { ring: 16 << 20, ..Settings::default() };
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..CONNECTIONS {
-                let (mut server, _) = listener.accept().unwrap();
+                let (mut server, _) = listener.accept().expect("loopback works");
                 let mut buffer = [0; 16];
-                server.read_exact(&mut buffer).unwrap();
-                server.write_all(&buffer).unwrap();
+                server.read_exact(&mut buffer).expect("loopback works");
+                server.write_all(&buffer).expect("loopback works");
             }
         });
         let clients = scope.spawn(|| {
             for _ in 0..CONNECTIONS {
-                let mut client = TcpStream::connect(address).unwrap();
-                client.write_all(b"sixteen bytes in").unwrap();
+                let mut client = TcpStream::connect(address).expect("loopback works");
+                client.write_all(b"sixteen bytes in").expect("loopback works");
                 // Ours is not the side that waits for stray segments, so ports are free again.
-                client.read_to_end(&mut Vec::new()).unwrap();
+                client.read_to_end(&mut Vec::new()).expect("loopback works");
             }
         });
         while !clients.is_finished() {
             recorder.read();
-            recorder.tap.wait(std::time::Duration::from_millis(20)).unwrap();
+            recorder.tap.wait(std::time::Duration::from_millis(20)).expect("loopback works");
         }
     });
     let (told, totals) = recorder.close();

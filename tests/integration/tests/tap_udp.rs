@@ -22,18 +22,22 @@ const KEY: u64 = 21;
 /// What was told of two sockets that send all sizes by `send`, and the addresses of both.
 fn datagrams(recorder: &mut Recorder, sockets: &[UdpSocket; 2], send: Send, receive: Receive) {
     // Asking makes the kernel give them cookies.
-    let ids = sockets.each_ref().map(|socket| socket_id(socket));
+    let ids = sockets.each_ref().map(socket_id);
     let mut position = 0;
     for size in SIZES {
         let bytes = stream(KEY, position, size);
         if size == 0 {
-            sockets[0].send(&[]).unwrap();
-            sockets[1].recv(&mut []).unwrap();
+            sockets[0].send(&[]).expect("loopback works");
+            sockets[1].recv(&mut []).expect("loopback works");
         } else {
-            let sent = send.once(sockets[0].as_fd(), &bytes).unwrap();
+            let sent = send.once(sockets[0].as_fd(), &bytes).expect("loopback works");
             assert_eq!(sent, size, "{send:?}");
             let mut buffer = vec![0; size];
-            assert_eq!(receive.once(sockets[1].as_fd(), &mut buffer).unwrap(), size, "{receive:?}");
+            assert_eq!(
+                receive.once(sockets[1].as_fd(), &mut buffer).expect("loopback works"),
+                size,
+                "{receive:?}"
+            );
         }
         position += size as u64;
     }
@@ -47,7 +51,7 @@ fn datagrams(recorder: &mut Recorder, sockets: &[UdpSocket; 2], send: Send, rece
 }
 
 fn bound(address: IpAddr) -> UdpSocket {
-    UdpSocket::bind((address, 0)).unwrap()
+    UdpSocket::bind((address, 0)).expect("loopback works")
 }
 
 fn all_over_udp(tier: Option<Tier>) {
@@ -70,18 +74,18 @@ fn all_over_udp(tier: Option<Tier>) {
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         for (send, receive) in sends.into_iter().chain(receives) {
             let sockets = [bound(address), bound(address)];
-            sockets[0].connect(sockets[1].local_addr().unwrap()).unwrap();
-            sockets[1].connect(sockets[0].local_addr().unwrap()).unwrap();
+            sockets[0].connect(sockets[1].local_addr().expect("loopback works")).expect("loopback works");
+            sockets[1].connect(sockets[0].local_addr().expect("loopback works")).expect("loopback works");
             datagrams(&mut recorder, &sockets, send, receive);
             for (socket, way) in sockets.iter().zip([Way::Sent, Way::Received]) {
-                let told = recorder.told.remove(&socket_id(socket)).unwrap();
+                let told = recorder.told.remove(&socket_id(socket)).expect("loopback works");
                 let case = format!("{send:?} {receive:?} {address} {way:?}");
                 assert_eq!(told.wrong_bytes(way, KEY), 0, "{case}");
                 assert_eq!(told.holes(way), (0, 0), "{case}");
                 assert_eq!(told.sums(way).0, SIZES.iter().sum::<usize>() as u64, "{case}");
                 assert_eq!(told.opened.len(), 1, "{case}");
                 assert_eq!(told.opened[0].transport, Transport::Udp);
-                assert_eq!(told.opened[0].local, socket.local_addr().unwrap());
+                assert_eq!(told.opened[0].local, socket.local_addr().expect("loopback works"));
             }
         }
     }
@@ -111,17 +115,20 @@ fn a_socket_without_another_end_has_one_per_datagram() {
         let id = socket_id(&server);
         let mut buffer = [0; 64];
         for client in &clients {
-            client.send_to(b"question", server.local_addr().unwrap()).unwrap();
-            let (length, from) = server.recv_from(&mut buffer).unwrap();
-            server.send_to(&buffer[..length], from).unwrap();
-            client.recv_from(&mut buffer).unwrap();
+            client
+                .send_to(b"question", server.local_addr().expect("loopback works"))
+                .expect("loopback works");
+            let (length, from) = server.recv_from(&mut buffer).expect("loopback works");
+            server.send_to(&buffer[..length], from).expect("loopback works");
+            client.recv_from(&mut buffer).expect("loopback works");
         }
         recorder.read_until("both questions and answers", |recorder| {
             recorder.told.get(&id).is_some_and(|told| told.pieces.iter().all(|side| side.len() == 2))
         });
         let told = &recorder.told[&id];
         assert_eq!(told.opened[0].remote, None);
-        let ends: Vec<SocketAddr> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        let ends: Vec<SocketAddr> =
+            clients.iter().map(|client| client.local_addr().expect("loopback works")).collect();
         for way in [Way::Sent, Way::Received] {
             let peers: Vec<_> = told.side(way).iter().filter_map(|piece| piece.peer).collect();
             assert_eq!(peers, ends, "{way:?}");
@@ -135,20 +142,20 @@ fn what_a_small_buffer_or_an_uncounted_message_hides_is_a_gap() {
         return;
     }
     let ports = |socket: &UdpSocket| {
-        let port = socket.local_addr().unwrap().port();
+        let port = socket.local_addr().expect("loopback works").port();
         vec![port..=port]
     };
     let sockets = [bound(Ipv4Addr::LOCALHOST.into()), bound(Ipv4Addr::LOCALHOST.into())];
-    sockets[0].connect(sockets[1].local_addr().unwrap()).unwrap();
+    sockets[0].connect(sockets[1].local_addr().expect("loopback works")).expect("loopback works");
     let rule = Rule { ports: ports(&sockets[1]), ..own_rule(1) };
     let Some(mut recorder) = Recorder::open(&Settings::default(), &[rule]) else { return };
     if recorder.chosen.tier == Tier::Syscalls {
         return;
     }
-    let ids = sockets.each_ref().map(|socket| socket_id(socket));
-    sockets[0].send(&stream(KEY, 0, 100)).unwrap();
-    assert_eq!(Receive::Truncate.once(sockets[1].as_fd(), &mut [0; 30]).unwrap(), 100);
-    Send::SendMmsg(3).once(sockets[0].as_fd(), &stream(KEY, 100, 30)).unwrap();
+    let ids = sockets.each_ref().map(socket_id);
+    sockets[0].send(&stream(KEY, 0, 100)).expect("loopback works");
+    assert_eq!(Receive::Truncate.once(sockets[1].as_fd(), &mut [0; 30]).expect("loopback works"), 100);
+    Send::SendMmsg(3).once(sockets[0].as_fd(), &stream(KEY, 100, 30)).expect("loopback works");
     recorder.read_until("both ends", |recorder| {
         let length = |id, way| {
             recorder

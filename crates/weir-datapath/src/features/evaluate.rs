@@ -1,5 +1,7 @@
 //! Judges facts: what is there, what is missing, what that means and what to do. No I/O.
 
+use std::env;
+
 use super::{
     Attempt, COUNTING, Capability, CapabilitySet, Facts, Feature, Report, State, capability::enumerate,
     program_path, remedy_for,
@@ -28,6 +30,7 @@ pub fn evaluate(facts: &Facts) -> Report {
         feature("socket walk", "lists the owner of every socket in one read", socket_walk(facts)),
         feature("tcp quality", "round-trip times and retransmits of TCP sockets", tcp_quality(facts)),
         feature("packet drops", "dropped packets by the kernel's reasons, kernel 5.17", packet_drops(facts)),
+        feature("tap", "bytes that processes send and receive, kernel 5.17", tap(facts)),
         feature("unprivileged bpf", "for your information", unprivileged(facts)),
         feature("lockdown", "reading kernel structures", lockdown(facts)),
         feature("real time", "one writer per CPU at a time", real_time(facts)),
@@ -279,6 +282,29 @@ fn packet_drops(facts: &Facts) -> State {
     }
     reading_kernel_memory(facts, &[Capability::Bpf, Capability::Perfmon], "drops are not counted")
         .unwrap_or_else(|| available("by the names of this kernel"))
+}
+
+fn tap(facts: &Facts) -> State {
+    let without = "sockets cannot be tapped";
+    if env::consts::ARCH != "x86_64" {
+        return degraded(format!("the tap knows the system calls of x86-64 alone; {without}"), "");
+    }
+    if facts.btf_bytes.is_none() || !facts.release.is_at_least(5, 17) {
+        return degraded(
+            format!("the kernel is too old, or does not tell of its types; {without}"),
+            "use kernel 5.17 or newer with CONFIG_DEBUG_INFO_BTF",
+        );
+    }
+    if let Some(state) = reading_kernel_memory(facts, &[Capability::Bpf, Capability::Perfmon], without) {
+        return state;
+    }
+    if facts.socket_lengths {
+        return available("tier S, by tracepoints of sockets; it is tried when a tap starts");
+    }
+    degraded(
+        "the kernel has no tracepoints of sockets; functions (F), probes (K) or system calls (T) are tried when a tap starts",
+        "use kernel 6.3 or newer",
+    )
 }
 
 /// Why a program cannot read kernel memory, if it cannot.

@@ -54,6 +54,8 @@ pub struct Facts {
     pub storage_iterator: bool,
     /// Whether the kernel says why it drops packets.
     pub drop_reasons: bool,
+    /// Whether the kernel tells how much sockets send and receive.
+    pub socket_lengths: bool,
     /// `kernel.unprivileged_bpf_disabled`.
     pub unprivileged_bpf_disabled: Option<u8>,
     /// Active lockdown mode: `none`, `integrity` or `confidentiality`; `None` where the kernel has no lockdown.
@@ -99,6 +101,7 @@ impl Facts {
             task_file_iterator: names.contains(&TASK_FILE_ITERATOR),
             storage_iterator: names.contains(&STORAGE_ITERATOR),
             drop_reasons: names.contains(&DROP_REASONS),
+            socket_lengths: names.contains(&SOCKET_LENGTHS),
             unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             lockdown: read("/sys/kernel/security/lockdown").as_deref().and_then(active_choice),
             realtime_flag: number("/sys/kernel/realtime") == Some(1),
@@ -203,6 +206,8 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 const TASK_FILE_ITERATOR: &str = "bpf_iter_task_file";
 /// Function of the iterator over the storage of sockets.
 const STORAGE_ITERATOR: &str = "bpf_iter_bpf_sk_storage_map";
+/// Type of the tracepoint that tells how much a socket has sent.
+const SOCKET_LENGTHS: &str = "btf_trace_sock_send_length";
 /// Enumeration of the reasons to drop a packet.
 const DROP_REASONS: &str = "skb_drop_reason";
 
@@ -211,7 +216,7 @@ fn known_names() -> Vec<&'static str> {
     let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
     let mut known = Vec::new();
     for string in types.split(|byte| *byte == 0) {
-        let names = [TASK_FILE_ITERATOR, STORAGE_ITERATOR, DROP_REASONS];
+        let names = [TASK_FILE_ITERATOR, STORAGE_ITERATOR, DROP_REASONS, SOCKET_LENGTHS];
         known.extend(names.into_iter().filter(|name| name.as_bytes() == string));
     }
     known

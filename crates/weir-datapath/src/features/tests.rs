@@ -22,6 +22,7 @@ fn everything() -> Facts {
         task_file_iterator: true,
         storage_iterator: true,
         drop_reasons: true,
+        socket_lengths: true,
         unprivileged_bpf_disabled: Some(2),
         cgroup2: Some("/sys/fs/cgroup".into()),
         cgroup2_is_topmost: true,
@@ -225,4 +226,12 @@ fn what_sockets_and_drops_need_is_named() {
     for name in ["tcp quality", "packet drops"] {
         check(&confidential, &[(name, "degraded", "lockdown")]);
     }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_tap_says_by_which_hooks() {
+    check(&everything(), &[("tap", "available", "tier S")]);
+    check(&Facts { socket_lengths: false, ..everything() }, &[("tap", "degraded", "system calls (T)")]);
+    check(&Facts { btf_bytes: None, ..everything() }, &[("tap", "degraded", "CONFIG_DEBUG_INFO_BTF")]);
 }

@@ -13,8 +13,9 @@ use weir_datapath::{
     drops::{Drops, DropsError},
     flow::FlowOptions,
     packets::PacketOptions,
+    tap::{Settings, Tap, TapError, Tier},
 };
-use weir_integration::{checks, observing};
+use weir_integration::{checks, observing, tapping::matrix};
 
 #[derive(Default)]
 struct Report {
@@ -110,6 +111,18 @@ fn main() -> ExitCode {
     } else {
         report.check("without reasons of drops, that is said", || {
             assert!(matches!(Drops::attach(), Err(DropsError::NoReasons)));
+        });
+    }
+    // Before 5.17 there are no loops for it.
+    if version(&kernel) >= (5, 17) {
+        for tier in [Tier::Functions, Tier::Probes, Tier::Syscalls] {
+            report.check(&format!("every way to send and receive is tapped by tier {tier}"), move || {
+                matrix::every_way_over_tcp_is_told_byte_for_byte(Some(tier), &[1, 257, 20_000]);
+            });
+        }
+    } else {
+        report.check("without loops in programs, that is said", || {
+            assert!(matches!(Tap::open(&Settings::default()), Err(TapError::NoTier(_))));
         });
     }
     if full {

@@ -128,8 +128,9 @@ impl Send {
             }
             Self::SendMsg => {
                 let segments = segments(bytes, 5);
+                let message = message(&segments);
                 // SAFETY: the message refers to segments that outlive the call.
-                result(unsafe { libc::sendmsg(fd, &raw const *message(&segments), 0) })
+                result(unsafe { libc::sendmsg(fd, &raw const message, 0) })
             }
             Self::SendMmsg(count) => send_messages(fd, bytes, count),
             Self::Sendfile => {
@@ -207,8 +208,9 @@ impl Receive {
             }
             Self::RecvMsg => {
                 let segments = segments_mut(buffer, 5);
+                let mut message = message_mut(&segments);
                 // SAFETY: as for `sendmsg`.
-                result(unsafe { libc::recvmsg(fd, &raw mut *message_mut(&segments), 0) })
+                result(unsafe { libc::recvmsg(fd, &raw mut message, 0) })
             }
             Self::RecvMmsg(count) => receive_messages(fd, buffer, count),
             Self::Splice => {
@@ -268,19 +270,19 @@ fn segments_mut(buffer: &mut [u8], count: usize) -> Vec<IoSliceMut<'_>> {
     segments
 }
 
-fn empty_message() -> Box<libc::msghdr> {
+fn empty_message() -> libc::msghdr {
     // SAFETY: numbers and pointers, all of which may be zero.
-    Box::new(unsafe { std::mem::zeroed() })
+    unsafe { std::mem::zeroed() }
 }
 
-fn message(segments: &[IoSlice<'_>]) -> Box<libc::msghdr> {
+fn message(segments: &[IoSlice<'_>]) -> libc::msghdr {
     let mut message = empty_message();
     message.msg_iov = segments.as_ptr().cast_mut().cast();
     message.msg_iovlen = segments.len();
     message
 }
 
-fn message_mut(segments: &[IoSliceMut<'_>]) -> Box<libc::msghdr> {
+fn message_mut(segments: &[IoSliceMut<'_>]) -> libc::msghdr {
     let mut message = empty_message();
     message.msg_iov = segments.as_ptr().cast_mut().cast();
     message.msg_iovlen = segments.len();
@@ -292,7 +294,7 @@ fn send_messages(fd: i32, bytes: &[u8], count: usize) -> io::Result<usize> {
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let parts: Vec<_> = starts.zip(&ends).map(|(start, end)| segments(&bytes[start..*end], 2)).collect();
     let mut messages: Vec<_> =
-        parts.iter().map(|part| libc::mmsghdr { msg_hdr: *message(part), msg_len: 7 }).collect();
+        parts.iter().map(|part| libc::mmsghdr { msg_hdr: message(part), msg_len: 7 }).collect();
     let length = u32::try_from(count).map_err(io::Error::other)?;
     // SAFETY: the messages refer to segments that outlive the call.
     let outcome = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), length, 0) };
@@ -311,7 +313,7 @@ fn receive_messages(fd: i32, buffer: &mut [u8], count: usize) -> io::Result<usiz
         (rest, start) = (behind, end);
     }
     let mut messages: Vec<_> =
-        parts.iter().map(|part| libc::mmsghdr { msg_hdr: *message_mut(part), msg_len: 7 }).collect();
+        parts.iter().map(|part| libc::mmsghdr { msg_hdr: message_mut(part), msg_len: 7 }).collect();
     let length = u32::try_from(count).map_err(io::Error::other)?;
     // All at once or as many as fit: a message that is only partly filled would leave a hole in our buffer.
     let flags = libc::MSG_WAITALL;
@@ -348,6 +350,7 @@ fn compat_write(fd: i32, bytes: &[u8]) -> io::Result<usize> {
     };
     // SAFETY: it was mapped above.
     unsafe { libc::munmap(low, length) };
-    let outcome = (outcome as u32).cast_signed();
+    let low_half = u32::try_from(outcome & u64::from(u32::MAX)).expect("it has 32 bits");
+    let outcome = low_half.cast_signed();
     usize::try_from(outcome).ok().ok_or_else(|| io::Error::from_raw_os_error(-outcome))
 }
