@@ -48,7 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for round in 0..arguments.rounds {
         for load in Load::ALL {
             for turn in 0..ways.len() {
-                let way = ways[(turn + round) % ways.len()];
+                let place = (turn + round / 2) % ways.len();
+                // There and back, so that nobody always comes behind the same one.
+                let way = ways[if round.is_multiple_of(2) { place } else { ways.len() - 1 - place }];
                 let address = stage.enter(way).with_context(|| format!("cannot set up {}", way.name()))?;
                 let measured = stage.measure(load, address, arguments.milliseconds);
                 stage.leave(way)?;
@@ -77,8 +79,8 @@ fn report(table: &Table, ways: &[Way]) -> String {
         writeln!(text, "\n{} ({})", load.name(), load.unit()).expect("a string takes everything");
         writeln!(
             text,
-            "  {:<16}{:>14}{:>12}{:>16}{:>12}",
-            "", "median", "to direct", "CPU µs each", "to direct"
+            "  {:<16}{:>14}{:>12}{:>16}{:>12}{:>12}{:>12}",
+            "", "median", "to direct", "CPU µs each", "to direct", "least", "to direct"
         )
         .expect("a string takes everything");
         for way in ways {
@@ -86,12 +88,14 @@ fn report(table: &Table, ways: &[Way]) -> String {
                 (ratios(&rates(*way), &rates(Way::Direct)), ratios(&costs(*way), &costs(Way::Direct)));
             writeln!(
                 text,
-                "  {:<16}{:>14.0}{:>12}{:>16.2}{:>12}",
+                "  {:<16}{:>14.0}{:>12}{:>16.2}{:>12}{:>12.2}{:>12}",
                 way.name(),
                 median(rates(*way)),
                 percent(median(rate)),
                 median(costs(*way)),
                 percent(median(cost)),
+                least(&costs(*way)),
+                percent(least(&costs(*way)) / least(&costs(Way::Direct))),
             )
             .expect("a string takes everything");
         }
@@ -107,7 +111,7 @@ fn report(table: &Table, ways: &[Way]) -> String {
             text,
             "  direct beside itself: half of the rounds within {:.1} % in rate, {:.1} % in CPU time",
             spread(|it| it.rate),
-            spread(|it| it.cpu_us)
+            spread(|it| it.cpu_us),
         )
         .expect("a string takes everything");
     }
@@ -128,6 +132,11 @@ fn rows(table: &Table) -> Value {
 /// Round by round.
 fn ratios(values: &[f64], bases: &[f64]) -> Vec<f64> {
     values.iter().zip(bases).filter(|(_, base)| **base > 0.0).map(|(value, base)| value / base).collect()
+}
+
+/// What the round took that was disturbed least.
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NAN, f64::min)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

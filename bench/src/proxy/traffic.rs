@@ -4,11 +4,15 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use weir_integration::Namespace;
 
@@ -64,17 +68,37 @@ pub(super) struct Measured {
 }
 
 /// A server that answers each request with as many bytes, and swallows streams. It ends with the process.
-pub(super) struct Server;
+pub(super) struct Server {
+    /// Connections that it has.
+    live: Arc<AtomicUsize>,
+}
 
 impl Server {
     pub(super) fn listen(namespace: &Namespace, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = namespace.run(|| TcpListener::bind(address))?;
+        let live = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&live);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                thread::spawn(move || serve(stream));
+                count.fetch_add(1, Ordering::Relaxed);
+                let count = Arc::clone(&count);
+                thread::spawn(move || {
+                    serve(stream);
+                    count.fetch_sub(1, Ordering::Relaxed);
+                });
             }
         });
-        Ok(Self)
+        Ok(Self { live })
+    }
+
+    /// Waits until nobody is served any more: a proxy may still have much to hand on when its client has ended.
+    fn wait_for_quiet(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.live.load(Ordering::Relaxed) > 0 {
+            ensure!(Instant::now() < deadline, "the server has connections that nobody ends");
+            thread::yield_now();
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +137,7 @@ pub(super) fn measure(
     load: Load,
     namespace: &Namespace,
     address: SocketAddr,
-    _server: &Server,
+    server: &Server,
     milliseconds: u64,
     others: &[u32],
 ) -> anyhow::Result<Measured> {
@@ -138,6 +162,7 @@ pub(super) fn measure(
     })?;
     let elapsed = start.elapsed().as_secs_f64();
     let cpu = processor_time(others)? - before;
+    server.wait_for_quiet()?;
     Ok(Measured { rate: operations / elapsed, cpu_us: cpu * 1e6 / operations.max(1.0) })
 }
 
