@@ -25,6 +25,8 @@ pub struct ProxyStatus {
     pub uptime_seconds: f64,
     /// Interfaces that are looked at.
     pub interfaces: Vec<ProxyInterface>,
+    /// Sockets of this machine.
+    pub sockets: ProxySockets,
     /// Rules.
     pub rules: usize,
     /// Connections at the last count.
@@ -52,11 +54,24 @@ pub struct ProxyInterface {
     pub is_alive: bool,
 }
 
+/// How sockets of this machine are led to backends that its packets cannot be sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxySockets {
+    /// The cgroup whose processes these are; `None` if sockets are left alone.
+    pub cgroup: Option<String>,
+    /// Whether our programs are there.
+    pub is_alive: bool,
+    /// Why sockets are left alone though they should not be.
+    pub trouble: Option<String>,
+}
+
 /// `GET /v1/rules`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RulesAnswer {
     /// Interfaces that are looked at.
     pub interfaces: Vec<ProxyInterface>,
+    /// Sockets of this machine.
+    pub sockets: ProxySockets,
     /// The rules, by name.
     pub rules: Vec<RuleView>,
     /// Backends that were removed and still have connections, or had a moment ago.
@@ -202,6 +217,8 @@ pub struct Carried {
     pub opened: u64,
     /// TCP connections that ended.
     pub closed: u64,
+    /// Sockets of this machine that were led to backends as they connected. They are in none of the other numbers.
+    pub sockets: u64,
 }
 
 impl std::ops::AddAssign for Carried {
@@ -212,6 +229,7 @@ impl std::ops::AddAssign for Carried {
         self.reverse_bytes += other.reverse_bytes;
         self.opened += other.opened;
         self.closed += other.closed;
+        self.sockets += other.sockets;
     }
 }
 

@@ -4,7 +4,13 @@
 //! Times in connections are jiffies of the running kernel, truncated to 32 bits. The maps are pinned, and another build
 //! of Weir may find them: whatever changes here changes [`REDIRECT_LAYOUT`].
 
+mod local;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use self::local::{
+    AFFINITY_OWN, LocalConfig, MOST_OWN_ADDRESSES, OwnAddress, SOCKET_FLOWS, SocketFlow, SocketFlows,
+};
 
 /// Version of the layouts in this module; a part of the path of the pins.
 pub const REDIRECT_LAYOUT: u32 = 1;
@@ -287,8 +293,10 @@ pub struct BackendCounts {
     pub opened: u64,
     /// TCP connections that both ends closed, or one reset.
     pub closed: u64,
+    /// Sockets of this host that were led to the backend before there was a packet.
+    pub opened_here: u64,
     /// Not used, zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 /// Why a packet was not treated like others. Index of a counter.
@@ -385,7 +393,7 @@ pub struct AffinityKey {
     pub client: [u64; 2],
     /// Number of the rule.
     pub rule: u32,
-    /// 1 for IPv6.
+    /// 1 for IPv6, [`AFFINITY_OWN`] for this host itself.
     pub is_ipv6: u32,
 }
 

@@ -167,3 +167,11 @@ pub(crate) fn tcx_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     const INTERFACE: usize = 4;
     Ok(object_info::<8>(link)?[INTERFACE])
 }
+
+/// Number of the cgroup that a link is on; 0 once that is gone (since 5.7, 0c991ebc8c69).
+pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Where the halves of the number are, behind type, number, program and padding, in words.
+    const CGROUP: usize = 4;
+    let info = object_info::<8>(link)?;
+    Ok(u64::from(info[CGROUP]) | u64::from(info[CGROUP + 1]) << 32)
+}

@@ -150,6 +150,7 @@ fn load_program(name: &'static str, program: &mut Program) -> Result<(), LoadErr
     let loaded = match program {
         Program::SchedClassifier(program) => program.load(),
         Program::SocketFilter(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|source| LoadError::Program { name, source })

@@ -15,6 +15,7 @@ mod desired;
 mod error;
 mod handle;
 mod load;
+mod local;
 mod maps;
 mod pins;
 mod place;
@@ -33,6 +34,6 @@ pub use desired::{
 };
 pub use error::RedirectError;
 pub use handle::{Redirect, Removed, Settings, Start};
-pub use place::{Attached, LocalMode, Place, PlaceChange, PlaceHook, PlaceState, Role};
+pub use place::{Attached, LocalMode, LocalState, Place, PlaceChange, PlaceHook, PlaceState, Role};
 
 pub use crate::bpf::run::{CHECKSUM_COMPLETE, PacketRun, run_packet};

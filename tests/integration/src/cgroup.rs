@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    io::Write as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -40,6 +41,19 @@ impl ControlGroup {
     /// The number by which the kernel knows it.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).expect("it exists as long as this").ino()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has a command's process begin in it.
+    pub fn enter(&self, command: &mut Command) {
+        let processes = fs::OpenOptions::new().write(true).open(self.path.join("cgroup.procs"));
+        let processes = processes.expect("root may move processes");
+        // SAFETY: between fork and exec only write is called, which is async-signal-safe. "0" is the writer itself.
+        unsafe { command.pre_exec(move || (&processes).write_all(b"0")) };
     }
 
     /// Puts a process into it; returns its number.

@@ -4,9 +4,11 @@ use std::{ffi::CString, net::SocketAddr, os::unix::ffi::OsStrExt as _, path::Pat
 
 use tempfile::TempDir;
 use weir_datapath::redirect::{
-    BackendId, BackendState, Desired, Listener, OnEmpty, OnFull, PortPolicy, Ports, Prefix, Redirect, RuleId,
-    RuleState, Settings, Standing, Start, Timeouts, Transport,
+    BackendId, BackendState, Desired, Listener, LocalMode, OnEmpty, OnFull, PortPolicy, Ports, Prefix,
+    Redirect, RedirectError, RuleId, RuleState, Settings, Standing, Start, Timeouts, Transport,
 };
+
+use crate::control_plane::wait;
 
 /// The packets and checksums of the plans' own tests.
 #[path = "../../../crates/weir-packet/src/rewrite/reference.rs"]
@@ -42,15 +44,29 @@ impl BpfFileSystem {
         self.directory.path().join("proxy")
     }
 
-    /// Settings with a table of `capacity` connections.
+    /// Settings with a table of `capacity` connections, and without programs at a cgroup.
     pub fn settings(&self, capacity: u32) -> Settings {
-        Settings { root: self.root(), capacity, ..Settings::default() }
+        Settings { root: self.root(), capacity, local: LocalMode::Off, ..Settings::default() }
     }
 
     /// Opens a redirect in the network namespace of the calling thread.
     pub fn open(&self, capacity: u32) -> (Redirect, Start) {
-        Redirect::open(&self.settings(capacity)).expect("the object loads")
+        open_when_free(&self.settings(capacity))
     }
+}
+
+/// Opens a redirect that was closed a moment ago: processes that other tests start hold its lock until they are another
+/// program.
+pub fn open_when_free(settings: &Settings) -> (Redirect, Start) {
+    let mut opened = None;
+    wait("the lock is free", || {
+        opened = match Redirect::open(settings) {
+            Err(RedirectError::Held { .. }) => None,
+            outcome => Some(outcome.expect("the object loads")),
+        };
+        opened.is_some()
+    });
+    opened.expect("it was waited for")
 }
 
 impl Drop for BpfFileSystem {

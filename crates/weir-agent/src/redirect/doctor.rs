@@ -9,7 +9,7 @@ use weir_datapath::{
     hook::{HookProgram, tcx_programs},
     interface::{Interfaces, Offloads},
     netns::Netns,
-    redirect::{Place, PlaceState, Role},
+    redirect::{LocalState, Place, PlaceState, Role},
 };
 use weir_flow::Direction;
 
@@ -152,6 +152,30 @@ pub fn judge(place: &Place, attached: Option<&PlaceState>, facts: &Facts) -> Vec
     }
     programs(facts, &mut add);
     findings
+}
+
+/// What becomes of sockets of this machine.
+pub fn judge_sockets(local: Option<&LocalState>) -> Finding {
+    let finding = |mark, detail: String, remedy: Option<&str>| Finding {
+        mark,
+        name: "sockets".to_owned(),
+        detail,
+        remedy: remedy.map(str::to_owned),
+    };
+    match local.map(|local| (&local.cgroup, local.is_alive)) {
+        Some((Some(cgroup), true)) => {
+            let cgroup = cgroup.display();
+            finding(Mark::Ok, format!("processes in {cgroup} are led to backends on this machine"), None)
+        }
+        Some((Some(cgroup), false)) => {
+            let detail = format!("not all of our programs are at {}", cgroup.display());
+            finding(Mark::No, detail, Some("the next `weir proxy run` attaches them"))
+        }
+        _ => {
+            let detail = "left alone: connections of this machine to backends on it are not diverted";
+            finding(Mark::Ok, detail.to_owned(), None)
+        }
+    }
 }
 
 /// The programs on the hook, in their order.

@@ -26,11 +26,13 @@ metrics! {
     CONNECTIONS "gauge" "weir_proxy_connections" "Connections in the table.";
     CAPACITY "gauge" "weir_proxy_capacity_connections" "Connections that fit into the table.";
     INTERFACE_UP "gauge" "weir_proxy_interface_up" "1 if the interface is there with our programs on it.";
+    SOCKETS_UP "gauge" "weir_proxy_sockets_up" "1 if sockets of this machine are led to backends on it.";
     RULE_CONNECTIONS "gauge" "weir_proxy_rule_connections" "Connections of a rule.";
     RULE_PACKETS "counter" "weir_proxy_rule_packets_total" "Packets of a rule as on the wire, to backends (direction forward) and from them (reverse).";
     RULE_BYTES "counter" "weir_proxy_rule_bytes_total" "Their bytes, link headers included.";
     RULE_NEW "counter" "weir_proxy_rule_new_connections_total" "Connections that began.";
     RULE_CLOSED "counter" "weir_proxy_rule_closed_connections_total" "TCP connections that ended.";
+    RULE_SOCKETS "counter" "weir_proxy_rule_sockets_total" "Sockets of this machine that were led to backends as they connected; they are not among the connections.";
     RULE_REASONS "counter" "weir_proxy_rule_packets_by_reason_total" "Packets of a rule that were dropped, passed or treated specially, by reason.";
     BACKEND_UP "gauge" "weir_proxy_backend_up" "1 if the backend takes new connections.";
     BACKEND_WEIGHT "gauge" "weir_proxy_backend_weight" "The weight of a backend that counts.";
@@ -39,6 +41,7 @@ metrics! {
     BACKEND_BYTES "counter" "weir_proxy_backend_bytes_total" "Their bytes.";
     BACKEND_NEW "counter" "weir_proxy_backend_new_connections_total" "Connections that began.";
     BACKEND_CLOSED "counter" "weir_proxy_backend_closed_connections_total" "TCP connections that ended.";
+    BACKEND_SOCKETS "counter" "weir_proxy_backend_sockets_total" "Sockets of this machine that were led to the backend.";
     OTHER_REASONS "counter" "weir_proxy_packets_by_reason_total" "Packets that belong to no rule and were dropped, passed or treated specially, by reason.";
 }
 
@@ -52,11 +55,12 @@ pub(super) fn text(rules: &RulesAnswer, stats: &StatsAnswer) -> String {
     let up =
         interfaces.map(|it| (labels(&[("interface", &it.name), ("role", &it.role)]), u64::from(it.is_alive)));
     write(&INTERFACE_UP, up, &mut out);
+    write(&SOCKETS_UP, plain(u64::from(rules.sockets.is_alive)), &mut out);
 
     let by_rule = || stats.rules.iter().map(|rule| (vec![("rule", rule.name.as_str())], rule.sum));
     let connections = stats.rules.iter().map(|it| (labels(&[("rule", &it.name)]), it.connections));
     write(&RULE_CONNECTIONS, connections, &mut out);
-    carried([&RULE_PACKETS, &RULE_BYTES, &RULE_NEW, &RULE_CLOSED], by_rule, &mut out);
+    carried([&RULE_PACKETS, &RULE_BYTES, &RULE_NEW, &RULE_CLOSED, &RULE_SOCKETS], by_rule, &mut out);
     let reasons = stats.rules.iter().flat_map(|rule| {
         let series = |(reason, packets): (&String, &u64)| {
             (labels(&[("rule", &rule.name), ("reason", reason)]), *packets)
@@ -80,7 +84,11 @@ pub(super) fn text(rules: &RulesAnswer, stats: &StatsAnswer) -> String {
                 .map(|it| (vec![("rule", rule.name.as_str()), ("backend", it.address.as_str())], it.sum))
         })
     };
-    carried([&BACKEND_PACKETS, &BACKEND_BYTES, &BACKEND_NEW, &BACKEND_CLOSED], by_backend, &mut out);
+    carried(
+        [&BACKEND_PACKETS, &BACKEND_BYTES, &BACKEND_NEW, &BACKEND_CLOSED, &BACKEND_SOCKETS],
+        by_backend,
+        &mut out,
+    );
     let other = stats.other.iter().map(|(reason, packets)| (labels(&[("reason", reason)]), *packets));
     write(&OTHER_REASONS, other, &mut out);
     out
@@ -100,12 +108,12 @@ pub fn reference() -> String {
     page
 }
 
-/// The four metrics of what was carried, with the labels that the series have besides.
-fn carried<'a, I>(metrics: [&Metric; 4], series: impl Fn() -> I, out: &mut String)
+/// The five metrics of what was carried, with the labels that the series have besides.
+fn carried<'a, I>(metrics: [&Metric; 5], series: impl Fn() -> I, out: &mut String)
 where
     I: Iterator<Item = (Vec<(&'a str, &'a str)>, Carried)>,
 {
-    let [packets, bytes, new, closed] = metrics;
+    let [packets, bytes, new, closed, sockets] = metrics;
     let both = |forward: fn(Carried) -> u64, reverse: fn(Carried) -> u64| {
         series().flat_map(move |(named, sum)| {
             let with = |direction| labels(&[named.as_slice(), &[("direction", direction)]].concat());
@@ -116,6 +124,7 @@ where
     write(bytes, both(|it| it.forward_bytes, |it| it.reverse_bytes), out);
     write(new, series().map(|(named, sum)| (labels(&named), sum.opened)), out);
     write(closed, series().map(|(named, sum)| (labels(&named), sum.closed)), out);
+    write(sockets, series().map(|(named, sum)| (labels(&named), sum.sockets)), out);
 }
 
 fn write(metric: &Metric, series: impl IntoIterator<Item = (String, u64)>, out: &mut String) {
@@ -147,6 +156,7 @@ mod tests {
             reverse_bytes: 200,
             opened: 1,
             closed: 0,
+            sockets: 5,
         };
         let address = "[fd00::2]:80".to_owned();
         let rules = RulesAnswer {
@@ -186,6 +196,8 @@ mod tests {
         for line in [
             "weir_proxy_connections 1",
             "weir_proxy_interface_up{interface=\"veth0\",role=\"uplink\"} 1",
+            "weir_proxy_sockets_up 0",
+            "weir_proxy_backend_sockets_total{rule=\"web\",backend=\"[fd00::2]:80\"} 5",
             "weir_proxy_rule_bytes_total{rule=\"web\",direction=\"reverse\"} 200",
             "weir_proxy_rule_packets_by_reason_total{rule=\"web\",reason=\"hairpin\"} 4",
             "weir_proxy_backend_up{rule=\"web\",backend=\"[fd00::2]:80\"} 0",

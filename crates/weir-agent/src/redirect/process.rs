@@ -16,7 +16,7 @@ use std::{
 use signal_hook::{consts::SIGHUP, iterator::Signals};
 use thiserror::Error;
 use tokio::{sync::mpsc::Receiver, time::timeout};
-use weir_datapath::redirect::{Desired, Place, Redirect, RedirectError, Settings, Start};
+use weir_datapath::redirect::{Desired, LocalMode, Place, Redirect, RedirectError, Settings, Start};
 
 use super::{
     Source, Sources,
@@ -30,6 +30,7 @@ use super::{
     state::{State, StateError},
 };
 use crate::{
+    causes::with_causes,
     config::Problems,
     journal,
     server::{Guard, Refusals, ServeError, Server, ServerConfig, Tokens, Transport, guard_requests},
@@ -60,6 +61,10 @@ pub struct Options {
     pub places: Vec<Place>,
     /// Where maps and programs are pinned.
     pub root: PathBuf,
+    /// Sockets of this machine that call backends on this machine.
+    pub local: LocalMode,
+    /// The cgroup whose processes these are of, if not the topmost one.
+    pub cgroup: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
     /// The state.
@@ -210,13 +215,24 @@ fn bind(socket: &Path, metrics: Option<SocketAddr>) -> Result<Server, ProxyError
 }
 
 fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Desired), ProxyError> {
-    let mut settings = Settings { root: options.root.clone(), ..Settings::default() };
+    let mut settings = Settings {
+        root: options.root.clone(),
+        local: options.local,
+        cgroup: options.cgroup.clone(),
+        ..Settings::default()
+    };
     settings.capacity = file.and_then(|file| file.capacity).unwrap_or(settings.capacity);
     let (datapath, start) = Redirect::open(&settings).map_err(datapath_error)?;
     if let Start::TookOver { connections } = start {
         journal::info(format_args!("took over {connections} connections"));
     } else {
         journal::info(format_args!("loaded, with room for {} connections", settings.capacity));
+    }
+    if let Some(error) = datapath.local_trouble() {
+        journal::warn(format_args!(
+            "connections of this machine to backends on it are not diverted: {}",
+            with_causes(error)
+        ));
     }
     let published = datapath.published().map_err(datapath_error)?;
     Ok((datapath, published))

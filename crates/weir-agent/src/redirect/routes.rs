@@ -23,7 +23,7 @@ use super::{
     rules::Rules,
     text::{TextError, parse_backend_address, parse_tuple},
     trace::trace,
-    view::{Book, ConnectionsWanted, interface_view},
+    view::{Book, ConnectionsWanted, interface_view, sockets_view},
 };
 use crate::{causes::with_causes, server::problem};
 
@@ -130,6 +130,7 @@ async fn status(State(owner): State<Owner>) -> Answer<ProxyStatus> {
             pid: std::process::id(),
             uptime_seconds: proxy.started.elapsed().as_secs_f64(),
             interfaces: proxy.datapath.places().iter().map(interface_view).collect(),
+            sockets: sockets_view(&proxy.datapath),
             rules: proxy.engine.rules().len(),
             connections: counters.connections,
             capacity: counters.capacity,

@@ -12,7 +12,7 @@ use super::{
     proxy::condition_text,
     rules::Rule,
     text::{AddressText, ListenerText, masked, transport},
-    view::Book,
+    view::{Book, is_here},
 };
 
 /// Follows a connection through the rules.
@@ -39,8 +39,9 @@ pub fn trace(book: &Book<'_>, tuple: &Tuple) -> Result<TraceAnswer, RedirectErro
     answer.rule = Some(rule.name.to_string());
     answer.steps.push(format!("rule {} listens there: {}", rule.name, ListenerText(listener)));
     choose(book, rule, tuple, &mut answer);
-    let is_attached = book.datapath.places().iter().any(|place| place.is_alive);
-    if !is_attached {
+    let places = book.datapath.places();
+    let is_led = sockets(book, rule, tuple, &places, &mut answer.steps);
+    if !is_led && !places.iter().any(|place| place.is_alive) {
         "passed".clone_into(&mut answer.verdict);
     }
     Ok(answer)
@@ -161,6 +162,46 @@ fn choose(book: &Book<'_>, rule: &Rule, tuple: &Tuple, answer: &mut TraceAnswer)
     {
         answer.steps.push("the table of connections is full: on_full decides, and not the above".to_owned());
     }
+}
+
+/// What becomes of a socket of this machine that calls the rule. Says whether it may be led to a backend.
+fn sockets(
+    book: &Book<'_>,
+    rule: &Rule,
+    tuple: &Tuple,
+    places: &[PlaceState],
+    steps: &mut Vec<String>,
+) -> bool {
+    let client = tuple.client.ip();
+    if !client.is_unspecified() && !is_here(client) {
+        return false;
+    }
+    let here: Vec<String> = rule
+        .backends
+        .iter()
+        .filter(|backend| is_here(backend.address.ip()))
+        .map(|backend| AddressText(backend.address).to_string())
+        .collect();
+    let has_uplink = places.iter().any(|place| place.role == Role::Uplink);
+    let to_all = is_here(tuple.listen.ip()) || !has_uplink;
+    let local = book.datapath.local();
+    let Some(cgroup) = local.cgroup.filter(|_| local.is_alive) else {
+        if !here.is_empty() {
+            steps.push(format!(
+                "{} on this machine: not for sockets of this machine, which are left alone",
+                here.join(", ")
+            ));
+        }
+        return false;
+    };
+    let cgroup = cgroup.display();
+    if to_all {
+        steps.push(format!("a socket of a process in {cgroup} is led to its backend as it connects"));
+    } else if !here.is_empty() {
+        let here = here.join(", ");
+        steps.push(format!("a socket of a process in {cgroup} is led to {here} as it connects"));
+    }
+    to_all || !here.is_empty()
 }
 
 /// Whether the listener is called.

@@ -15,7 +15,7 @@ use std::{
 use thiserror::Error;
 use weir_api::proxy::{
     BackendStats, BackendView, Carried, ConnectionView, ConnectionsAnswer, LeavingView, ProxyInterface,
-    RuleStats, RuleView, RulesAnswer, StatsAnswer,
+    ProxySockets, RuleStats, RuleView, RulesAnswer, StatsAnswer,
 };
 use weir_datapath::redirect::{
     BackendCounters, BackendId, Connection, Counters, DropReason, PlaceHook, PlaceState, Redirect,
@@ -31,6 +31,7 @@ use super::{
     state::{State, StateError, role_text},
     text::{AddressText, ListenerText, transport},
 };
+use crate::causes::with_causes;
 
 /// Names, and the datapath that they are for.
 pub struct Book<'a> {
@@ -128,6 +129,7 @@ impl Book<'_> {
         });
         Ok(RulesAnswer {
             interfaces: self.datapath.places().iter().map(interface_view).collect(),
+            sockets: sockets_view(self.datapath),
             rules,
             leaving: leaving.collect(),
         })
@@ -237,6 +239,16 @@ pub(super) fn interface_view(place: &PlaceState) -> ProxyInterface {
     }
 }
 
+/// How sockets of this machine are led to backends.
+pub(super) fn sockets_view(datapath: &Redirect) -> ProxySockets {
+    let local = datapath.local();
+    ProxySockets {
+        cgroup: local.cgroup.map(|path| path.display().to_string()),
+        is_alive: local.is_alive,
+        trouble: datapath.local_trouble().map(|error| with_causes(error)),
+    }
+}
+
 fn connection_view(connection: &Connection, rule: &str) -> ConnectionView {
     ConnectionView {
         transport: transport(connection.tuple.transport).to_owned(),
@@ -253,9 +265,15 @@ fn connection_view(connection: &Connection, rule: &str) -> ConnectionView {
 }
 
 fn carried(counters: BackendCounters) -> Carried {
-    let BackendCounters { forward_packets, forward_bytes, reverse_packets, reverse_bytes, opened, closed } =
-        counters;
-    Carried { forward_packets, forward_bytes, reverse_packets, reverse_bytes, opened, closed }
+    Carried {
+        forward_packets: counters.forward_packets,
+        forward_bytes: counters.forward_bytes,
+        reverse_packets: counters.reverse_packets,
+        reverse_bytes: counters.reverse_bytes,
+        opened: counters.opened,
+        closed: counters.closed,
+        sockets: counters.opened_here,
+    }
 }
 
 fn named(reasons: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
@@ -263,6 +281,6 @@ fn named(reasons: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
 }
 
 /// Whether an address is one of this machine: only those can be bound to.
-fn is_here(address: IpAddr) -> bool {
+pub(super) fn is_here(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }

@@ -87,6 +87,8 @@ pub struct BackendCounters {
     pub opened: u64,
     /// TCP connections that ended.
     pub closed: u64,
+    /// Sockets of this host that were led to it, without a packet being changed. Not in the other numbers.
+    pub opened_here: u64,
 }
 
 impl BackendCounters {
@@ -98,6 +100,7 @@ impl BackendCounters {
         self.reverse_bytes += other.reverse_bytes;
         self.opened += other.opened;
         self.closed += other.closed;
+        self.opened_here += other.opened_here;
     }
 }
 
@@ -110,6 +113,7 @@ impl From<BackendCounts> for BackendCounters {
             reverse_bytes: counts.reverse_bytes,
             opened: counts.opened,
             closed: counts.closed,
+            opened_here: counts.opened_here,
         }
     }
 }

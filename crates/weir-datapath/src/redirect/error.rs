@@ -69,6 +69,20 @@ pub enum RedirectError {
         /// Why.
         source: ProgramError,
     },
+    /// No cgroup to attach to.
+    #[error("no cgroup v2 is mounted: mount cgroup2, or name one")]
+    NoCgroup,
+    /// The number of the network namespace cannot be had.
+    #[error("cannot tell this network namespace from others: needs Linux 5.14")]
+    NetnsCookie(#[source] io::Error),
+    /// The programs cannot be attached to the cgroup.
+    #[error("cannot attach to the cgroup {path}")]
+    Cgroup {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: ProgramError,
+    },
     /// The filters of an interface cannot be read or changed.
     #[error("cannot read or change the filters of {interface}")]
     Filters {

@@ -19,6 +19,7 @@ use super::{
     desired::{Desired, RuleId},
     error::RedirectError,
     load,
+    local::{self, Local},
     maps::{Maps, failed, found, is_there},
     pins::{Lock, Pins, unlink},
     place::{Attached, LocalMode, Place, PlaceChange, PlaceState},
@@ -41,10 +42,10 @@ pub struct Settings {
     pub root: PathBuf,
     /// Connections that fit. Where a table is pinned already, its size stays until the next teardown.
     pub capacity: u32,
-    /// Connections of this host to itself.
+    /// Connections of this host that packets cannot be redirected for.
     pub local: LocalMode,
-    /// The cgroup (v2) whose processes these are.
-    pub cgroup: PathBuf,
+    /// The cgroup (v2) whose processes these are of; the topmost one if none is named.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -53,7 +54,7 @@ impl Default for Settings {
             root: PathBuf::from("/sys/fs/bpf/weir/proxy"),
             capacity: 262_144,
             local: LocalMode::Cgroup,
-            cgroup: PathBuf::from("/sys/fs/cgroup"),
+            cgroup: None,
         }
     }
 }
@@ -121,11 +122,14 @@ impl fmt::Display for Removed {
 ///
 /// Dropping it changes nothing: what is pinned works on.
 pub struct Redirect {
-    pins: Pins,
+    pub(super) pins: Pins,
     maps: Maps,
     mirror: Mirror,
     stamps: Stamps,
     sweep: Sweep,
+    pub(super) local: Local,
+    /// Those of this host when they were last looked at.
+    addresses: BTreeSet<IpAddr>,
     /// `None` if this is to read only.
     control: Option<Control>,
 }
@@ -159,10 +163,14 @@ impl Redirect {
         let mirror = Mirror::read(&maps)?;
         let connections = walk::count(&maps)?;
         let grace = Grace::new(object::take(&mut ebpf, "GRACE")?).map_err(failed("GRACE"))?;
-        let control = Control { ebpf, netns, grace, _lock: lock };
+        let local = Local::open(&mut ebpf, &pins, &mut maps, settings)?;
+        let control = Some(Control { ebpf, netns, grace, _lock: lock });
         let sweep = Sweep::new(connections);
-        let mut redirect = Self { pins, maps, mirror, stamps, sweep, control: Some(control) };
+        let addresses = BTreeSet::new();
+        let mut redirect = Self { pins, maps, mirror, stamps, sweep, local, addresses, control };
         redirect.replace_programs()?;
+        redirect.look_at_addresses()?;
+        redirect.local.tell(&mut redirect.maps)?;
         let start = if was_there { Start::TookOver { connections } } else { Start::Fresh };
         Ok((redirect, start))
     }
@@ -177,7 +185,8 @@ impl Redirect {
         let stamps = Stamps::new(&load::config(&maps)?);
         let mirror = Mirror::read(&maps)?;
         let sweep = Sweep::new(walk::count(&maps)?);
-        Ok(Some(Self { pins, maps, mirror, stamps, sweep, control: None }))
+        let (local, addresses) = (Local::default(), BTreeSet::new());
+        Ok(Some(Self { pins, maps, mirror, stamps, sweep, local, addresses, control: None }))
     }
 
     /// Attaches to an interface, or replaces the programs there.
@@ -202,7 +211,8 @@ impl Redirect {
         self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
         let Some((index, value)) = self.place(interface)? else { return Ok(()) };
         teardown::detach(&self.pins, index, &value)?;
-        is_there(self.maps.places.remove(&index), "PLACES").map(drop)
+        is_there(self.maps.places.remove(&index), "PLACES")?;
+        self.local.tell(&mut self.maps)
     }
 
     /// The interfaces that are to be attached.
@@ -271,8 +281,10 @@ impl Redirect {
     /// Brings the kernel from what is published to `desired`, each rule at once. What is wrong with `desired` is said
     /// before the first change.
     pub fn publish(&mut self, desired: &Desired) -> Result<Published, RedirectError> {
+        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        self.look_at_addresses()?;
         let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
-        let outcome = self.mirror.publish(&mut self.maps, desired, &local_addresses()?, &mut control.grace);
+        let outcome = self.mirror.publish(&mut self.maps, desired, &self.addresses, &mut control.grace);
         self.sweep.is_stale = true;
         let (mut published, ended) = match outcome {
             Ok(outcome) => outcome,
@@ -314,9 +326,11 @@ impl Redirect {
         Ok(ended)
     }
 
-    /// Removes what timed out; to be called about once a second. Bounded work: a large table takes several calls.
+    /// Removes what timed out, and looks at the addresses of this host; to be called about once a second. Bounded work: a
+    /// large table takes several calls.
     pub fn expire(&mut self) -> Result<Expired, RedirectError> {
         self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
+        self.look_at_addresses()?;
         self.sweep.step(&mut self.maps, &self.mirror, &self.stamps)
     }
 
@@ -394,6 +408,7 @@ impl Redirect {
         };
         let was_answered = attach(false)?;
         let was_forwarded = attach(true)?;
+        self.local.tell(&mut self.maps)?;
         Ok(Attached {
             ifindex: device.index,
             hook: attach::place_hook(&value),
@@ -434,6 +449,17 @@ impl Redirect {
                 let mut record = |value: &PlaceValue| write_place(maps, *index, value);
                 attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward, &mut record)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the programs which addresses are this host's, if they have changed.
+    fn look_at_addresses(&mut self) -> Result<(), RedirectError> {
+        let addresses = local_addresses()?;
+        if addresses != self.addresses {
+            local::write_addresses(&mut self.maps, &addresses)?;
+            self.mirror.relocate(&mut self.maps, &addresses)?;
+            self.addresses = addresses;
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use weir_common::redirect::{
-    BackendCounts, BackendValue, CHUNK_BACKENDS, ConnectionValue, PORT_BITMAPS, PORT_WORDS, PlaceValue,
-    PrefixValue, REASONS, RedirectConfig, RuleValue,
+    BackendCounts, BackendValue, CHUNK_BACKENDS, ConnectionValue, LocalConfig, OwnAddress, PORT_BITMAPS,
+    PORT_WORDS, PlaceValue, PrefixValue, REASONS, RedirectConfig, RuleValue,
 };
 
 use super::error::RedirectError;
@@ -23,9 +23,11 @@ const COUNT_WORDS: usize = size_of::<BackendCounts>() / 8;
 const PREFIX_WORDS: usize = size_of::<PrefixValue>() / 4;
 const PLACE_WORDS: usize = size_of::<PlaceValue>() / 8;
 const CONFIG_WORDS: usize = size_of::<RedirectConfig>() / 8;
+const LOCAL_WORDS: usize = size_of::<LocalConfig>() / 8;
+const OWN_WORDS: usize = size_of::<OwnAddress>() / 8;
 
 /// Names of the maps that are pinned.
-pub(super) const PINNED: [&str; 15] = [
+pub(super) const PINNED: [&str; 18] = [
     "PORTS",
     "CONNECTIONS",
     "LISTENERS",
@@ -41,6 +43,9 @@ pub(super) const PINNED: [&str; 15] = [
     "RATES",
     "CONFIG",
     "PLACES",
+    "LOCAL",
+    "OWN_ADDRESSES",
+    "LOCAL_SOCKETS",
 ];
 
 pub(super) type Connections = HashMap<MapData, [u64; 5], [u64; CONNECTION_WORDS]>;
@@ -62,6 +67,8 @@ pub(super) struct Maps {
     pub(super) retired: HashMap<MapData, u32, [u64; COUNT_WORDS]>,
     pub(super) config: Array<MapData, [u64; CONFIG_WORDS]>,
     pub(super) places: HashMap<MapData, u32, [u64; PLACE_WORDS]>,
+    pub(super) local: Array<MapData, [u64; LOCAL_WORDS]>,
+    pub(super) own_addresses: HashMap<MapData, [u64; OWN_WORDS], u32>,
     /// Connections that fit.
     pub(super) capacity: u32,
 }
@@ -94,6 +101,8 @@ impl Maps {
             retired: pinned("RETIRED")?.try_into().map_err(failed("RETIRED"))?,
             config: pinned("CONFIG")?.try_into().map_err(failed("CONFIG"))?,
             places: pinned("PLACES")?.try_into().map_err(failed("PLACES"))?,
+            local: pinned("LOCAL")?.try_into().map_err(failed("LOCAL"))?,
+            own_addresses: pinned("OWN_ADDRESSES")?.try_into().map_err(failed("OWN_ADDRESSES"))?,
             capacity: entries / 2,
         })
     }

@@ -1,5 +1,7 @@
 //! Interfaces that the programs are attached to.
 
+use std::path::PathBuf;
+
 use super::error::RedirectError;
 
 /// Where connections begin.
@@ -79,12 +81,22 @@ pub enum PlaceChange {
     },
 }
 
-/// How connections of this host to backends on this host are redirected.
+/// How sockets of this host are led to where packets cannot be redirected to: to backends on this host, from listeners at
+/// addresses of this host, and to all backends where no interface is an [`Role::Uplink`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum LocalMode {
-    /// In `connect` and `sendmsg`, before there is a packet. Not made yet: the same as [`LocalMode::Off`].
+    /// By programs of a cgroup, as they connect, or send datagrams to an address.
     #[default]
     Cgroup,
     /// Not at all: such a backend takes no connections of this host.
     Off,
+}
+
+/// How sockets of this host are led to backends at the moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalState {
+    /// The cgroup that the programs are on; `None` if they are nowhere.
+    pub cgroup: Option<PathBuf>,
+    /// Whether all of them are there.
+    pub is_alive: bool,
 }

@@ -131,6 +131,11 @@ impl Mirror {
         needed_ports(&self.rules, &self.backends)
     }
 
+    /// Writes the backends again, after the addresses of this host have changed.
+    pub(super) fn relocate(&self, maps: &mut Maps, local: &BTreeSet<IpAddr>) -> Result<(), RedirectError> {
+        self.place_backends(maps, &self.backends.values().collect::<Vec<_>>(), local).map(drop)
+    }
+
     /// Writes backends. Says how many are not what they were.
     fn place_backends(
         &mut self,

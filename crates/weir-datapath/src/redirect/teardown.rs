@@ -13,6 +13,7 @@ use super::{
     attach::{direction, filters, pinned_link, place_name, place_role, remove_filters},
     error::RedirectError,
     handle::Removed,
+    local,
     maps::failed,
     pins::{Pins, unlink},
 };
@@ -45,19 +46,24 @@ pub(super) fn is_attached(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
 /// Detaches a link, whoever holds it, and removes its pin.
 fn remove_link(pins: &Pins, index: u32, is_forward: bool) -> Result<bool, RedirectError> {
     let pin = pins.link(index, is_forward);
-    let Some(link) = pinned_link(&pin)? else { return Ok(false) };
+    remove_pinned(&pin)
+}
+
+/// The same of any link. Says whether there was one.
+pub(super) fn remove_pinned(pin: &Path) -> Result<bool, RedirectError> {
+    let Some(link) = pinned_link(pin)? else { return Ok(false) };
     match bpf::detach_link(link.as_fd()) {
-        // Its interface is gone.
+        // What it was attached to is gone.
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV | libc::ENOENT)) => {
             return Err(RedirectError::Pin {
-                path: pin,
+                path: pin.to_owned(),
                 remedy: "the link cannot be detached",
                 source: error,
             });
         }
         _ => {}
     }
-    unlink(&pin)?;
+    unlink(pin)?;
     Ok(true)
 }
 
@@ -79,6 +85,7 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
     }
     let _lock = if dry_run { None } else { Some(pins.lock()?) };
     let here = Netns::current()?.identity().inode;
+    local::teardown(pins, dry_run, &mut removed)?;
     for (index, value) in places(pins)? {
         remove_place(pins, index, &value, value.netns == here, dry_run, &mut removed)?;
     }

@@ -35,7 +35,7 @@ pub(crate) const DROP: u64 = 2;
 pub(crate) const RESET: u64 = 3;
 
 /// Places of a table that are tried until a backend takes the connection.
-const ATTEMPTS: u32 = 16;
+pub(crate) const ATTEMPTS: u32 = 16;
 
 /// Finds the rule and chooses the backend of the packet whose layout is in the scratch memory; fills the value there.
 #[unsafe(no_mangle)]
@@ -75,7 +75,7 @@ pub(crate) extern "C" fn weir_choose(hint: u64) -> u64 {
         return without_backend(scratch, way);
     }
     if scratch.rule.affinity != 0 {
-        keep(scratch, backend);
+        keep(affinity_key(scratch), backend);
     }
     take(scratch, backend);
     CHOSEN
@@ -159,20 +159,22 @@ fn kept(scratch: &Scratch, way: Way) -> Option<u32> {
     if scratch.rule.affinity == 0 {
         return None;
     }
-    let key = affinity_key(scratch);
+    kept_by(affinity_key(scratch), scratch.rule.affinity).filter(|backend| takes(scratch, *backend, way))
+}
+
+/// The backend that a client got less than `seconds` ago.
+#[inline(always)]
+pub(crate) fn kept_by(key: AffinityKey, seconds: u32) -> Option<u32> {
     let kept = AFFINITY.get_ptr(key)?;
     // SAFETY: a valid entry.
     let kept = unsafe { *kept };
-    let limit = scratch.rule.affinity.saturating_mul(HZ.load());
-    if now().wrapping_sub(kept.used) > limit || !takes(scratch, kept.backend, way) {
-        return None;
-    }
-    Some(kept.backend)
+    let limit = seconds.saturating_mul(HZ.load());
+    if now().wrapping_sub(kept.used) > limit { None } else { Some(kept.backend) }
 }
 
+/// Writes down the backend that a client got.
 #[inline(always)]
-fn keep(scratch: &Scratch, backend: u32) {
-    let key = affinity_key(scratch);
+pub(crate) fn keep(key: AffinityKey, backend: u32) {
     let value = AffinityValue { backend, used: now() };
     if let Some(kept) = AFFINITY.get_ptr_mut(key) {
         // In place: updating an entry of such a map may evict another one. SAFETY: a valid entry.
@@ -233,15 +235,21 @@ pub(crate) extern "C" fn weir_table(hint: u64) -> u64 {
 pub(crate) extern "C" fn weir_candidate(hint: u64, hash: u64) -> u64 {
     let way = Way::from_bits(hint);
     let Some(scratch) = scratch() else { return 0 };
-    let place = ((hash >> 32) * u64::from(scratch.rule.table_length)) >> 32;
-    let chunk = u64::from(scratch.rule.table_chunk) + place / CHUNK_BACKENDS as u64;
-    let Some(chunk) = TABLES.get(chunk as u32) else { return 0 };
-    let number = chunk[place as usize % CHUNK_BACKENDS];
+    let number = candidate(&scratch.rule, hash);
     if takes(scratch, number, way) { u64::from(number) } else { 0 }
 }
 
+/// The backend at the place of a rule's table that a hash leads to; 0 is none.
 #[inline(always)]
-fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) fn candidate(rule: &RuleValue, hash: u64) -> u32 {
+    let place = ((hash >> 32) * u64::from(rule.table_length)) >> 32;
+    let chunk = u64::from(rule.table_chunk) + place / CHUNK_BACKENDS as u64;
+    let Some(chunk) = TABLES.get(chunk as u32) else { return 0 };
+    chunk[place as usize % CHUNK_BACKENDS]
+}
+
+#[inline(always)]
+pub(crate) fn mix(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32
 }
@@ -302,14 +310,13 @@ fn upper(bits: u32) -> u64 {
 pub(crate) extern "C" fn weir_rule() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let layout = &scratch.layout;
-    let port = (layout.ports >> 16) as u16;
-    let mut key = ListenerKey {
-        address: layout.destination,
-        port,
-        protocol: layout.protocol,
-        is_ipv6: layout.is_ipv6,
-        reserved: 0,
-    };
+    rule_at(layout.destination, (layout.ports >> 16) as u16, layout.protocol, layout.is_ipv6)
+}
+
+/// The number of the rule that listens there, or 0.
+#[inline(always)]
+pub(crate) fn rule_at(address: [u64; 2], port: u16, protocol: u8, is_ipv6: u8) -> u32 {
+    let mut key = ListenerKey { address, port, protocol, is_ipv6, reserved: 0 };
     // SAFETY: the number is copied at once.
     if let Some(rule) = unsafe { LISTENERS.get(&key) } {
         return *rule;
@@ -319,8 +326,7 @@ pub(crate) extern "C" fn weir_rule() -> u32 {
     if let Some(rule) = unsafe { LISTENERS.get(&key) } {
         return *rule;
     }
-    let key = prefix_key(layout);
-    let Some(prefix) = PREFIXES.get(&key) else { return 0 };
+    let Some(prefix) = PREFIXES.get(&prefix_key(address, protocol, is_ipv6)) else { return 0 };
     for index in 0..MOST_RANGES {
         let range = &prefix.ranges[index];
         if range.rule == 0 {
@@ -333,16 +339,19 @@ pub(crate) extern "C" fn weir_rule() -> u32 {
     0
 }
 
-/// Key of the whole destination address.
+/// Whether something listens on the packet's destination, at whatever port.
 #[inline(always)]
-pub(crate) fn prefix_key(layout: &Layout) -> Key<PrefixKey> {
+pub(crate) fn is_listened_on(layout: &Layout) -> bool {
+    PREFIXES.get(&prefix_key(layout.destination, layout.protocol, layout.is_ipv6)).is_some()
+}
+
+/// Key of a whole address.
+#[inline(always)]
+fn prefix_key(words: [u64; 2], protocol: u8, is_ipv6: u8) -> Key<PrefixKey> {
     let mut address = [0; 16];
-    address[..8].copy_from_slice(&layout.destination[0].to_be_bytes());
-    address[8..].copy_from_slice(&layout.destination[1].to_be_bytes());
-    Key::new(
-        PREFIX_HEAD_BITS + 128,
-        PrefixKey { protocol: layout.protocol, is_ipv6: layout.is_ipv6, reserved: [0; 2], address },
-    )
+    address[..8].copy_from_slice(&words[0].to_be_bytes());
+    address[8..].copy_from_slice(&words[1].to_be_bytes());
+    Key::new(PREFIX_HEAD_BITS + 128, PrefixKey { protocol, is_ipv6, reserved: [0; 2], address })
 }
 
 /// A client that talks to a backend itself, from a port with which a redirected connection of its talks to the same one:
@@ -378,7 +387,7 @@ fn direct(scratch: &mut Scratch) -> u64 {
 
 /// Takes one of the connections that a rule allows in a second.
 #[inline(always)]
-fn is_within_rate(rule: u32, limit: u32) -> bool {
+pub(crate) fn is_within_rate(rule: u32, limit: u32) -> bool {
     let now = now();
     let Some(rate) = RATES.get_ptr_mut(rule) else {
         let first = RateValue { taken: 1, since: now };

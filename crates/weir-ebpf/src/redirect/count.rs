@@ -1,5 +1,7 @@
 //! Counters.
 
+use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
+
 use weir_common::redirect::Reason;
 use weir_ebpf::skb::Skb;
 
@@ -38,6 +40,17 @@ pub(crate) fn opened(backend: u32) {
     if let Some(counts) = COUNTS.get_ptr_mut(backend) {
         // SAFETY: a valid element, of this CPU.
         unsafe { (*counts).opened += 1 };
+    }
+}
+
+/// Counts a socket that was led to a backend. The process may be interrupted by another one on this CPU.
+#[inline(always)]
+pub(crate) fn opened_here(backend: u32) {
+    if let Some(counts) = COUNTS.get_ptr_mut(backend) {
+        // SAFETY: a valid element.
+        let opened = unsafe { &raw mut (*counts).opened_here };
+        // SAFETY: an aligned word of it.
+        unsafe { atomic_xadd::<u64, u64, { Relaxed }>(opened, 1) };
     }
 }
 

@@ -125,7 +125,7 @@ fn ipv4(skb: Skb, link: Link, way: Way, offset: usize) -> i32 {
 }
 
 /// Upper half of the lower word of an IPv4 address.
-const MAPPED: u64 = 0xffff_0000_0000;
+pub(crate) const MAPPED: u64 = 0xffff_0000_0000;
 
 /// Who a packet is from and for.
 struct Ends {
@@ -368,6 +368,12 @@ pub(crate) fn is_of_interest(protocol: u8, ports: u32, way: Way) -> bool {
         (false, false) => (PORTS_REVERSE_TCP, ports & 0xffff),
         (false, true) => (PORTS_REVERSE_UDP, ports & 0xffff),
     };
+    is_port_of_interest(bitmap, port)
+}
+
+/// Whether a port is in one of the bitmaps.
+#[inline(always)]
+pub(crate) fn is_port_of_interest(bitmap: u32, port: u32) -> bool {
     let Some(bits) = PORTS.get(bitmap) else { return false };
     bits[(port >> 6) as usize & 1023] >> (port & 63) & 1 != 0
 }

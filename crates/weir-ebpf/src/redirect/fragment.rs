@@ -9,7 +9,7 @@ use weir_packet::rewrite::{Layout, Target};
 use crate::{
     choose, count,
     keys::Way,
-    maps::{FRAGMENTS, HZ, PREFIXES, scratch},
+    maps::{FRAGMENTS, HZ, scratch},
     route,
     slow::now,
     write,
@@ -60,7 +60,7 @@ pub(crate) extern "C" fn weir_remember(hint: u64) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn weir_let_pass() -> u64 {
     let Some(scratch) = scratch() else { return 0 };
-    if PREFIXES.get(&choose::prefix_key(&scratch.layout)).is_none() {
+    if !choose::is_listened_on(&scratch.layout) {
         return 0;
     }
     let value = FragmentValue {
@@ -85,7 +85,7 @@ pub(crate) extern "C" fn weir_fragment(context: *mut __sk_buff, hint: u64) -> i3
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     let known = FRAGMENTS.get_ptr(key(&scratch.layout, way));
     let Some(known) = known else {
-        if way.is_forward() && PREFIXES.get(&choose::prefix_key(&scratch.layout)).is_some() {
+        if way.is_forward() && choose::is_listened_on(&scratch.layout) {
             count::reason(0, Reason::FragmentMissed);
             return TC_ACT_SHOT;
         }

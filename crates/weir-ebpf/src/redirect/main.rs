@@ -6,10 +6,12 @@
 //! `fast` is the path of nearly all packets: those that nothing here is interested in, and those of connections that are
 //! under way. `slow` is everything else, written so that any packet goes through it: `choose` finds a backend, `enter`
 //! makes the two entries of a connection, `icmp` and `fragment` do what their names say, `reset` refuses, `write` carries
-//! out what `weir_packet::rewrite` plans.
+//! out what `weir_packet::rewrite` plans. `local` is for sockets of this host, at a cgroup; needs 5.14.
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the BPF target has no atomic types")]
 
 mod choose;
 #[path = "../flow/clock.rs"]
@@ -20,6 +22,7 @@ mod fast;
 mod fragment;
 mod icmp;
 mod keys;
+mod local;
 mod maps;
 mod reset;
 mod route;

@@ -3,14 +3,15 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
     helpers::generated::bpf_get_prandom_u32,
     macros::btf_map,
 };
 use weir_common::redirect::{
     AffinityKey, AffinityValue, BackendCounts, BackendValue, Chunk, ConnectionValue, FragmentValue,
-    ListenerKey, MOST_BACKENDS, MOST_RULES, PORT_BITMAPS, PORT_WORDS, PlaceValue, PrefixKey, PrefixValue,
-    RateValue, ReasonCounts, RedirectConfig, RetiredCounts, RuleValue,
+    ListenerKey, LocalConfig, MOST_BACKENDS, MOST_OWN_ADDRESSES, MOST_RULES, OwnAddress, PORT_BITMAPS,
+    PORT_WORDS, PlaceValue, PrefixKey, PrefixValue, RateValue, ReasonCounts, RedirectConfig, RetiredCounts,
+    RuleValue, SocketFlows,
 };
 use weir_packet::{Buffer, rewrite::Layout};
 
@@ -82,6 +83,18 @@ pub(crate) static CONFIG: Array<RedirectConfig, 1> = Array::new();
 /// Interfaces that the programs are attached to; kept by user space.
 #[btf_map]
 pub(crate) static PLACES: HashMap<u32, PlaceValue, 4096> = HashMap::new();
+
+/// Whose sockets are led to backends.
+#[btf_map]
+pub(crate) static LOCAL: Array<LocalConfig, 1> = Array::new();
+
+/// Addresses of this host; kept by user space.
+#[btf_map]
+pub(crate) static OWN_ADDRESSES: HashMap<OwnAddress, u32, { MOST_OWN_ADDRESSES as usize }> = HashMap::new();
+
+/// What sockets of this host talk to.
+#[btf_map]
+pub(crate) static LOCAL_SOCKETS: SkStorage<SocketFlows> = SkStorage::new();
 
 /// Answer of the clock program: jiffies, then nanoseconds of the monotonic clock.
 #[btf_map]

@@ -16,7 +16,7 @@ use weir_agent::{
     units::parse_duration,
 };
 use weir_api::proxy::DEFAULT_SOCKET;
-use weir_datapath::redirect::Place;
+use weir_datapath::redirect::{LocalMode, Place};
 
 /// `weir proxy`
 #[derive(Args, Clone, Debug)]
@@ -87,6 +87,12 @@ pub(crate) struct RunArgs {
     /// Look at packets of this interface, as `uplink` (the default) or `client`; may be given several times
     #[arg(short, long = "interface", value_name = "NAME[=ROLE]", value_parser = parse_place)]
     pub(crate) interfaces: Vec<Place>,
+    /// How connections of this machine reach backends on this machine
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) local: LocalArg,
+    /// With `--local cgroup`: whose processes connect [default: the topmost cgroup]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) cgroup: Option<PathBuf>,
     /// Go to the background once everything is in effect
     #[arg(long)]
     pub(crate) detach: bool,
@@ -99,6 +105,25 @@ pub(crate) struct RunArgs {
     /// This is the process in the background
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) detached: bool,
+}
+
+/// How connections of this machine reach backends on this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LocalArg {
+    /// Their sockets are led there as they connect, by programs of a cgroup
+    #[default]
+    Cgroup,
+    /// Not at all
+    Off,
+}
+
+impl From<LocalArg> for LocalMode {
+    fn from(local: LocalArg) -> Self {
+        match local {
+            LocalArg::Cgroup => Self::Cgroup,
+            LocalArg::Off => Self::Off,
+        }
+    }
 }
 
 /// `weir proxy rule`

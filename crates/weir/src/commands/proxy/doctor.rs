@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use weir_agent::redirect::doctor::{Facts, Finding, Mark, judge};
+use weir_agent::redirect::doctor::{Facts, Finding, Mark, judge, judge_sockets};
 use weir_api::proxy::ProxyStatus;
 use weir_datapath::redirect::{Place, PlaceState, Redirect};
 
@@ -39,6 +39,7 @@ pub(super) fn run(paths: &ProxyPaths, args: &ProxyDoctorArgs) -> Result<ExitCode
         let state = attached.iter().find(|it| it.interface == place.interface);
         findings.extend(judge(place, state, &Facts::read(&place.interface)));
     }
+    findings.push(judge_sockets(pinned.as_ref().map(Redirect::local).as_ref()));
     let mut text = String::new();
     match args.output {
         ShownFormat::Json => {

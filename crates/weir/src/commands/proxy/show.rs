@@ -15,7 +15,7 @@ use weir_agent::{
     redirect::view::{ConnectionsWanted, Left},
     units::Grouped,
 };
-use weir_api::proxy::{Carried, ConnectionsAnswer, RulesAnswer, StatsAnswer, escaped};
+use weir_api::proxy::{Carried, ConnectionsAnswer, ProxySockets, RulesAnswer, StatsAnswer, escaped};
 use weir_datapath::redirect::RedirectError;
 
 use super::{
@@ -135,8 +135,8 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
         })
         .collect();
     let places = if places.is_empty() { "none".to_owned() } else { places.join(", ") };
-    write!(out, "interfaces: {places}").expect("a string takes any text");
-    out.push_str("\n\n");
+    writeln!(out, "interfaces: {places}").expect("a string takes any text");
+    writeln!(out, "sockets:    {}\n", sockets_text(&answer.sockets)).expect("a string takes any text");
     let mut rows = Vec::new();
     for rule in &answer.rules {
         for line in 0..rule.listen.len().max(rule.backends.len()).max(1) {
@@ -144,6 +144,9 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
             let backend = rule.backends.get(line);
             let what = backend.map_or(String::new(), |it| match (&it.trouble, &it.place) {
                 (Some(trouble), _) => trouble.clone(),
+                (None, Some(_)) if answer.sockets.is_alive => {
+                    "on this machine: its sockets are led there (cgroup)".to_owned()
+                }
                 (None, Some(_)) => "on this machine: not reached from here".to_owned(),
                 (None, None) => String::new(),
             });
@@ -189,6 +192,15 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
         ("", Side::Left),
     ];
     table(heading, &rows, out);
+}
+
+fn sockets_text(sockets: &ProxySockets) -> String {
+    match (&sockets.cgroup, &sockets.trouble) {
+        (Some(cgroup), _) if sockets.is_alive => format!("{cgroup} (cgroup)"),
+        (Some(cgroup), _) => format!("{cgroup} (cgroup, programs not there)"),
+        (None, Some(trouble)) => format!("left alone: {trouble}"),
+        (None, None) => "left alone".to_owned(),
+    }
 }
 
 fn connections_table(answer: &ConnectionsAnswer, out: &mut String) {
@@ -261,6 +273,7 @@ fn stats_table(answer: &StatsAnswer, before: Option<(&StatsAnswer, f64)>, out: &
         ("CONNS", Side::Right),
         ("NEW", Side::Right),
         ("CLOSED", Side::Right),
+        ("SOCKETS", Side::Right),
         ("PACKETS", Side::Right),
         ("BYTES", Side::Right),
         ("BACK PACKETS", Side::Right),
@@ -287,7 +300,7 @@ fn stats_row(
     sum: &Carried,
     old: Option<&Carried>,
     time: Option<f64>,
-) -> [String; 10] {
+) -> [String; 11] {
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -308,6 +321,7 @@ fn stats_row(
         Grouped(connections).to_string(),
         shown(|it| it.opened),
         shown(|it| it.closed),
+        shown(|it| it.sockets),
         shown(|it| it.forward_packets),
         shown(|it| it.forward_bytes),
         shown(|it| it.reverse_packets),
