@@ -14,6 +14,7 @@ use crate::cannot_run;
 #[derive(Debug)]
 pub struct ControlGroup {
     path: PathBuf,
+    mount: PathBuf,
     process: Option<Child>,
 }
 
@@ -35,12 +36,17 @@ impl ControlGroup {
             cannot_run(&format!("cannot make {}: {error}", path.display()));
             return None;
         }
-        Some(Self { path, process: None })
+        Some(Self { path, mount: mount.into(), process: None })
     }
 
     /// The number by which the kernel knows it.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).expect("it exists as long as this").ino()
+    }
+
+    /// Where the hierarchy is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
     }
 
     /// Where it is.

@@ -1,15 +1,17 @@
-//! A machine that commands are typed on: a namespace of its own, `/run` and `/sys/fs/bpf` of its own, `weir` in the path.
+//! A machine that commands are typed on: a namespace of its own, `/run`, `/sys/fs/bpf` and control groups of its own,
+//! `weir` in the path.
 //!
 //! What is pinned, and files under `/run`, end with it, however the test ends. So the usual paths can be used, and
 //! machines of several tests do not meet.
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Namespace, agent::binary};
+use crate::{Namespace, agent::binary, cgroup::ControlGroup};
 
 /// What its shell says once everything is mounted.
 const READY: &str = "ready";
@@ -19,16 +21,25 @@ pub struct Machine {
     namespace: Namespace,
     /// Holds the mounts.
     holder: Child,
+    /// What is the topmost control group there. Empty: no process of a test is diverted by its socket.
+    group: Option<ControlGroup>,
 }
 
 impl Machine {
     /// Makes one of this namespace. Needs root.
     pub fn new(namespace: &Namespace) -> Self {
-        let script =
-            "mount -t tmpfs tmpfs /run && mount -t bpf bpf /sys/fs/bpf && echo ready && exec sleep infinity";
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        let number = MACHINES.fetch_add(1, Ordering::Relaxed);
+        let group = ControlGroup::make(&format!("machine-{number}"));
+        let groups = group.as_ref().map_or(String::new(), |group| {
+            format!("mount --bind {} {} && ", group.path().display(), group.mount().display())
+        });
+        let script = format!(
+            "{groups}mount -t tmpfs tmpfs /run && mount -t bpf bpf /sys/fs/bpf && echo ready && exec sleep infinity"
+        );
         let mut holder = namespace
             .command("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -37,12 +48,17 @@ impl Machine {
         let output = holder.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut line).expect("it says that it is ready");
         assert_eq!(line.trim_end(), READY, "tmpfs and a BPF file system can be mounted");
-        Self { namespace: namespace.clone(), holder }
+        Self { namespace: namespace.clone(), holder, group }
     }
 
     /// Its namespace.
     pub const fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Where its control groups are mounted; `None` if there are none here, which has been said.
+    pub fn groups(&self) -> Option<&Path> {
+        self.group.as_ref().map(ControlGroup::mount)
     }
 
     /// A command that will run on it.

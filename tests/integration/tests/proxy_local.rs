@@ -1,0 +1,71 @@
+//! `weir proxy` where client and backend are the same machine, as typed.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+};
+
+use weir_integration::{Namespace, machine::Machine, require_root, require_tool};
+
+/// Answers every request over HTTP.
+fn serve(namespace: &Namespace) {
+    let listener = namespace.run(|| TcpListener::bind("10.0.0.1:8080")).expect("it works in a test");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut room = [0; 1024];
+            drop(stream.read(&mut room));
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"));
+        }
+    });
+}
+
+#[test]
+fn a_backend_on_the_same_machine_is_reached_and_every_command_says_how() {
+    if !require_root() || !require_tool("curl") {
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.ip("link add veth0 type veth peer name nobody");
+    namespace.ip("link set nobody up");
+    namespace.ip("address add 10.0.0.1/24 dev veth0");
+    namespace.ip("link set veth0 up");
+    serve(&namespace);
+    let machine = Machine::new(&namespace);
+    let Some(groups) = machine.groups() else { return };
+    let call = format!(
+        "echo $$ >{}/cgroup.procs && exec curl -s --max-time 5 -w ' %{{remote_ip}}' http://10.0.0.10:80",
+        groups.display()
+    );
+
+    machine.types("weir proxy run -i veth0 --detach");
+    machine.types("weir proxy rule add web --listen tcp:10.0.0.10:80 --backend 10.0.0.1:8080");
+    assert_eq!(machine.types(&call), "hello 10.0.0.10");
+    let listed = machine.types("weir proxy ls");
+    for part in ["(cgroup)\n", "on this machine: its sockets are led there (cgroup)"] {
+        assert!(listed.contains(part), "{part} in\n{listed}");
+    }
+    let stats = machine.types("weir proxy stats -o json");
+    assert!(stats.contains("\"sockets\":1"), "{stats}");
+    let traced = machine.types("weir proxy trace 'tcp:10.0.0.1:40000->10.0.0.10:80'");
+    assert!(traced.contains("is led to 10.0.0.1:8080 as it connects"), "{traced}");
+    let looked = machine.types("weir proxy doctor");
+    assert!(looked.contains("are led to backends on this machine"), "{looked}");
+    let metrics = machine
+        .types("curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/metrics | grep sockets");
+    assert!(metrics.contains("weir_proxy_rule_sockets_total{rule=\"web\"} 1"), "{metrics}");
+
+    // Without a control process, and with another one.
+    machine.types("kill -9 $(weir proxy doctor | grep -o 'process [0-9]*' | head -1 | cut -d' ' -f2)");
+    assert_eq!(machine.types(&call), "hello 10.0.0.10");
+    assert!(machine.types("weir proxy ls").contains("its sockets are led there"));
+    machine.types("weir proxy run --detach");
+    assert_eq!(machine.types(&call), "hello 10.0.0.10");
+    assert!(machine.types("weir proxy stats -o json").contains("\"sockets\":3"));
+
+    let torn = machine.types("weir proxy teardown");
+    assert_eq!(torn.matches("removed: cgroup program weir_").count(), 8, "{torn}");
+    assert!(!machine.shell(&call).status.success(), "nobody leads it any more");
+    machine.types("weir proxy run -i veth0 --local off --detach");
+    assert!(machine.types("weir proxy ls").contains("sockets:    left alone\n"));
+}
