@@ -56,7 +56,7 @@ fn a_backend_on_the_same_machine_is_reached_and_every_command_says_how() {
     assert!(metrics.contains("weir_proxy_rule_sockets_total{rule=\"web\"} 1"), "{metrics}");
 
     // Without a control process, and with another one.
-    machine.types("kill -9 $(weir proxy doctor | grep -o 'process [0-9]*' | head -1 | cut -d' ' -f2)");
+    machine.types("kill -9 $(weir proxy doctor | grep -o 'process [0-9][0-9]*' | head -1 | cut -d' ' -f2)");
     assert_eq!(machine.types(&call), "hello 10.0.0.10");
     assert!(machine.types("weir proxy ls").contains("its sockets are led there"));
     machine.types("weir proxy run --detach");

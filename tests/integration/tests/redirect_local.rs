@@ -258,7 +258,7 @@ fn backends_on_this_host_and_elsewhere_share_what_is_new() {
         for (backend, id) in desired.backends.iter_mut().zip(11..) {
             backend.id = BackendId(id);
         }
-        desired.rules[0].table.iter_mut().for_each(|id| id.0 += 10);
+        desired.rules[0].table = desired.rules[0].table.iter().map(|id| BackendId(id.0 + 10)).collect();
         redirect.publish(&desired).expect("it works in a test");
         for socket in 0..10 {
             assert_eq!(caller.order(&format!("tcp t{socket} 10.0.0.10:80")), "10.0.0.10:80");
@@ -271,7 +271,7 @@ fn backends_on_this_host_and_elsewhere_share_what_is_new() {
         for (backend, id) in desired.backends.iter_mut().zip(21..) {
             backend.id = BackendId(id);
         }
-        desired.rules[0].table.fill(BackendId(22));
+        desired.rules[0].table = [BackendId(22); 251].into();
         redirect.publish(&desired).expect("it works in a test");
         host.namespace.ip("route add blackhole 10.0.0.10/32");
         let blocked = caller.order("tcp x 10.0.0.10:81");
@@ -288,12 +288,12 @@ fn udp_leaves_a_backend_that_is_gone_and_stays_with_one_that_drains() {
     host.namespace.run(|| {
         let (mut redirect, _) = host.open();
         let mut desired = shared(Transport::Udp, "10.0.0.10:53", &["10.0.0.1:1001", "10.0.0.1:1002"]);
-        desired.rules[0].table.fill(BackendId(1));
+        desired.rules[0].table = [BackendId(1); 251].into();
         redirect.publish(&desired).expect("it works in a test");
         let mut caller = host.caller();
         caller.order("udp u 0.0.0.0:0");
         assert_eq!(caller.order("send u 10.0.0.10:53 hello"), "one from 10.0.0.10:53");
-        desired.rules[0].table.fill(BackendId(2));
+        desired.rules[0].table = [BackendId(2); 251].into();
         for (standing, name) in [(Standing::Up, "one"), (Standing::Draining, "one"), (Standing::Gone, "two")]
         {
             desired.backends[0].standing = standing;
@@ -321,7 +321,7 @@ fn listeners_at_addresses_of_this_host_are_led_to_any_backend() {
                 let mut desired = one_to_one(&[(transport, address(listen), address("10.9.0.2:23456"))]);
                 let id = number * 10 + u32::from(transport == Transport::Udp);
                 desired.backends[0].id = BackendId(id);
-                desired.rules[0].table.fill(BackendId(id));
+                desired.rules[0].table = [BackendId(id); 251].into();
                 redirect.publish(&desired).expect("it works in a test");
                 let mut caller = host.caller();
                 let answer = if transport == Transport::Tcp {
@@ -342,7 +342,7 @@ fn listeners_at_addresses_of_this_host_are_led_to_any_backend() {
             let mut desired =
                 one_to_one(&[(Transport::Tcp, address("127.0.0.1:80"), address("10.9.0.2:23456"))]);
             desired.backends[0].id = BackendId(40);
-            desired.rules[0].table.clear();
+            desired.rules[0].table = [].into();
             desired.rules[0].on_empty = on_empty;
             redirect.publish(&desired).expect("it works in a test");
             assert_eq!(host.caller().order("tcp s 127.0.0.1:80"), expected, "{on_empty:?}");
