@@ -69,11 +69,6 @@ pub enum Start {
         /// Connections in them.
         connections: u64,
     },
-    /// Maps of another layout, whose connections were copied. There is one layout so far, so this does not happen yet.
-    Migrated {
-        /// Connections that were copied.
-        connections: u64,
-    },
 }
 
 /// Something that [`Redirect::teardown`] removed, or would.
@@ -473,7 +468,7 @@ impl Redirect {
     }
 }
 
-fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
+pub(super) fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
     let mut places = Vec::new();
     for entry in &maps.places {
         let (index, words) = entry.map_err(failed("PLACES"))?;

@@ -27,7 +27,7 @@ use weir_common::redirect::{LocalConfig, MOST_OWN_ADDRESSES, OwnAddress, PLACE_U
 use super::{
     attach::pinned_link,
     error::RedirectError,
-    handle::{Redirect, Removed, Settings},
+    handle::{Redirect, Removed, Settings, all_places},
     maps::{Maps, failed, is_there},
     pins::Pins,
     place::{LocalMode, LocalState},
@@ -108,15 +108,8 @@ impl Local {
 
     /// Tells the programs whose sockets are meant.
     pub(super) fn tell(&self, maps: &mut Maps) -> Result<(), RedirectError> {
-        let mut has_no_uplink = 1;
-        for entry in &maps.places {
-            let (_, words) = entry.map_err(failed("PLACES"))?;
-            let place: weir_common::redirect::PlaceValue = zerocopy::transmute!(words);
-            if place.role == PLACE_UPLINK {
-                has_no_uplink = 0;
-            }
-        }
-        write_config(maps, LocalConfig { netns: self.netns, has_no_uplink })
+        let has_uplink = all_places(maps)?.iter().any(|(_, place)| place.role == PLACE_UPLINK);
+        write_config(maps, LocalConfig { netns: self.netns, has_no_uplink: u64::from(!has_uplink) })
     }
 }
 

@@ -132,8 +132,13 @@ impl Mirror {
     }
 
     /// Writes the backends again, after the addresses of this host have changed.
-    pub(super) fn relocate(&self, maps: &mut Maps, local: &BTreeSet<IpAddr>) -> Result<(), RedirectError> {
-        self.place_backends(maps, &self.backends.values().collect::<Vec<_>>(), local).map(drop)
+    pub(super) fn relocate(
+        &mut self,
+        maps: &mut Maps,
+        local: &BTreeSet<IpAddr>,
+    ) -> Result<(), RedirectError> {
+        let backends: Vec<BackendState> = self.backends.values().copied().collect();
+        self.place_backends(maps, &backends.iter().collect::<Vec<_>>(), local).map(drop)
     }
 
     /// Writes backends. Says how many are not what they were.
