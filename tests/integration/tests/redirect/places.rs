@@ -275,7 +275,9 @@ fn a_client_keeps_its_backend_and_no_more_connections_begin_than_a_rule_allows()
         }
         let counters = redirect.counters().unwrap();
         let limited = &counters.rules[&RuleId(2)];
-        let refused: u64 = limited.reasons.values().sum();
+        // Nobody listens there, which is said too, once in a while.
+        let refused = limited.reasons.iter().filter(|(reason, _)| reason.name() == "rate_limited");
+        let refused: u64 = refused.map(|(_, count)| count).sum();
         // A new second may begin under way.
         assert!(limited.sum.opened >= 5 && refused > 0 && limited.sum.opened + refused == 40, "{limited:?}");
     });
