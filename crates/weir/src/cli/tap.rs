@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use weir_agent::{
     tap::DEFAULT_AUDIT,
     units::{parse_duration, parse_size},
@@ -14,7 +14,27 @@ use super::FilterWords;
 
 /// `weir tap`
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TapArgs {
+    /// Something else than tapping
+    #[command(subcommand)]
+    pub(crate) command: Option<TapCommand>,
+    /// What to tap, and where it goes
+    #[command(flatten)]
+    pub(crate) options: TapOptions,
+}
+
+/// What `weir tap` can do besides.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum TapCommand {
+    /// Send known bytes in every way that there is, and say which of them a tap captures here
+    #[command(after_help = SELFCHECK_EXAMPLES)]
+    Selfcheck,
+}
+
+/// What to tap.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TapOptions {
     /// Only with these other ends and ports, such as `host=10.0.0.0/8 and port=5432`; several words are joined
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
@@ -77,7 +97,7 @@ pub(crate) struct TapArgs {
     pub(crate) verbose: bool,
 }
 
-impl TapArgs {
+impl TapOptions {
     /// The words of the filter.
     pub(crate) fn filter(&self) -> FilterWords<'_> {
         FilterWords(&self.filter)
@@ -225,3 +245,9 @@ Examples:
 Nothing is copied before --payload asks for it. Secrets become asterisks before anything is shown or
 written. Encrypted connections are seen as what they are: bytes without meaning. At the end the ledger
 says what became of every byte.";
+
+const SELFCHECK_EXAMPLES: &str = "\
+Examples:
+  weir tap selfcheck
+
+Exit code 1 if a byte is wrong, or missing without a reason.";

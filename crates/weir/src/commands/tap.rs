@@ -3,6 +3,8 @@
 //! What happens is told on standard error: when the tap is open, from time to time on a terminal, and the ledger at the end.
 //! Exit code 1 if the ledger does not add up.
 
+mod selfcheck;
+
 use std::{
     env,
     fs::{File, OpenOptions, Permissions},
@@ -29,7 +31,7 @@ use weir_l7::{Keep, conversation::Redaction};
 use crate::{
     cli::{
         UsageError,
-        tap::{TapArgs, TapFormat},
+        tap::{TapArgs, TapCommand, TapFormat, TapOptions},
     },
     clock, filter,
 };
@@ -44,7 +46,14 @@ const ARCHIVED_BODY: usize = 256 << 10;
 /// How often progress is shown on a terminal.
 const REFRESH: Duration = Duration::from_secs(1);
 
-pub(super) fn run(options: &TapArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &TapArgs) -> Result<ExitCode> {
+    match args.command {
+        Some(TapCommand::Selfcheck) => selfcheck::run(),
+        None => tap_with(&args.options),
+    }
+}
+
+fn tap_with(options: &TapOptions) -> Result<ExitCode> {
     let order = order(options)?;
     let format = format(options);
     if options.verbose && !matches!(format, TapFormat::Text | TapFormat::Json) {
@@ -93,7 +102,7 @@ fn select_error(error: tap::SelectError) -> anyhow::Error {
     if error.is_usage() { UsageError(error.to_string()).into() } else { error.into() }
 }
 
-fn order(options: &TapArgs) -> Result<Order> {
+fn order(options: &TapOptions) -> Result<Order> {
     let filter = filter::parse(options.filter())?;
     let order = Order {
         selection: Selection {
@@ -128,7 +137,7 @@ fn owner() -> Owner {
 }
 
 /// What was asked for, or what the name of the file says.
-fn format(options: &TapArgs) -> TapFormat {
+fn format(options: &TapOptions) -> TapFormat {
     let by_name = || match options.write.as_deref()?.extension()?.to_str()? {
         "har" => Some(TapFormat::Har),
         "json" | "jsonl" | "ndjson" => Some(TapFormat::Json),
@@ -139,7 +148,7 @@ fn format(options: &TapArgs) -> TapFormat {
     options.output.or_else(by_name).unwrap_or(usual)
 }
 
-fn keep(options: &TapArgs, format: TapFormat) -> Keep {
+fn keep(options: &TapOptions, format: TapFormat) -> Keep {
     match format {
         TapFormat::Har => Keep { headers: true, body_bytes: ARCHIVED_BODY },
         TapFormat::Text | TapFormat::Json if options.verbose => Keep { headers: true, body_bytes: BODY },
@@ -148,7 +157,7 @@ fn keep(options: &TapArgs, format: TapFormat) -> Keep {
 }
 
 /// Opens what is written to, and says how it is called.
-fn open(options: &TapArgs, format: TapFormat, stop: &Stop) -> Result<(Writer, String)> {
+fn open(options: &TapOptions, format: TapFormat, stop: &Stop) -> Result<(Writer, String)> {
     let (target, name): (Box<dyn Write + Send>, _) = match &options.write {
         Some(path) if path != Path::new("-") => {
             let name = path.display().to_string();
@@ -176,7 +185,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn output(
-    options: &TapArgs,
+    options: &TapOptions,
     format: TapFormat,
     writer: Writer,
     order: &Order,
