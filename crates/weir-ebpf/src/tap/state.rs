@@ -60,6 +60,8 @@ fn begins<S: Socket>(socket: S, role: u8, is_established: bool) {
         closed(entry, number);
         renew(entry);
     }
+    // Here the kernel gives out a cookie; programs without typed sockets cannot make it do so.
+    identity(entry, socket);
     entry.role = role;
     // Judged without knowing the role.
     entry.generation = 0;
