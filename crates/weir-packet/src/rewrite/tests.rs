@@ -134,7 +134,8 @@ fn end(is_ipv6: bool) -> impl Strategy<Value = SocketAddr> {
 /// A packet, another address for one end, and both other ports.
 fn case() -> impl Strategy<Value = (Description, bool, SocketAddr, u16)> {
     any::<bool>().prop_flat_map(|is_ipv6| {
-        let extras = if is_ipv6 { 0..=5_usize } else { 0..=10_usize };
+        // With two tags and a fragment header, the TCP header behind one more would not be within the window.
+        let extras = if is_ipv6 { 0..=4_usize } else { 0..=10_usize };
         let before = (any::<bool>(), 0..=2_usize, extras).prop_map(|(is_ip_link, tags, extras)| Before {
             is_ip_link,
             tags,
