@@ -349,6 +349,8 @@ pub enum Reason {
     Interrupted = 21,
     /// The rule or backend vanished under way; passed, or dropped where the connection would have been entered.
     Vanished = 22,
+    /// Only backends on this host are left, which packets of it cannot be redirected to; passed.
+    BackendHere = 23,
 }
 
 /// Number of counters by [`Reason`], with room for more.

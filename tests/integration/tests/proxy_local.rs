@@ -69,3 +69,18 @@ fn a_backend_on_the_same_machine_is_reached_and_every_command_says_how() {
     machine.types("weir proxy run -i veth0 --local off --detach");
     assert!(machine.types("weir proxy ls").contains("sockets:    left alone\n"));
 }
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.ip("link add veth0 type veth peer name nobody");
+    let machine = Machine::new(&namespace);
+    let said = machine.types_in_vain("weir proxy run -i veth0 -i etn1", 2);
+    assert!(said.contains("etn1"), "{said}");
+    assert_eq!(machine.types("find /sys/fs/bpf -name 'weir*'"), "");
+    let there = machine.types("weir proxy teardown");
+    assert!(!there.contains("removed"), "{there}");
+}

@@ -192,6 +192,9 @@ fn every_kind_of_socket_reaches_a_backend_on_its_own_host_and_sees_the_listener(
 #[test]
 fn what_is_no_listener_is_left_alone_and_so_are_other_processes_and_namespaces() {
     let Some(host) = Host::new("alone") else { return };
+    if !require_tool("curl") {
+        return;
+    }
     serve(&host.namespace, "10.0.0.1:23456", "backend");
     serve(&host.namespace, "10.0.0.1:12345", "other");
     host.namespace.run(|| {
@@ -351,30 +354,60 @@ fn listeners_at_addresses_of_this_host_are_led_to_any_backend() {
 }
 
 #[test]
-fn without_an_uplink_sockets_are_led_to_every_backend() {
+fn without_an_uplink_sockets_are_led_from_addresses_of_this_host_alone() {
     let Some(host) = Host::new("uplink") else { return };
-    host.namespace.ip("address add 10.8.0.1/32 dev lo");
-    serve(&host.namespace, "10.8.0.1:23456", "far");
+    serve(&host.namespace, "10.0.0.1:23456", "here");
     host.namespace.run(|| {
         let (mut redirect, _) = host.open();
-        let desired = one_to_one(&[(Transport::Tcp, address("10.0.0.10:80"), address("10.8.0.1:23456"))]);
+        let desired = one_to_one(&[
+            (Transport::Tcp, address("10.0.0.10:80"), address("10.0.0.1:23456")),
+            (Transport::Tcp, address("10.0.0.1:80"), address("10.0.0.1:23456")),
+        ]);
         redirect.publish(&desired).expect("it works in a test");
         let mut caller = host.caller();
         assert_eq!(caller.order("tcp a 10.0.0.10:80"), "10.0.0.10:80");
-        assert_eq!(opened_here(&redirect, 1), 1, "it is an address of this host");
+        assert_eq!(opened_here(&redirect, 1), 1, "it is a backend of this host");
 
-        // It is no longer, and that is noticed; the route leads there all the same.
-        host.namespace.ip("address del 10.8.0.1/32 dev lo");
-        redirect.expire().expect("it works in a test");
-        host.namespace.ip("route add local 10.8.0.1/32 dev lo");
+        redirect.detach("up0").expect("it works in a test");
         host.namespace.ip("route add blackhole 10.0.0.10/32");
         assert!(
             caller.order("tcp b 10.0.0.10:80").starts_with("error "),
-            "packets are redirected at the uplink"
+            "others are diverted, not this host"
         );
-        redirect.detach("up0").expect("it works in a test");
-        assert_eq!(caller.order("tcp c 10.0.0.10:80"), "10.0.0.10:80");
-        assert_eq!(opened_here(&redirect, 1), 2);
+        assert_eq!(caller.order("tcp c 10.0.0.1:80"), "10.0.0.1:80");
+        assert_eq!((opened_here(&redirect, 1), opened_here(&redirect, 2)), (1, 1));
+    });
+}
+
+#[test]
+fn who_is_not_led_to_a_backend_on_this_host_is_left_alone() {
+    let Some(host) = Host::new("alone") else { return };
+    if !require_tool("curl") {
+        return;
+    }
+    serve(&host.namespace, "10.0.0.1:23456", "here");
+    host.namespace.run(|| {
+        let (mut redirect, _) = host.open();
+        let pairs = [(Transport::Tcp, address("10.0.0.10:80"), address("10.0.0.1:23456"))];
+        redirect.publish(&one_to_one(&pairs)).expect("it works in a test");
+    });
+    // Of no cgroup that is led, and sent from an address that is not the backend's: nobody answers, and nobody refuses.
+    host.namespace.ip("address add 10.0.0.7/24 dev up0");
+    host.namespace.ip("neighbour add 10.0.0.10 lladdr 02:00:00:00:00:10 dev up0");
+    let out = host
+        .namespace
+        .command("curl")
+        .args(["-s", "--interface", "10.0.0.7", "--connect-timeout", "1", "http://10.0.0.10/"])
+        .status()
+        .expect("it is installed");
+    assert_eq!(out.code(), Some(28), "it waits for an answer");
+    host.namespace.run(|| {
+        let (redirect, _) = host.open();
+        let counters = redirect.counters().expect("it works in a test");
+        let reasons = counters.rules.values().flat_map(|rule| &rule.reasons);
+        let passed: u64 =
+            reasons.filter(|(reason, _)| reason.name() == "backend_here").map(|(_, count)| count).sum();
+        assert!(passed >= 1, "{counters:?}");
     });
 }
 

@@ -150,7 +150,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
     let metrics = options.metrics.or(file.as_ref().and_then(|file| file.metrics));
     // Before anything is changed: whoever finds another control process leaves everything alone.
     let mut server = bind(&options.socket, metrics)?;
-    let (datapath, published) = open(options, file.as_ref())?;
+    let (datapath, start, published) = open(options, file.as_ref())?;
     let (engine, sources) = begin(&published, file, state)?;
 
     let (owner, requests) = Owner::new();
@@ -162,7 +162,14 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
         file: options.file.clone(),
         checks: Checks::new(server.runtime().handle().clone(), owner.clone()),
     });
-    proxy.begin(places).map_err(Box::new)?;
+    if let Err(error) = proxy.begin(places) {
+        drop(proxy);
+        if start == Start::Fresh {
+            undo(&options.root);
+        }
+        server.stop();
+        return Err(Box::new(error).into());
+    }
     serve(&mut server, &owner)?;
     listen(options, text, &owner)?;
     journal::info(format_args!("{} rules in effect", proxy.engine.rules().len()));
@@ -214,7 +221,17 @@ fn bind(socket: &Path, metrics: Option<SocketAddr>) -> Result<Server, ProxyError
     Server::bind(&config).map_err(|error| ProxyError::Serve(Box::new(error)))
 }
 
-fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Desired), ProxyError> {
+/// Nothing diverts that no process answers for: what a start that failed has made is removed again.
+fn undo(root: &Path) {
+    if let Err(error) = Redirect::teardown(root, false) {
+        let error = with_causes(&error);
+        journal::error(format_args!(
+            "something was left behind, remove it by `weir proxy teardown`: {error}"
+        ));
+    }
+}
+
+fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Start, Desired), ProxyError> {
     let mut settings = Settings {
         root: options.root.clone(),
         local: options.local,
@@ -235,7 +252,7 @@ fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Desired), 
         ));
     }
     let published = datapath.published().map_err(datapath_error)?;
-    Ok((datapath, published))
+    Ok((datapath, start, published))
 }
 
 /// The wanted state at the start: the rules of the file and those of commands; without both, what the kernel has.

@@ -93,6 +93,11 @@ fn datapath_error(error: RedirectError) -> ChangeError {
     ChangeError::Datapath(Box::new(error))
 }
 
+/// What is wrong with an interface.
+fn interface_error(name: &str) -> impl FnOnce(RedirectError) -> ChangeError {
+    move |source| ChangeError::Interface { name: name.to_owned(), source: Box::new(source) }
+}
+
 /// The datapath and what it should do.
 pub struct Proxy {
     pub(super) datapath: Redirect,
@@ -140,6 +145,7 @@ impl Proxy {
 
     /// Publishes what the engine wants, whatever was before, and attaches to all of these places.
     pub(super) fn begin(&mut self, places: Vec<(Place, Source)>) -> Result<(), ChangeError> {
+        self.check_places(&places)?;
         let desired = self.engine.desired();
         self.datapath.publish(&desired).map_err(datapath_error)?;
         self.settle_places(places)?;
@@ -151,7 +157,6 @@ impl Proxy {
     /// Makes the rules of commands and file those of this file.
     pub fn apply(&mut self, wanted: Rules, dry_run: bool) -> Result<ChangeAnswer, ChangeError> {
         let (rules, sources) = merged(self.engine.rules(), &self.sources, &wanted.rules);
-        let mut answer = self.change(rules, sources, dry_run)?;
         let commanded = self.places.iter().filter(|(_, source)| *source == Source::Command).cloned();
         let mut places: Vec<(Place, Source)> = commanded.collect();
         for place in wanted.places {
@@ -159,6 +164,8 @@ impl Proxy {
                 places.push((place, Source::File));
             }
         }
+        self.check_places(&places)?;
+        let mut answer = self.change(rules, sources, dry_run)?;
         // A file that names no interface leaves those that there are.
         if places.iter().any(|(_, source)| *source == Source::File) {
             answer.notes.extend(places_notes(&self.places, &places));
@@ -377,20 +384,30 @@ impl Proxy {
         Ok(())
     }
 
-    /// Publishes; only then it counts.
+    /// Publishes; only then it counts. What an error left behind half done is published again as it was before.
     fn keep(&mut self, mut next: Engine) -> Result<(), ChangeError> {
-        self.datapath.publish(&next.desired()).map_err(datapath_error)?;
+        self.datapath.publish(&next.desired()).map_err(|error| {
+            self.is_published = false;
+            datapath_error(error)
+        })?;
         self.engine = next;
         self.is_published = true;
         Ok(())
     }
 
+    /// Makes sure, before anything is changed, that every interface is there, or was and may come back.
+    fn check_places(&self, places: &[(Place, Source)]) -> Result<(), ChangeError> {
+        let attached = self.datapath.places();
+        for (place, _) in places {
+            if !attached.iter().any(|known| known.interface == place.interface) {
+                self.datapath.find(&place.interface).map_err(interface_error(&place.interface))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attaches to what is new and takes the programs off what is gone. The first that fails ends it.
     fn settle_places(&mut self, places: Vec<(Place, Source)>) -> Result<(), ChangeError> {
-        let failed = |place: &str| {
-            let name = place.to_owned();
-            move |source| ChangeError::Interface { name, source: Box::new(source) }
-        };
         let attached: BTreeMap<String, PlaceState> =
             self.datapath.places().into_iter().map(|place| (place.interface.clone(), place)).collect();
         for (place, _) in &places {
@@ -402,13 +419,13 @@ impl Proxy {
                     Err(RedirectError::UnknownInterface(name)) if known.is_some() => {
                         journal::warn(format_args!("{name} is gone; it is attached again when it comes"));
                     }
-                    Err(error) => return Err(failed(&place.interface)(error)),
+                    Err(error) => return Err(interface_error(&place.interface)(error)),
                 }
             }
         }
         for interface in attached.keys() {
             if !places.iter().any(|(place, _)| place.interface == *interface) {
-                self.datapath.detach(interface).map_err(failed(interface))?;
+                self.datapath.detach(interface).map_err(interface_error(interface))?;
                 journal::info(format_args!("detached from {interface}"));
             }
         }

@@ -183,7 +183,10 @@ fn sockets(
         .map(|backend| AddressText(backend.address).to_string())
         .collect();
     let has_uplink = places.iter().any(|place| place.role == Role::Uplink);
-    let to_all = is_here(tuple.listen.ip()) || !has_uplink;
+    let to_all = is_here(tuple.listen.ip());
+    if !to_all && !has_uplink {
+        return false;
+    }
     let local = book.datapath.local();
     let Some(cgroup) = local.cgroup.filter(|_| local.is_alive) else {
         if !here.is_empty() {

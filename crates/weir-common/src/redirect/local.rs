@@ -8,8 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct LocalConfig {
     /// Cookie of the network namespace whose sockets are meant.
     pub netns: u64,
-    /// 1 if no interface redirects packets of this host, so that its sockets are led to all backends.
-    pub has_no_uplink: u64,
+    /// 1 if an interface redirects packets of this host, so that its sockets are led to backends on it. Otherwise they are
+    /// only if they call an address of this host.
+    pub has_uplink: u64,
 }
 
 /// An address of this host: packets to it never leave by an interface.

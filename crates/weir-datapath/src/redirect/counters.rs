@@ -12,7 +12,7 @@ pub struct DropReason(pub(super) Reason);
 
 impl DropReason {
     /// All reasons, with what metrics call them and what they mean.
-    pub const NAMES: [(Self, &'static str, &'static str); 23] = [
+    pub const NAMES: [(Self, &'static str, &'static str); 24] = [
         (Self(Reason::Malformed), "malformed", "passed: headers cut short or contradictory"),
         (Self(Reason::Extensions), "extensions", "passed: a routing header or too many extension headers"),
         (
@@ -64,6 +64,11 @@ impl DropReason {
         ),
         (Self(Reason::Interrupted), "interrupted", "passed: the CPU was at work on another packet"),
         (Self(Reason::Vanished), "vanished", "passed: the rule vanished under way; dropped: the backend did"),
+        (
+            Self(Reason::BackendHere),
+            "backend_here",
+            "passed: only backends on this machine are left, and the socket was not led there",
+        ),
     ];
 
     /// What metrics call it.

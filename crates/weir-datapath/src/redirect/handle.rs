@@ -210,6 +210,16 @@ impl Redirect {
         self.local.tell(&mut self.maps)
     }
 
+    /// Whether an interface of that name is in this network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError::UnknownInterface`] if not.
+    pub fn find(&self, interface: &str) -> Result<(), RedirectError> {
+        let there = devices(&Netns::current()?)?.iter().any(|device| device.name == interface);
+        if there { Ok(()) } else { Err(RedirectError::UnknownInterface(interface.to_owned())) }
+    }
+
     /// The interfaces that are to be attached.
     pub fn places(&self) -> Vec<PlaceState> {
         let netns = Netns::current().ok();

@@ -109,7 +109,7 @@ impl Local {
     /// Tells the programs whose sockets are meant.
     pub(super) fn tell(&self, maps: &mut Maps) -> Result<(), RedirectError> {
         let has_uplink = all_places(maps)?.iter().any(|(_, place)| place.role == PLACE_UPLINK);
-        write_config(maps, LocalConfig { netns: self.netns, has_no_uplink: u64::from(!has_uplink) })
+        write_config(maps, LocalConfig { netns: self.netns, has_uplink: u64::from(has_uplink) })
     }
 }
 

@@ -288,17 +288,18 @@ impl Mirror {
     }
 
     fn change_lookup(&self, maps: &mut Maps, wanted: &Lookup) -> Result<(), RedirectError> {
+        // An exact listener wins over a network: put in first and taken out first of the two, neither leaves a moment without.
+        for (key, rule) in &wanted.listeners {
+            if self.lookup.listeners.get(key) != Some(rule) {
+                let words: [u64; 3] = zerocopy::transmute!(*key);
+                maps.listeners.insert(words, rule.0, 0).map_err(failed("LISTENERS"))?;
+            }
+        }
         for ((length, prefix), value) in &wanted.prefixes {
             if self.lookup.prefixes.get(&(*length, *prefix)) != Some(value) {
                 let words: [u32; 64] = zerocopy::transmute!(*value);
                 let key = Key::new(*length, zerocopy::transmute!(*prefix));
                 maps.prefixes.insert(&key, words, 0).map_err(failed("PREFIXES"))?;
-            }
-        }
-        for (key, rule) in &wanted.listeners {
-            if self.lookup.listeners.get(key) != Some(rule) {
-                let words: [u64; 3] = zerocopy::transmute!(*key);
-                maps.listeners.insert(words, rule.0, 0).map_err(failed("LISTENERS"))?;
             }
         }
         for key in self.lookup.listeners.keys().filter(|key| !wanted.listeners.contains_key(key)) {

@@ -70,6 +70,7 @@ pub(crate) extern "C" fn weir_choose(hint: u64) -> u64 {
         flags: if is_tcp { CONNECTION_SEEN | CONNECTION_SYN } else { CONNECTION_SEEN },
         ..EMPTY
     };
+    scratch.has_backend_here = 0;
     let backend = kept(scratch, way).unwrap_or_else(|| weir_table(hint) as u32);
     if backend == 0 {
         return without_backend(scratch, way);
@@ -115,6 +116,11 @@ fn without_backend(scratch: &Scratch, way: Way) -> u64 {
         count::reason(rule, Reason::Hairpin);
         return PASS;
     }
+    if scratch.has_backend_here != 0 {
+        // The socket was not to be led there, or could not be: it is left alone.
+        count::reason(rule, Reason::BackendHere);
+        return PASS;
+    }
     match scratch.rule.on_empty {
         ACTION_PASS => {
             count::reason(rule, Reason::NoBackendPassed);
@@ -144,22 +150,28 @@ fn is_hairpin(scratch: &Scratch, number: u32) -> bool {
 
 /// Whether a backend takes a new connection of this client.
 #[inline(always)]
-fn takes(scratch: &Scratch, number: u32, way: Way) -> bool {
+fn takes(scratch: &mut Scratch, number: u32, way: Way) -> bool {
     let Some(backend) = BACKENDS.get(number) else { return false };
-    backend.standing == STANDING_UP
+    let takes = backend.standing == STANDING_UP
         && backend.rule == scratch.value.rule
         && backend.is_ipv6 == scratch.layout.is_ipv6
-        && !(backend.is_local != 0 && way == Way::Uplink)
-        && !(backend.address[0] == scratch.layout.source[0] && backend.address[1] == scratch.layout.source[1])
+        && !(backend.address[0] == scratch.layout.source[0]
+            && backend.address[1] == scratch.layout.source[1]);
+    if takes && backend.is_local != 0 && way == Way::Uplink {
+        scratch.has_backend_here = 1;
+        return false;
+    }
+    takes
 }
 
 /// The backend that the client has already.
 #[inline(always)]
-fn kept(scratch: &Scratch, way: Way) -> Option<u32> {
+fn kept(scratch: &mut Scratch, way: Way) -> Option<u32> {
     if scratch.rule.affinity == 0 {
         return None;
     }
-    kept_by(affinity_key(scratch), scratch.rule.affinity).filter(|backend| takes(scratch, *backend, way))
+    let backend = kept_by(affinity_key(scratch), scratch.rule.affinity)?;
+    if takes(scratch, backend, way) { Some(backend) } else { None }
 }
 
 /// The backend that a client got less than `seconds` ago.
@@ -276,7 +288,8 @@ pub(crate) extern "C" fn weir_find() -> u32 {
         // SAFETY: the entry is copied at once.
         if let Some(rule) = unsafe { RULES.get(number) } {
             scratch.rule = *rule;
-            if u32::from(scratch.rule.number) == number && is_for(&scratch.rule, &scratch.layout) {
+            let Layout { destination, ports, protocol, is_ipv6, .. } = scratch.layout;
+            if is_for(&scratch.rule, number, destination, (ports >> 16) as u16, protocol, is_ipv6) {
                 return number;
             }
         }
@@ -284,14 +297,21 @@ pub(crate) extern "C" fn weir_find() -> u32 {
     NO_RULE
 }
 
-/// Whether a rule is for a packet.
+/// Whether what was read is the rule of that number, and is for this destination.
 #[inline(always)]
-fn is_for(rule: &RuleValue, layout: &Layout) -> bool {
-    let port = (layout.ports >> 16) as u16;
+pub(crate) fn is_for(
+    rule: &RuleValue,
+    number: u32,
+    destination: [u64; 2],
+    port: u16,
+    protocol: u8,
+    is_ipv6: u8,
+) -> bool {
     let bits = u32::from(rule.prefix_length) + if rule.is_ipv6 != 0 { 0 } else { 96 };
-    let apart = [rule.address[0] ^ layout.destination[0], rule.address[1] ^ layout.destination[1]];
-    rule.protocol == layout.protocol
-        && rule.is_ipv6 == layout.is_ipv6
+    let apart = [rule.address[0] ^ destination[0], rule.address[1] ^ destination[1]];
+    u32::from(rule.number) == number
+        && rule.protocol == protocol
+        && rule.is_ipv6 == is_ipv6
         && rule.first_port <= port
         && port <= rule.last_port
         && apart[0] & upper(bits) == 0

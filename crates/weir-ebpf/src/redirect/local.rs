@@ -1,7 +1,7 @@
 //! Sockets of this host that call a listener: they are led to a backend before there is a packet.
 //!
-//! For what packets cannot be redirected for: backends on this host, listeners at addresses of this host, and all backends
-//! where no interface redirects packets of this host. Everything else is left to the programs of interfaces. The socket
+//! For what packets cannot be redirected for: listeners at addresses of this host, and, where an interface redirects packets of
+//! this host, backends on it. Everything else is left to the programs of interfaces. The socket
 //! remembers which backend stands for which listener, so that answers (`recvmsg`) and `getpeername` name the listener.
 //!
 //! These programs run in processes, which may be interrupted: they use no scratch memory.
@@ -184,19 +184,27 @@ fn begin(call: &Call, mut flow: SocketFlow, is_udp: bool, is_ipv6: u8, config: &
         return ALLOW;
     };
     let rule = *rule;
+    let protocol = if is_udp { protocol::UDP } else { protocol::TCP };
+    if !choose::is_for(&rule, number, flow.listener, flow.listener_port, protocol, is_ipv6) {
+        // The kernel gave its memory to another one while it was read.
+        count::reason(number, Reason::Vanished);
+        return ALLOW;
+    }
     let is_own = is_own(flow.listener, is_ipv6);
+    if !is_own && config.has_uplink == 0 {
+        return ALLOW;
+    }
     if is_own && is_udp && rule.first_port != rule.last_port {
         // A server on this host that answers a client on this host: the client's port is not what is listened on.
         return ALLOW;
     }
-    let stays = is_own || config.has_no_uplink != 0;
     let chosen = choose(call, &rule, &flow, is_ipv6);
     if chosen == 0 {
         // Otherwise there will be a packet, and a program that knows what to do with it.
-        return if stays { without_backend(&rule, number, is_udp) } else { ALLOW };
+        return if is_own { without_backend(&rule, number, is_udp) } else { ALLOW };
     }
     let Some(backend) = BACKENDS.get(chosen) else { return ALLOW };
-    if backend.is_local == 0 && !stays {
+    if backend.is_local == 0 && !is_own {
         return ALLOW;
     }
     if rule.new_per_second != 0 && !choose::is_within_rate(number, rule.new_per_second) {

@@ -180,6 +180,8 @@ pub(crate) struct Scratch {
     pub(crate) rule: RuleValue,
     /// The TCP header of a reset.
     pub(crate) reset: [u32; 10],
+    /// 1 if a backend was passed over because it is on this host.
+    pub(crate) has_backend_here: u64,
     /// 1 while a packet is worked on.
     pub(crate) is_busy: u64,
 }
