@@ -131,7 +131,17 @@ fn position<S: Socket>(
     }
     let Some(end) = socket.sequence(way) else { return 0 };
     let end = end.wrapping_sub(behind);
-    let low = end.wrapping_sub(entry.bases[side]);
+    let mut low = end.wrapping_sub(entry.bases[side]);
+    if entry.positions[side] == 0 {
+        // A call that was under way when the base was taken had moved some of this already.
+        let earlier = amount.wrapping_sub(low).cast_signed();
+        if earlier > 0 {
+            entry.bases[side] = entry.bases[side].wrapping_sub(earlier.cast_unsigned());
+            entry.base_totals[side] =
+                entry.base_totals[side].wrapping_sub(u64::from(earlier.cast_unsigned()));
+            low = amount;
+        }
+    }
     // Sequence numbers have 32 bits: the nearest position to the last one that has these.
     let last = entry.positions[side];
     let step = low.wrapping_sub(last as u32).cast_signed();
