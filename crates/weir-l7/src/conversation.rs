@@ -48,7 +48,7 @@ impl Way {
 pub struct Settings {
     /// How its bytes travel.
     pub transport: Transport,
-    /// The protocol, where somebody knows; otherwise it is found out.
+    /// The only protocol of which calls are told. What is spoken is found out all the same: secrets are masked by that.
     pub protocol: Option<Protocol>,
     /// Which part the tapped end plays, where that is known.
     pub tapped: Option<Part>,
@@ -143,18 +143,14 @@ impl Held {
 impl Conversation {
     /// A connection of which nothing was said yet.
     pub fn new(settings: Settings) -> Self {
-        let mut conversation = Self {
+        Self {
             settings,
             state: State::Deciding(Box::default()),
             is_whole: settings.is_from_start,
             attempts: 0,
             last: None,
             calls: Vec::new(),
-        };
-        if let (Some(protocol), Some(tapped)) = (settings.protocol, settings.tapped) {
-            conversation.know(protocol, if tapped == Part::Client { Way::Sent } else { Way::Received });
         }
-        conversation
     }
 
     /// What is spoken, as far as it is known, and which part the tapped end plays.
@@ -244,7 +240,11 @@ impl Conversation {
     }
 
     fn hand_out(&mut self, sink: &mut impl Sink) {
-        for call in self.calls.drain(..) {
+        let is_wanted = match (&self.state, self.settings.protocol) {
+            (State::Known { protocol, .. }, Some(wanted)) => *protocol == wanted,
+            _ => true,
+        };
+        for call in self.calls.drain(..).filter(|_| is_wanted) {
             sink.call(call);
         }
     }
@@ -267,12 +267,11 @@ impl Conversation {
             Transport::Stream => detect::stream(bytes, self.is_whole, hint),
             Transport::Datagram => detect::datagram(bytes, hint),
         };
-        let Recognised::Protocol(protocol, said_by) = recognised else { return recognised };
+        let Recognised::Protocol(_, said_by) = recognised else { return recognised };
         // What contradicts what is known for sure is something else that looks alike.
         let fits_part = self.settings.tapped.is_none_or(|tapped| (tapped == said_by) == (way == Way::Sent))
             || self.settings.transport == Transport::Datagram;
-        let fits_protocol = self.settings.protocol.is_none_or(|wanted| wanted == protocol);
-        if fits_part && fits_protocol { recognised } else { Recognised::Unknown }
+        if fits_part { recognised } else { Recognised::Unknown }
     }
 
     /// Looks at the beginning of a connection. Gives back whether it is decided; what waited has been passed then.

@@ -132,6 +132,19 @@ fn what_the_limit_leaves_out_is_a_hole_that_wireshark_sees() {
 }
 
 #[test]
+fn a_connection_is_copied_up_to_its_limit() {
+    let Some((namespace, nginx)) = nginx() else { return };
+    fs::write(nginx.directory().join("big"), "x".repeat(300_000)).expect("there is room");
+    let curl = curl(&namespace, &["http://127.0.0.1:8080/big"]);
+    let limits = ["--payload", "full", "--connection-limit", "10KiB"];
+    let tap = TapCommand::start(&[&["--pid", &curl.pid()], &limits[..]].concat());
+    curl.go("");
+    let tapped = tap.end();
+    tapped.check(&[CANARY]);
+    assert!(tapped.messages.contains("captured 10,240 of 30"), "{}", tapped.messages);
+}
+
+#[test]
 fn an_archive_has_the_calls() {
     let Some((namespace, _nginx)) = nginx() else { return };
     let kept = tempfile::tempdir().expect("there is room");

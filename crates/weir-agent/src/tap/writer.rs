@@ -1,7 +1,7 @@
 //! [`Writer`]: a thread that writes large buffers, so that decoding need not wait for a disk.
 //!
 //! Between the two is a queue of bounded length. While it is full the caller waits, and so does the kernel's ring; what then finds
-//! no room there is counted by the kernel, connection by connection. Once the end is asked for, nobody waits for long.
+//! no room there is counted by the kernel, connection by connection. Once the end is asked for, or has come, nobody waits for long.
 
 use std::{
     io::{self, Write},
@@ -56,6 +56,8 @@ pub struct Writer {
     empty: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     stop: Stop,
+    /// When the end comes by itself.
+    end: Option<Instant>,
     /// When waiting for a full queue has an end.
     deadline: Option<Instant>,
     taken: u64,
@@ -64,8 +66,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins to write to `target`, which is called `name` in errors.
-    pub fn start(target: Box<dyn Write + Send>, name: &str, stop: Stop) -> io::Result<Self> {
+    /// Begins to write to `target`, which is called `name` in errors, for `ttl` if there is an end to it.
+    pub fn start(
+        target: Box<dyn Write + Send>,
+        name: &str,
+        stop: Stop,
+        ttl: Option<Duration>,
+    ) -> io::Result<Self> {
         let (full, buffers) = mpsc::sync_channel(QUEUE);
         let (give_back, empty) = mpsc::sync_channel(QUEUE + 1);
         let thread = thread::Builder::new()
@@ -78,6 +85,7 @@ impl Writer {
             empty,
             thread: Some(thread),
             stop,
+            end: ttl.map(|ttl| Instant::now() + ttl),
             deadline: None,
             taken: 0,
             dropped: 0,
@@ -149,7 +157,7 @@ impl Writer {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Disconnected(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
                 Err(TrySendError::Full(again)) => {
-                    if self.stop.is_asked() {
+                    if self.stop.is_asked() || self.end.is_some_and(|end| Instant::now() >= end) {
                         self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
                     }
                     if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -193,4 +201,24 @@ fn write_all(
         give_back.try_send(buffer).ok();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_stopped_does_not_hold_a_tap_beyond_its_time() {
+        let (_reader, target) = io::pipe().unwrap();
+        let mut writer =
+            Writer::start(Box::new(target), "a pipe", Stop::never(), Some(Duration::ZERO)).unwrap();
+        let piece = vec![0; BUFFER];
+        let error = loop {
+            if let Err(error) = writer.write_all(&piece) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(matches!(writer.finish(), Err(WriterError::Stuck { .. })));
+    }
 }

@@ -142,6 +142,17 @@ fn a_role_or_a_protocol_that_is_known_is_not_contradicted() {
 }
 
 #[test]
+fn calls_of_one_protocol_alone_are_told_and_secrets_of_all_are_masked() {
+    for wanted in [Protocol::Dns, Protocol::Redis, Protocol::Postgresql] {
+        let settings = Settings { tapped: Some(Part::Client), protocol: Some(wanted), ..Settings::default() };
+        let mut talk = Talk::new(settings);
+        talk.says(SENT, "GET / HTTP/1.1\r\nAuthorization: canary\r\n\r\n").says(RECEIVED, OK);
+        assert!(talk.shown().is_empty());
+        assert!(talk.out.said[0].contains("Authorization: ******"), "{}", talk.out.said[0]);
+    }
+}
+
+#[test]
 fn a_connection_that_is_joined_in_the_middle_is_understood_later() {
     let mut talk = Talk::new(Settings { is_from_start: false, ..Settings::default() });
     talk.says(RECEIVED, format!("rest of a body{}", "x".repeat(99)));

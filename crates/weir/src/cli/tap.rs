@@ -65,12 +65,19 @@ pub(crate) struct TapOptions {
     /// Copy at most so many bytes of one call of the system
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_limit, help_heading = "How much")]
     pub(crate) limit: u32,
+    /// Copy at most so many bytes of one connection, both directions together
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "How much")]
+    pub(crate) connection_limit: Option<u64>,
     /// Copy at most so many bytes in a second, as in 10MB/s
     #[arg(long, value_name = "SIZE/s", value_parser = parse_rate, help_heading = "How much")]
     pub(crate) budget: Option<u64>,
     /// End after this time; with payload, after 10m if nothing is said
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "How much")]
     pub(crate) ttl: Option<Duration>,
+    /// Copy every message of calls that move several, as resolvers make them; each system call of the machine then takes
+    /// some 35 ns longer
+    #[arg(long, help_heading = "How much")]
+    pub(crate) each_message: bool,
     /// Why; it is noted with who, what and when
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
@@ -83,7 +90,7 @@ pub(crate) struct TapOptions {
     /// Which hooks of the kernel; auto takes the best that work
     #[arg(long, value_enum, ignore_case = true, default_value_t = TierArg::Auto)]
     pub(crate) tier: TierArg,
-    /// Which protocol is spoken; auto finds out
+    /// Tell the calls of one protocol alone; auto tells all that are understood
     #[arg(long, value_enum, default_value_t = DecodeArg::Auto)]
     pub(crate) decode: DecodeArg,
     /// How to print; the default is text, with -w what the name of the file says
@@ -177,10 +184,10 @@ impl From<TierArg> for Option<Tier> {
     }
 }
 
-/// What is spoken.
+/// Which calls are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DecodeArg {
-    /// What it turns out to be
+    /// All
     Auto,
     /// HTTP/1
     Http,

@@ -9,7 +9,7 @@ use std::{
     env,
     fs::{File, OpenOptions, Permissions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -43,6 +43,9 @@ const RING: u32 = 64 << 20;
 const BODY: usize = 4 << 10;
 const ARCHIVED_BODY: usize = 256 << 10;
 
+/// Links are not followed (`O_NOFOLLOW`).
+const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 /// How often progress is shown on a terminal.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -68,9 +71,14 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
     selector.cgroups(&order.selection).map_err(select_error)?;
     let audit = Audit::open(&options.audit)?;
     let stop = Stop::on_signals().context("cannot listen for signals")?;
-    let (writer, name) = open(options, format, &stop)?;
+    let (writer, name) = open(options, format, order.ttl, &stop)?;
     let mut output = output(options, format, writer, &order, &name)?;
-    let settings = Settings { tier: options.tier.into(), ring: RING, ..Settings::default() };
+    let settings = Settings {
+        tier: options.tier.into(),
+        ring: RING,
+        count_messages: options.each_message,
+        ..Settings::default()
+    };
     let session = SessionSettings {
         keep: keep(options, format),
         redaction: if order.is_redacted { Redaction::On } else { Redaction::Off },
@@ -116,7 +124,11 @@ fn order(options: &TapOptions) -> Result<Order> {
         wanted: wanted(&filter).map_err(UsageError)?,
         role: options.role.into(),
         payload: options.payload.into(),
-        limits: Limits { call: options.limit, per_second: options.budget, ..Limits::default() },
+        limits: Limits {
+            call: options.limit,
+            connection: options.connection_limit,
+            per_second: options.budget,
+        },
         ttl: options.ttl,
         owner: owner(),
         reason: options.reason.clone(),
@@ -157,7 +169,12 @@ fn keep(options: &TapOptions, format: TapFormat) -> Keep {
 }
 
 /// Opens what is written to, and says how it is called.
-fn open(options: &TapOptions, format: TapFormat, stop: &Stop) -> Result<(Writer, String)> {
+fn open(
+    options: &TapOptions,
+    format: TapFormat,
+    ttl: Option<Duration>,
+    stop: &Stop,
+) -> Result<(Writer, String)> {
     let (target, name): (Box<dyn Write + Send>, _) = match &options.write {
         Some(path) if path != Path::new("-") => {
             let name = path.display().to_string();
@@ -171,15 +188,25 @@ fn open(options: &TapOptions, format: TapFormat, stop: &Stop) -> Result<(Writer,
             (Box::new(io::stdout()), "standard output".to_owned())
         }
     };
-    let writer = Writer::start(target, &name, stop.clone()).context("cannot start a thread")?;
+    let writer = Writer::start(target, &name, stop.clone(), ttl).context("cannot start a thread")?;
     Ok((writer, name))
 }
 
-/// Creates the file, or empties it. What others say is nobody else's business, also if the file was there before.
+/// Creates the file, or empties it. What others say is nobody else's business, also if the file was there before: one that
+/// belongs to somebody else, or is a link to another place, is not written.
 fn create(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_LINKS);
+    let file = options.open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() {
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other(
+                "the file there belongs to another user: remove it, or name another one",
+            ));
+        }
         file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
     }
     Ok(file)
 }

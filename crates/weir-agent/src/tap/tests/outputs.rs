@@ -16,7 +16,7 @@ const ANSWERED: &[u8] =
 fn written(make: impl FnOnce(Writer) -> Box<dyn Output>) -> String {
     let target = Shared::default();
     let stop = Stop::never();
-    let mut output = make(Writer::start(Box::new(target.clone()), "memory", stop).unwrap());
+    let mut output = make(Writer::start(Box::new(target.clone()), "memory", stop, None).unwrap());
     let keep = Keep { headers: true, body_bytes: 100 };
     let mut session = session(SessionSettings { keep, ..SessionSettings::default() });
     let events = [
