@@ -34,6 +34,7 @@ pub(crate) enum TapCommand {
 
 /// What to tap.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct TapOptions {
     /// Only with these other ends and ports, such as `host=10.0.0.0/8 and port=5432`; several words are joined
     #[arg(value_name = "FILTER")]
