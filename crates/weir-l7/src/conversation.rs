@@ -11,7 +11,7 @@ use weir_flow::Monotonic;
 
 use crate::{
     Call, Chunk, Foreign, Keep, Moment, Part, Protocol, Recognised, Redactor, Transport,
-    decoder::Decoder,
+    decoder::{Decode, decoder},
     detect::{self, PATIENCE},
     exchange::Trust,
     redact::BehindGap,
@@ -110,7 +110,7 @@ pub struct Conversation {
 #[derive(Debug)]
 enum State {
     Deciding(Box<Deciding>),
-    Known { client: Way, decoder: Box<Decoder>, redactor: Option<Redactor>, protocol: Protocol },
+    Known { client: Way, decoder: Box<dyn Decode>, redactor: Option<Redactor>, protocol: Protocol },
     Unknown { redactor: Option<Redactor>, foreign: Option<Foreign> },
 }
 
@@ -251,9 +251,9 @@ impl Conversation {
 
     fn know(&mut self, protocol: Protocol, client: Way) {
         let trust = if self.is_whole { Trust::Certain } else { Trust::Inferred };
-        let decoder = Decoder::new(protocol, self.settings.transport, trust, self.settings.keep);
+        let decoder = decoder(protocol, self.settings.transport, trust, self.settings.keep);
         let redactor = self.redactor(Recognised::Protocol(protocol, Part::Client));
-        self.state = State::Known { client, decoder: Box::new(decoder), redactor, protocol };
+        self.state = State::Known { client, decoder, redactor, protocol };
     }
 
     fn redactor(&self, recognised: Recognised) -> Option<Redactor> {
@@ -424,7 +424,7 @@ fn part(client: Way, way: Way) -> Part {
     if client == way { Part::Client } else { Part::Server }
 }
 
-fn decode(decoder: &mut Decoder, part: Part, chunk: Chunk<'_>, calls: &mut Vec<Call>) {
+fn decode(decoder: &mut Box<dyn Decode>, part: Part, chunk: Chunk<'_>, calls: &mut Vec<Call>) {
     let at = Moment { position: chunk.position(), time: chunk.time() };
     match chunk {
         Chunk::Bytes { data, .. } => decoder.bytes(part, at, data, calls),

@@ -14,6 +14,7 @@ use weir_packet::dns::{Data, HEADER_BYTES, Message, Question};
 use crate::{
     Moment, Part,
     call::{Call, Detail, DnsCall, Ending, Half},
+    decoder::Decode,
 };
 
 /// Most queries that may wait for their responses. The oldest goes without.
@@ -72,73 +73,6 @@ impl Dns {
     pub(crate) fn new(is_stream: bool, is_joined: bool) -> Self {
         let side = || Side { is_lost: is_joined, is_turn: true, ..Side::default() };
         Self { open: VecDeque::new(), sides: [side(), side()], is_stream }
-    }
-
-    pub(crate) fn understands(&self, part: Part) -> bool {
-        !self.sides[part as usize].is_lost || !self.is_stream
-    }
-
-    pub(crate) fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        if !self.is_stream {
-            let said = Half { position: Some(at.position), bytes: data.len() as u64, ..Half::default() };
-            self.message(part, at.time, at.time, said, data, out);
-            return;
-        }
-        let mut rest = data;
-        self.sides[1 - part as usize].is_turn = true;
-        while !rest.is_empty() {
-            let side = &mut self.sides[part as usize];
-            if side.is_lost {
-                if !side.is_turn {
-                    return;
-                }
-                side.is_lost = false;
-                side.clear();
-            }
-            side.is_turn = false;
-            let begun = *side.at.get_or_insert(at.behind(data.len() - rest.len()));
-            // First the two bytes of the length, then as much as that says.
-            let left = side.whole().unwrap_or(2) - side.read;
-            let length = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
-            let (piece, behind) = rest.split_at(length);
-            rest = behind;
-            let room = if side.gap_bytes > 0 { 0 } else { (MOST_KEPT - side.kept.len()).min(length) };
-            side.kept.extend_from_slice(&piece[..room]);
-            side.read += length as u64;
-            if side.whole().is_some_and(|whole| whole < 2 + HEADER_BYTES as u64) {
-                // Too short for any message.
-                self.lose(part);
-                continue;
-            }
-            self.message_if_whole(part, begun, at.time, out);
-        }
-    }
-
-    pub(crate) fn gap(&mut self, part: Part, at: Moment, length: u64, out: &mut Vec<Call>) {
-        if !self.is_stream {
-            return;
-        }
-        self.sides[1 - part as usize].is_turn = true;
-        let side = &mut self.sides[part as usize];
-        match (side.at, side.whole()) {
-            (Some(begun), Some(whole)) if whole - side.read >= length => {
-                side.read += length;
-                side.gap_bytes += length;
-                self.message_if_whole(part, begun, at.time, out);
-            }
-            _ => self.lose(part),
-        }
-    }
-
-    pub(crate) fn finish(&mut self, out: &mut Vec<Call>) {
-        out.extend(self.open.drain(..).map(|open| open.call.ended(Ending::NoAnswer)));
-    }
-
-    /// Gives up on queries that began before this time.
-    pub(crate) fn expire(&mut self, before: Monotonic, out: &mut Vec<Call>) {
-        while self.open.front().is_some_and(|open| open.call.start < before) {
-            out.extend(self.open.pop_front().map(|open| open.call.ended(Ending::NoAnswer)));
-        }
     }
 
     fn lose(&mut self, part: Part) {
@@ -211,6 +145,76 @@ impl Dns {
             dns.answers = shown.take(MOST_ANSWERS).collect();
         }
         out.push(call);
+    }
+}
+
+impl Decode for Dns {
+    fn understands(&self, part: Part) -> bool {
+        !self.sides[part as usize].is_lost || !self.is_stream
+    }
+
+    fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
+        if !self.is_stream {
+            let said = Half { position: Some(at.position), bytes: data.len() as u64, ..Half::default() };
+            self.message(part, at.time, at.time, said, data, out);
+            return;
+        }
+        let mut rest = data;
+        self.sides[1 - part as usize].is_turn = true;
+        while !rest.is_empty() {
+            let side = &mut self.sides[part as usize];
+            if side.is_lost {
+                if !side.is_turn {
+                    return;
+                }
+                side.is_lost = false;
+                side.clear();
+            }
+            side.is_turn = false;
+            let begun = *side.at.get_or_insert(at.behind(data.len() - rest.len()));
+            // First the two bytes of the length, then as much as that says.
+            let left = side.whole().unwrap_or(2) - side.read;
+            let length = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+            let (piece, behind) = rest.split_at(length);
+            rest = behind;
+            let room = if side.gap_bytes > 0 { 0 } else { (MOST_KEPT - side.kept.len()).min(length) };
+            side.kept.extend_from_slice(&piece[..room]);
+            side.read += length as u64;
+            if side.whole().is_some_and(|whole| whole < 2 + HEADER_BYTES as u64) {
+                // Too short for any message.
+                self.lose(part);
+                continue;
+            }
+            self.message_if_whole(part, begun, at.time, out);
+        }
+    }
+
+    fn gap(&mut self, part: Part, at: Moment, length: u64, out: &mut Vec<Call>) {
+        if !self.is_stream {
+            return;
+        }
+        self.sides[1 - part as usize].is_turn = true;
+        let side = &mut self.sides[part as usize];
+        match (side.at, side.whole()) {
+            (Some(begun), Some(whole)) if whole - side.read >= length => {
+                side.read += length;
+                side.gap_bytes += length;
+                self.message_if_whole(part, begun, at.time, out);
+            }
+            _ => self.lose(part),
+        }
+    }
+
+    fn end(&mut self, _part: Part, _time: Monotonic, _out: &mut Vec<Call>) {}
+
+    fn finish(&mut self, _time: Monotonic, out: &mut Vec<Call>) {
+        out.extend(self.open.drain(..).map(|open| open.call.ended(Ending::NoAnswer)));
+    }
+
+    fn expire(&mut self, before: Monotonic, out: &mut Vec<Call>) {
+        while self.open.front().is_some_and(|open| open.call.start < before) {
+            out.extend(self.open.pop_front().map(|open| open.call.ended(Ending::NoAnswer)));
+        }
     }
 }
 

@@ -11,30 +11,25 @@ mod tests;
 
 use weir_flow::Monotonic;
 
-use self::reader::{Framing, Kind, Reader, Step};
+use self::reader::{Framing, Reader, Step};
 use crate::{
     Moment, Part,
     call::{Call, Detail, Ending, Half, HttpCall, Keep, limit, text},
+    decoder::Decode,
     exchange::{Exchange, Trust},
+    sides::{Direction as _, Saying, Sides, Taken},
 };
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Http1 {
     keep: Keep,
-    client: Reader,
-    server: Reader,
+    sides: Sides<Reader>,
     exchange: Exchange<Call>,
-    /// The request whose head is being read.
-    asking: Option<Begun>,
+    /// The messages whose heads are being read, by [`Part`].
+    begun: [Option<Begun>; 2],
     receiving: Receiving,
-    /// The response whose head is being read.
-    answering_head: Option<Begun>,
     answering: Answering,
-    /// Whether a lost client may be found again at the next byte, because the server spoke since.
-    is_clients_turn: bool,
-    /// Whether a lost server may be found again at the next byte, because a request was seen since.
-    is_servers_turn: bool,
 }
 
 /// A message of which the head is not whole.
@@ -76,148 +71,21 @@ fn http(call: &mut Call) -> &mut HttpCall {
 impl Http1 {
     /// Of a connection that is seen from its beginning, or was joined in the middle.
     pub(crate) fn new(trust: Trust, keep: Keep) -> Self {
-        let (mut client, mut server) = (Reader::new(Kind::Request), Reader::new(Kind::Response));
-        if trust != Trust::Certain {
-            client.lose();
-            server.lose();
-        }
         Self {
             keep,
-            client,
-            server,
+            sides: Sides::new(trust),
             exchange: Exchange::new(trust),
-            asking: None,
+            begun: [None; 2],
             receiving: Receiving::Nothing,
-            answering_head: None,
             answering: Answering::Nothing,
-            is_clients_turn: true,
-            is_servers_turn: false,
         }
     }
 
-    /// Whether what the client says is understood; otherwise it is another protocol by now, or lost.
-    pub(crate) fn understands_client(&self) -> bool {
-        !self.client.is_lost() && !self.client.is_opaque()
-    }
-
-    /// The same of the server.
-    pub(crate) fn understands_server(&self) -> bool {
-        !self.server.is_lost() && !self.server.is_opaque()
-    }
-
-    /// How many bytes of a body a side has still to say before its next message; `None` where that is not known.
-    pub(crate) fn left_in_body(&self, part: Part) -> Option<u64> {
+    /// The call of which a side says its part at present.
+    fn call(&mut self, part: Part) -> Option<&mut Call> {
         match part {
-            Part::Client => self.client.left_in_body(),
-            Part::Server => self.server.left_in_body(),
-        }
-    }
-
-    pub(crate) fn client_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        if self.is_clients_turn && !data.is_empty() {
-            // Where the beginning was guessed, what did not become a request before the server spoke was none.
-            let was_wrong = self.client.is_in_head() && self.exchange.trust() != Trust::Certain;
-            if self.client.is_lost() || was_wrong {
-                self.asking = None;
-                self.client.find_again();
-            }
-            self.is_clients_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.client.step(&mut rest);
-            let now = at.behind(data.len() - rest.len());
-            self.count_request((before - rest.len()) as u64, at.time);
-            match step {
-                None => return,
-                Some(Step::Began) => self.asking = Some(Begun { at: now, bytes: 0 }),
-                Some(Step::Head) => self.request_head(out),
-                Some(Step::Body(body)) => self.request_body(body),
-                Some(Step::Ended) => self.request_ended(out),
-                Some(Step::Skipped) => {}
-                Some(Step::Broken) => self.lose_client(Ending::Malformed, out),
-            }
-        }
-    }
-
-    pub(crate) fn server_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        self.is_clients_turn = true;
-        if self.server.is_lost() && self.is_servers_turn && !data.is_empty() {
-            self.server.find_again();
-            self.is_servers_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.server.step(&mut rest);
-            let now = at.behind(data.len() - rest.len());
-            self.count_response((before - rest.len()) as u64, at.time);
-            match step {
-                None => return,
-                Some(Step::Began) => self.answering_head = Some(Begun { at: now, bytes: 0 }),
-                Some(Step::Head) => self.response_head(out),
-                Some(Step::Body(body)) => self.response_body(body),
-                Some(Step::Ended) => self.response_ended(out),
-                Some(Step::Skipped) => {}
-                Some(Step::Broken) => self.lose_server(Ending::Malformed, out),
-            }
-        }
-    }
-
-    pub(crate) fn client_gap(&mut self, at: Moment, length: u64, out: &mut Vec<Call>) {
-        let is_body = self.client.is_in_body();
-        if self.client.gap(length) {
-            if let Some(call) = self.receiving_call() {
-                add_gap(&mut call.request, length, is_body);
-            }
-            // What was the end of the body may have been in the gap.
-            self.client_bytes(at.behind_gap(length), &[], out);
-        } else {
-            self.lose_client(Ending::Gap, out);
-        }
-    }
-
-    pub(crate) fn server_gap(&mut self, at: Moment, length: u64, out: &mut Vec<Call>) {
-        let is_body = self.server.is_in_body();
-        if self.server.gap(length) {
-            if let Some(call) = self.answering_call() {
-                add_gap(&mut call.response, length, is_body);
-            }
-            self.server_bytes(at.behind_gap(length), &[], out);
-        } else {
-            self.lose_server(Ending::Gap, out);
-        }
-        self.is_clients_turn = true;
-    }
-
-    /// The client will say no more.
-    pub(crate) fn client_end(&mut self) {
-        if let Some(call) = self.receiving_call() {
-            call.mark(Ending::Cut);
-        }
-        self.asking = None;
-        self.receiving = Receiving::Nothing;
-    }
-
-    /// The server will say no more: that is how some bodies end.
-    pub(crate) fn server_end(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        if self.server.is_until_close() {
-            if let Some(call) = self.answering_call() {
-                call.end = call.end.max(time);
-            }
-            self.response_ended(out);
-            self.server.body(Framing::Opaque);
-        }
-        self.answer_is_over(Ending::Cut, out);
-    }
-
-    /// The connection is over.
-    pub(crate) fn finish(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        self.client_end();
-        self.server_end(time, out);
-        for call in self.exchange.drain() {
-            out.push(call.ended(Ending::NoAnswer));
+            Part::Client => self.receiving_call(),
+            Part::Server => self.answering_call(),
         }
     }
 
@@ -237,31 +105,41 @@ impl Http1 {
         }
     }
 
-    fn count_request(&mut self, bytes: u64, time: Monotonic) {
-        if let Some(begun) = &mut self.asking {
+    fn count(&mut self, part: Part, bytes: u64, time: Monotonic) {
+        if let Some(begun) = &mut self.begun[part as usize] {
             begun.bytes += bytes;
-        } else if let Some(call) = self.receiving_call() {
-            call.request.bytes += bytes;
+        } else if let Some(call) = self.call(part) {
+            half(call, part).bytes += bytes;
             call.end = call.end.max(time);
         }
     }
 
-    fn count_response(&mut self, bytes: u64, time: Monotonic) {
-        if let Some(begun) = &mut self.answering_head {
-            begun.bytes += bytes;
-        } else if let Some(call) = self.answering_call() {
-            call.response.bytes += bytes;
-            call.end = call.end.max(time);
+    fn body(&mut self, part: Part, body: &[u8]) {
+        let most = self.keep.body_bytes;
+        let Some(call) = self.call(part) else { return };
+        half(call, part).body_bytes += body.len() as u64;
+        let http = http(call);
+        let kept = match part {
+            Part::Client => &mut http.request_body,
+            Part::Server => &mut http.response_body,
+        };
+        let room = most.saturating_sub(kept.len()).min(body.len());
+        kept.extend_from_slice(&body[..room]);
+    }
+
+    fn lose(&mut self, part: Part, ending: Ending, out: &mut Vec<Call>) {
+        match part {
+            Part::Client => self.lose_client(ending, out),
+            Part::Server => self.lose_server(ending, out),
         }
     }
 
     fn request_head(&mut self, out: &mut Vec<Call>) {
-        let Some(begun) = self.asking.take() else { return self.client.lose() };
-        let head = self.client.head();
+        let Some(begun) = self.begun[Part::Client as usize].take() else { return self.sides.client.lose() };
+        let head = self.sides.client.head();
         let Some(request) = head::request(head) else { return self.lose_client(Ending::Malformed, out) };
         if request.method == b"PRI" {
-            self.client.become_opaque();
-            self.server.become_opaque();
+            self.sides.become_opaque();
             return;
         }
         let headers = head::headers(head, self.keep);
@@ -299,8 +177,8 @@ impl Http1 {
             }
             out.extend(cut.into_iter().map(|call| call.ended(Ending::Gap)));
         }
-        if self.exchange.trust() != Trust::Certain {
-            self.answers_begin_anew(out);
+        if self.sides.answers_begin_anew(self.exchange.trust()) {
+            self.answer_is_over(Ending::Gap, out);
         }
         if can_match {
             self.exchange.push(call);
@@ -309,28 +187,8 @@ impl Http1 {
             self.receiving = Receiving::Alone(Box::new(call.ended(Ending::Unmatched)));
         }
         match framing {
-            Some(framing) => self.client.body(framing),
+            Some(framing) => self.sides.client.body(framing),
             None => self.lose_client(Ending::Malformed, out),
-        }
-    }
-
-    /// The client waits for answers, as far as is known: so what the server says next is the beginning of one.
-    fn answers_begin_anew(&mut self, out: &mut Vec<Call>) {
-        if self.server.is_opaque() {
-            return;
-        }
-        if !self.server.is_between() {
-            self.answer_is_over(Ending::Gap, out);
-            self.server.lose();
-        }
-        self.is_servers_turn = true;
-    }
-
-    fn request_body(&mut self, body: &[u8]) {
-        let most = self.keep.body_bytes;
-        if let Some(call) = self.receiving_call() {
-            call.request.body_bytes += body.len() as u64;
-            keep_body(&mut http(call).request_body, body, most);
         }
     }
 
@@ -341,8 +199,8 @@ impl Http1 {
     }
 
     fn response_head(&mut self, out: &mut Vec<Call>) {
-        let Some(begun) = self.answering_head.take() else { return self.server.lose() };
-        let head = self.server.head();
+        let Some(begun) = self.begun[Part::Server as usize].take() else { return self.sides.server.lose() };
+        let head = self.sides.server.head();
         let Some(response) = head::response(head) else { return self.lose_server(Ending::Malformed, out) };
         let headers = head::headers(head, self.keep);
         let method = self.exchange.front_mut().map_or("", |call| http(call).method.as_str());
@@ -352,7 +210,7 @@ impl Http1 {
             if let Some(call) = self.exchange.front_mut() {
                 call.response.bytes += begun.bytes;
             }
-            self.server.body(Framing::None);
+            self.sides.server.body(Framing::None);
             // After a gap more of this answer is to come.
             return;
         }
@@ -379,20 +237,11 @@ impl Http1 {
             Some(Framing::Opaque) => {
                 self.response_ended(out);
                 // Both directions change at once (RFC 9110 7.8, 9.3.6).
-                self.server.become_opaque();
-                self.client.become_opaque();
-                self.asking = None;
+                self.sides.become_opaque();
+                self.begun[Part::Client as usize] = None;
             }
-            Some(framing) => self.server.body(framing),
+            Some(framing) => self.sides.server.body(framing),
             None => self.lose_server(Ending::Malformed, out),
-        }
-    }
-
-    fn response_body(&mut self, body: &[u8]) {
-        let most = self.keep.body_bytes;
-        if let Some(call) = self.answering_call() {
-            call.response.body_bytes += body.len() as u64;
-            keep_body(&mut http(call).response_body, body, most);
         }
     }
 
@@ -413,7 +262,7 @@ impl Http1 {
 
     /// The answer that is being read will not go on.
     fn answer_is_over(&mut self, ending: Ending, out: &mut Vec<Call>) {
-        self.answering_head = None;
+        self.begun[Part::Server as usize] = None;
         if let Some(call) = self.answering_call() {
             call.mark(ending);
             self.response_ended(out);
@@ -421,26 +270,98 @@ impl Http1 {
     }
 
     fn lose_client(&mut self, ending: Ending, out: &mut Vec<Call>) {
-        self.client.lose();
-        self.asking = None;
+        self.sides.lose(Part::Client);
+        self.begun[Part::Client as usize] = None;
         if let Some(call) = self.receiving_call() {
             call.mark(ending);
         }
         self.request_ended(out);
         self.exchange.lose_requests();
-        self.is_clients_turn = false;
     }
 
     fn lose_server(&mut self, ending: Ending, out: &mut Vec<Call>) {
         self.answer_is_over(ending, out);
-        self.server.lose();
-        self.is_servers_turn = false;
+        self.sides.lose(Part::Server);
         let mut cut = Vec::new();
         self.exchange.lose_answers(&mut cut);
         if matches!(self.receiving, Receiving::Youngest) {
             self.receiving = Receiving::Nothing;
         }
         out.extend(cut.into_iter().map(|call| call.ended(Ending::Gap)));
+    }
+}
+
+impl Decode for Http1 {
+    fn understands(&self, part: Part) -> bool {
+        self.sides.understands(part)
+    }
+
+    fn left_in_body(&self, part: Part) -> Option<u64> {
+        self.sides.of(part).left_in_body()
+    }
+
+    fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
+        if self.sides.speaks(part, data, self.exchange.trust()) {
+            self.begun[part as usize] = None;
+        }
+        let mut saying = Saying::new(at, data);
+        loop {
+            let Taken { step, used, now } = saying.step(self.sides.of_mut(part));
+            self.count(part, used, at.time);
+            match (step, part) {
+                (None, _) => return,
+                (Some(Step::Began), _) => self.begun[part as usize] = Some(Begun { at: now, bytes: 0 }),
+                (Some(Step::Head), Part::Client) => self.request_head(out),
+                (Some(Step::Head), Part::Server) => self.response_head(out),
+                (Some(Step::Body(body)), _) => self.body(part, body),
+                (Some(Step::Ended), Part::Client) => self.request_ended(out),
+                (Some(Step::Ended), Part::Server) => self.response_ended(out),
+                (Some(Step::Skipped), _) => {}
+                (Some(Step::Broken), _) => self.lose(part, Ending::Malformed, out),
+            }
+        }
+    }
+
+    fn gap(&mut self, part: Part, at: Moment, length: u64, out: &mut Vec<Call>) {
+        let is_body = self.sides.of(part).is_in_body();
+        if self.sides.gap(part, length) {
+            if let Some(call) = self.call(part) {
+                add_gap(half(call, part), length, is_body);
+            }
+            // What was the end of the body may have been in the gap.
+            self.bytes(part, at.behind_gap(length), &[], out);
+        } else {
+            self.lose(part, Ending::Gap, out);
+        }
+    }
+
+    fn end(&mut self, part: Part, time: Monotonic, out: &mut Vec<Call>) {
+        match part {
+            Part::Client => {
+                if let Some(call) = self.receiving_call() {
+                    call.mark(Ending::Cut);
+                }
+                self.begun[Part::Client as usize] = None;
+                self.receiving = Receiving::Nothing;
+            }
+            // That is how some bodies end.
+            Part::Server => {
+                if self.sides.server.is_until_close() {
+                    if let Some(call) = self.answering_call() {
+                        call.end = call.end.max(time);
+                    }
+                    self.response_ended(out);
+                    self.sides.server.body(Framing::Opaque);
+                }
+                self.answer_is_over(Ending::Cut, out);
+            }
+        }
+    }
+
+    fn finish(&mut self, time: Monotonic, out: &mut Vec<Call>) {
+        self.end(Part::Client, time, out);
+        self.end(Part::Server, time, out);
+        out.extend(self.exchange.drain().into_iter().map(|call| call.ended(Ending::NoAnswer)));
     }
 }
 
@@ -452,7 +373,9 @@ fn add_gap(half: &mut Half, length: u64, is_body: bool) {
     }
 }
 
-fn keep_body(kept: &mut Vec<u8>, body: &[u8], most: usize) {
-    let room = most.saturating_sub(kept.len()).min(body.len());
-    kept.extend_from_slice(&body[..room]);
+const fn half(call: &mut Call, part: Part) -> &mut Half {
+    match part {
+        Part::Client => &mut call.request,
+        Part::Server => &mut call.response,
+    }
 }

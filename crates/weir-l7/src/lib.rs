@@ -16,6 +16,7 @@ mod http1;
 mod postgresql;
 pub mod redact;
 mod redis;
+mod sides;
 pub mod stream;
 
 use weir_flow::Monotonic;

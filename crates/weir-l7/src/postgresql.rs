@@ -14,34 +14,33 @@ mod tests;
 use weir_flow::Monotonic;
 
 use self::{
-    frame::{Kind, Reader, STARTUP},
+    frame::{Reader, STARTUP},
     group::{Group, Step},
     message::{Message, code},
     statements::Statements,
 };
 use crate::{
-    Moment,
+    Moment, Part,
     call::{Call, Detail, Ending, PostgresqlCall, limit, text},
+    decoder::Decode,
     exchange::{Exchange, Trust},
+    sides::{Direction as _, Saying, Sides, Taken},
 };
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Postgresql {
-    client: Reader,
-    server: Reader,
+    sides: Sides<Reader>,
     exchange: Exchange<Group>,
     /// Where what the client says next belongs.
     current: Current,
-    asking: Option<Message>,
-    answering: Option<Message>,
+    /// What is being read, by [`Part`].
+    messages: [Option<Message>; 2],
     statements: Statements,
     database: Option<String>,
     user: Option<String>,
     /// Whether the client hands in data, so that `Sync` does nothing ("COPY Operations").
     is_copying_in: bool,
-    is_clients_turn: bool,
-    is_servers_turn: bool,
 }
 
 /// The group that the client is adding to.
@@ -64,161 +63,15 @@ fn postgresql(call: &mut Call) -> &mut PostgresqlCall {
 
 impl Postgresql {
     pub(crate) fn new(trust: Trust) -> Self {
-        let (mut client, mut server) = (Reader::new(Kind::Client), Reader::new(Kind::Server));
-        if trust != Trust::Certain {
-            client.lose();
-            server.lose();
-        }
         Self {
-            client,
-            server,
+            sides: Sides::new(trust),
             exchange: Exchange::new(trust),
             current: Current::Nothing,
-            asking: None,
-            answering: None,
+            messages: [const { None }; 2],
             statements: Statements::default(),
             database: None,
             user: None,
             is_copying_in: false,
-            is_clients_turn: true,
-            is_servers_turn: false,
-        }
-    }
-
-    pub(crate) fn understands_client(&self) -> bool {
-        !self.client.is_lost() && !self.client.is_opaque()
-    }
-
-    pub(crate) fn understands_server(&self) -> bool {
-        !self.server.is_lost() && !self.server.is_opaque()
-    }
-
-    pub(crate) fn client_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        if self.is_clients_turn && !data.is_empty() {
-            if self.client.is_lost() {
-                self.asking = None;
-                self.client.find_again();
-            }
-            self.is_clients_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.client.step(&mut rest);
-            let used = (before - rest.len()) as u64;
-            let now = at.behind(data.len() - rest.len());
-            if let Some(message) = &mut self.asking {
-                message.bytes += used;
-                message.end = at.time;
-            }
-            match step {
-                None => return,
-                Some(frame::Step::Began) => self.asking = Some(Message::new(now)),
-                Some(frame::Step::Header(letter, _)) => {
-                    if let Some(message) = &mut self.asking {
-                        message.header(letter);
-                        if letter == b'D' {
-                            message.keep();
-                        }
-                    }
-                }
-                Some(frame::Step::Payload(piece)) => {
-                    if let Some(message) = &mut self.asking {
-                        message.payload(piece);
-                    }
-                }
-                Some(frame::Step::Ended) => {
-                    if let Some(message) = self.asking.take() {
-                        self.asked(&message, out);
-                    }
-                }
-                Some(frame::Step::Letter(_) | frame::Step::Skipped) => {}
-                Some(frame::Step::Broken) => self.lose_client(),
-            }
-        }
-    }
-
-    pub(crate) fn server_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        self.is_clients_turn = true;
-        if self.server.is_lost() && self.is_servers_turn && !data.is_empty() {
-            self.server.find_again();
-            self.is_servers_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.server.step(&mut rest);
-            let used = (before - rest.len()) as u64;
-            let now = at.behind(data.len() - rest.len());
-            if let Some(message) = &mut self.answering {
-                message.bytes += used;
-                message.end = at.time;
-            }
-            match step {
-                None => return,
-                Some(frame::Step::Began) => self.answering = Some(Message::new(now)),
-                Some(frame::Step::Header(letter, _)) => {
-                    if let Some(message) = &mut self.answering {
-                        message.header(letter);
-                    }
-                }
-                Some(frame::Step::Payload(piece)) => {
-                    if let Some(message) = &mut self.answering {
-                        message.payload(piece);
-                    }
-                }
-                Some(frame::Step::Ended) => {
-                    if let Some(message) = self.answering.take() {
-                        self.answered(&message, out);
-                    }
-                }
-                Some(frame::Step::Letter(letter)) => self.encryption_answered(letter),
-                Some(frame::Step::Skipped) => {}
-                Some(frame::Step::Broken) => self.lose_server(Ending::Malformed, out),
-            }
-        }
-    }
-
-    pub(crate) fn client_gap(&mut self, at: Moment, length: u64, out: &mut Vec<Call>) {
-        if self.client.gap(length) {
-            if let Some(message) = &mut self.asking {
-                message.gap(length);
-            }
-            self.client_bytes(at.behind_gap(length), &[], out);
-        } else {
-            self.lose_client();
-        }
-    }
-
-    pub(crate) fn server_gap(&mut self, at: Moment, length: u64, out: &mut Vec<Call>) {
-        if self.server.gap(length) {
-            if let Some(message) = &mut self.answering {
-                message.gap(length);
-            }
-            self.server_bytes(at.behind_gap(length), &[], out);
-        } else {
-            self.lose_server(Ending::Gap, out);
-        }
-        self.is_clients_turn = true;
-    }
-
-    /// The server will say no more.
-    pub(crate) fn server_end(&mut self, out: &mut Vec<Call>) {
-        let Some(message) = self.answering.take() else { return };
-        let Some(group) = self.exchange.front_mut() else { return };
-        group.answered.add(&message);
-        if let Some(call) = group.call_mut() {
-            call.mark(Ending::Cut);
-        }
-        self.drain(Ending::NoAnswer, out);
-        self.server.lose();
-    }
-
-    pub(crate) fn finish(&mut self, out: &mut Vec<Call>) {
-        self.server_end(out);
-        self.drain(Ending::NoAnswer, out);
-        if let Current::Alone(group) = std::mem::replace(&mut self.current, Current::Nothing) {
-            out.extend(group.into_calls().map(|call| call.ended(Ending::Unmatched)));
         }
     }
 
@@ -257,12 +110,8 @@ impl Postgresql {
             for group in cut {
                 end_group(group, Ending::Gap, out);
             }
-            if self.exchange.trust() != Trust::Certain && !self.server.is_opaque() {
-                if !self.server.is_between() {
-                    self.answering = None;
-                    self.server.lose();
-                }
-                self.is_servers_turn = true;
+            if self.sides.answers_begin_anew(self.exchange.trust()) {
+                self.messages[Part::Server as usize] = None;
             }
             if can_match {
                 self.exchange.push(Group::default());
@@ -361,8 +210,8 @@ impl Postgresql {
     fn asked_at_the_beginning(&mut self, message: &Message, out: &mut Vec<Call>) {
         match message::startup_code(message.kept()) {
             Some(code::TLS | code::GSS) => {
-                self.client.expect_startup();
-                self.server.expect_letter();
+                self.sides.client.expect_startup();
+                self.sides.server.expect_letter();
             }
             Some(code::CANCEL) => {
                 // The server answers by closing the connection.
@@ -377,15 +226,14 @@ impl Postgresql {
                 self.database = named(b"database").or_else(|| self.user.clone());
                 self.whole(message, "CONNECT", String::new(), out);
             }
-            _ => self.lose_client(),
+            _ => self.lose(Part::Client, Ending::Malformed, out),
         }
     }
 
     fn encryption_answered(&mut self, letter: u8) {
         // `N` is no. Others begin a protocol in which nothing can be read.
         if letter != b'N' {
-            self.client.become_opaque();
-            self.server.become_opaque();
+            self.sides.become_opaque();
         }
     }
 
@@ -424,29 +272,101 @@ impl Postgresql {
         }
     }
 
-    fn lose_client(&mut self) {
-        self.client.lose();
-        self.asking = None;
-        self.exchange.lose_requests();
-        // A statement may have got another text in the gap.
-        self.statements = Statements::default();
-        self.is_clients_turn = false;
+    fn lose(&mut self, part: Part, ending: Ending, out: &mut Vec<Call>) {
+        self.sides.lose(part);
+        self.messages[part as usize] = None;
+        match part {
+            Part::Client => {
+                self.exchange.lose_requests();
+                // A statement may have got another text in the gap.
+                self.statements = Statements::default();
+            }
+            Part::Server => {
+                let mut cut = Vec::new();
+                self.exchange.lose_answers(&mut cut);
+                for group in cut {
+                    end_group(group, ending, out);
+                }
+            }
+        }
         if matches!(self.current, Current::Youngest) {
             self.current = Current::Nothing;
         }
     }
+}
 
-    fn lose_server(&mut self, ending: Ending, out: &mut Vec<Call>) {
-        self.server.lose();
-        self.answering = None;
-        self.is_servers_turn = false;
-        let mut cut = Vec::new();
-        self.exchange.lose_answers(&mut cut);
-        for group in cut {
-            end_group(group, ending, out);
+impl Decode for Postgresql {
+    fn understands(&self, part: Part) -> bool {
+        self.sides.understands(part)
+    }
+
+    fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
+        if self.sides.speaks(part, data, self.exchange.trust()) {
+            self.messages[part as usize] = None;
         }
-        if matches!(self.current, Current::Youngest) {
-            self.current = Current::Nothing;
+        let mut saying = Saying::new(at, data);
+        loop {
+            let Taken { step, used, now } = saying.step(self.sides.of_mut(part));
+            let message = &mut self.messages[part as usize];
+            if let Some(message) = message {
+                message.bytes += used;
+                message.end = at.time;
+            }
+            match step {
+                None => return,
+                Some(frame::Step::Began) => *message = Some(Message::new(now)),
+                Some(frame::Step::Header(letter, _)) => {
+                    if let Some(message) = message {
+                        message.header(part, letter);
+                    }
+                }
+                Some(frame::Step::Payload(piece)) => {
+                    if let Some(message) = message {
+                        message.payload(piece);
+                    }
+                }
+                Some(frame::Step::Ended) => match (message.take(), part) {
+                    (Some(message), Part::Client) => self.asked(&message, out),
+                    (Some(message), Part::Server) => self.answered(&message, out),
+                    (None, _) => {}
+                },
+                Some(frame::Step::Letter(letter)) => self.encryption_answered(letter),
+                Some(frame::Step::Skipped) => {}
+                Some(frame::Step::Broken) => self.lose(part, Ending::Malformed, out),
+            }
+        }
+    }
+
+    fn gap(&mut self, part: Part, at: Moment, length: u64, out: &mut Vec<Call>) {
+        if self.sides.gap(part, length) {
+            if let Some(message) = &mut self.messages[part as usize] {
+                message.gap(length);
+            }
+            self.bytes(part, at.behind_gap(length), &[], out);
+        } else {
+            self.lose(part, Ending::Gap, out);
+        }
+    }
+
+    fn end(&mut self, part: Part, _time: Monotonic, out: &mut Vec<Call>) {
+        if part == Part::Client {
+            return;
+        }
+        let Some(message) = self.messages[Part::Server as usize].take() else { return };
+        let Some(group) = self.exchange.front_mut() else { return };
+        group.answered.add(&message);
+        if let Some(call) = group.call_mut() {
+            call.mark(Ending::Cut);
+        }
+        self.drain(Ending::NoAnswer, out);
+        self.sides.server.lose();
+    }
+
+    fn finish(&mut self, time: Monotonic, out: &mut Vec<Call>) {
+        self.end(Part::Server, time, out);
+        self.drain(Ending::NoAnswer, out);
+        if let Current::Alone(group) = std::mem::replace(&mut self.current, Current::Nothing) {
+            out.extend(group.into_calls().map(|call| call.ended(Ending::Unmatched)));
         }
     }
 }

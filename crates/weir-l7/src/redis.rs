@@ -13,24 +13,23 @@ use weir_flow::Monotonic;
 
 use self::{
     command::Words,
-    resp::{Kind, Reader, Step},
+    resp::{Reader, Step},
 };
 use crate::{
-    Moment,
+    Moment, Part,
     call::{Call, Detail, Ending, RedisCall, limit, text},
+    decoder::Decode,
     exchange::{Exchange, Trust},
+    sides::{Direction as _, Saying, Sides, Taken},
 };
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    client: Reader,
-    server: Reader,
+    sides: Sides<Reader>,
     exchange: Exchange<Open>,
-    command: Option<Message>,
-    reply: Option<Message>,
-    is_clients_turn: bool,
-    is_servers_turn: bool,
+    /// The command and the reply that are being read, by [`Part`].
+    messages: [Option<Message>; 2],
     database: Option<u32>,
     mute: Mute,
     is_monitor: bool,
@@ -109,19 +108,10 @@ fn redis(call: &mut Call) -> &mut RedisCall {
 
 impl Redis {
     pub(crate) fn new(trust: Trust) -> Self {
-        let (mut client, mut server) = (Reader::new(Kind::Command), Reader::new(Kind::Reply));
-        if trust != Trust::Certain {
-            client.lose();
-            server.lose();
-        }
         Self {
-            client,
-            server,
+            sides: Sides::new(trust),
             exchange: Exchange::new(trust),
-            command: None,
-            reply: None,
-            is_clients_turn: true,
-            is_servers_turn: false,
+            messages: [const { None }; 2],
             database: None,
             mute: Mute::No,
             is_monitor: false,
@@ -130,117 +120,8 @@ impl Redis {
         }
     }
 
-    pub(crate) fn understands_client(&self) -> bool {
-        !self.client.is_lost() && !self.client.is_opaque()
-    }
-
-    pub(crate) fn understands_server(&self) -> bool {
-        !self.server.is_lost() && !self.server.is_opaque()
-    }
-
-    pub(crate) fn client_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        if self.is_clients_turn && !data.is_empty() {
-            let was_wrong = !self.client.is_between() && self.exchange.trust() != Trust::Certain;
-            if self.client.is_lost() || was_wrong && !self.client.is_opaque() {
-                self.command = None;
-                self.client.find_again();
-            }
-            self.is_clients_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.client.step(&mut rest);
-            let used = (before - rest.len()) as u64;
-            let now = at.behind(data.len() - rest.len());
-            if let Some(command) = &mut self.command {
-                command.bytes += used;
-            }
-            match step {
-                None => return,
-                Some(Step::Began) => self.command = Some(Message::new(now, command::words())),
-                Some(Step::Ended) => self.command_ended(at.time, out),
-                Some(Step::Skipped) => {}
-                Some(Step::Broken) => self.lose_client(),
-                Some(step) => {
-                    if let Some(command) = &mut self.command {
-                        command.note(step, self.client.depth());
-                    }
-                }
-            }
-        }
-    }
-
-    pub(crate) fn server_bytes(&mut self, at: Moment, data: &[u8], out: &mut Vec<Call>) {
-        self.is_clients_turn = true;
-        if self.server.is_lost() && self.is_servers_turn && !data.is_empty() {
-            self.server.find_again();
-            self.is_servers_turn = false;
-        }
-        let mut rest = data;
-        loop {
-            let before = rest.len();
-            let step = self.server.step(&mut rest);
-            let used = (before - rest.len()) as u64;
-            let now = at.behind(data.len() - rest.len());
-            if let Some(reply) = &mut self.reply {
-                reply.bytes += used;
-            }
-            match step {
-                None => return,
-                Some(Step::Began) => self.reply = Some(Message::new(now, Words::new(limit::NAME))),
-                Some(Step::Ended) => self.reply_ended(at.time, out),
-                Some(Step::Skipped) => {}
-                Some(Step::Broken) => self.lose_server(Ending::Malformed, out),
-                Some(_) if self.server.is_in_attribute() => {}
-                Some(step) => {
-                    if let Some(reply) = &mut self.reply {
-                        reply.note(step, self.server.depth());
-                    }
-                }
-            }
-        }
-    }
-
-    pub(crate) fn client_gap(&mut self, length: u64) {
-        if !self.client.gap(length) {
-            self.lose_client();
-        } else if let Some(command) = &mut self.command {
-            command.bytes = command.bytes.saturating_add(length);
-            command.gap_bytes = command.gap_bytes.saturating_add(length);
-        }
-    }
-
-    pub(crate) fn server_gap(&mut self, length: u64, out: &mut Vec<Call>) {
-        self.is_clients_turn = true;
-        if !self.server.gap(length) {
-            self.lose_server(Ending::Gap, out);
-        } else if let Some(reply) = &mut self.reply {
-            reply.bytes = reply.bytes.saturating_add(length);
-            reply.gap_bytes = reply.gap_bytes.saturating_add(length);
-        }
-    }
-
-    /// The server will say no more.
-    pub(crate) fn server_end(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        let Some(reply) = self.reply.take() else { return };
-        if let Some(mut open) = self.exchange.pop() {
-            open.call.answered.get_or_insert(reply.at.time);
-            open.call.response.position.get_or_insert(reply.at.position);
-            open.call.response.bytes += reply.bytes;
-            open.call.end = time;
-            out.push(open.call.ended(Ending::Cut));
-        }
-        self.server.lose();
-    }
-
-    pub(crate) fn finish(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        self.server_end(time, out);
-        out.extend(self.exchange.drain().into_iter().map(|open| open.call.ended(Ending::NoAnswer)));
-    }
-
     fn command_ended(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        let Some(mut command) = self.command.take() else { return };
+        let Some(mut command) = self.messages[Part::Client as usize].take() else { return };
         if command.of == Some(resp::INLINE) {
             command.words = command.words.split_line();
         }
@@ -281,12 +162,8 @@ impl Redis {
         let mut cut = Vec::new();
         let can_match = self.exchange.make_room(call.start, &mut cut);
         out.extend(cut.into_iter().map(|open| open.call.ended(Ending::Gap)));
-        if self.exchange.trust() != Trust::Certain && !self.server.is_opaque() {
-            if !self.server.is_between() {
-                self.reply = None;
-                self.server.lose();
-            }
-            self.is_servers_turn = true;
+        if self.sides.answers_begin_anew(self.exchange.trust()) {
+            self.messages[Part::Server as usize] = None;
         }
         if can_match {
             self.exchange.push(Open { call, replies });
@@ -296,7 +173,7 @@ impl Redis {
     }
 
     fn reply_ended(&mut self, time: Monotonic, out: &mut Vec<Call>) {
-        let Some(reply) = self.reply.take() else { return };
+        let Some(reply) = self.messages[Part::Server as usize].take() else { return };
         let kind = reply.words.name(0);
         let is_push = match reply.of {
             // RESP3. Answers to commands about channels are pushes, too.
@@ -379,28 +256,91 @@ impl Redis {
             }
             "MONITOR" => self.is_monitor = true,
             "SYNC" | "PSYNC" => {
-                self.client.become_opaque();
-                self.server.become_opaque();
-                self.command = None;
+                self.sides.become_opaque();
+                self.messages[Part::Client as usize] = None;
             }
             _ => {}
         }
     }
 
-    fn lose_client(&mut self) {
-        self.client.lose();
-        self.command = None;
-        self.exchange.lose_requests();
-        self.is_clients_turn = false;
+    fn lose(&mut self, part: Part, ending: Ending, out: &mut Vec<Call>) {
+        self.sides.lose(part);
+        self.messages[part as usize] = None;
+        match part {
+            Part::Client => self.exchange.lose_requests(),
+            Part::Server => {
+                let mut cut = Vec::new();
+                self.exchange.lose_answers(&mut cut);
+                out.extend(cut.into_iter().map(|open| open.call.ended(ending)));
+            }
+        }
+    }
+}
+
+impl Decode for Redis {
+    fn understands(&self, part: Part) -> bool {
+        self.sides.understands(part)
     }
 
-    fn lose_server(&mut self, ending: Ending, out: &mut Vec<Call>) {
-        self.server.lose();
-        self.is_servers_turn = false;
-        self.reply = None;
-        let mut cut = Vec::new();
-        self.exchange.lose_answers(&mut cut);
-        out.extend(cut.into_iter().map(|open| open.call.ended(ending)));
+    fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
+        if self.sides.speaks(part, data, self.exchange.trust()) {
+            self.messages[part as usize] = None;
+        }
+        let mut saying = Saying::new(at, data);
+        loop {
+            let side = self.sides.of_mut(part);
+            let Taken { step, used, now } = saying.step(side);
+            let message = &mut self.messages[part as usize];
+            if let Some(message) = message {
+                message.bytes += used;
+            }
+            match (step, part) {
+                (None, _) => return,
+                (Some(Step::Began), Part::Client) => *message = Some(Message::new(now, command::words())),
+                (Some(Step::Began), Part::Server) => {
+                    *message = Some(Message::new(now, Words::new(limit::NAME)));
+                }
+                (Some(Step::Ended), Part::Client) => self.command_ended(at.time, out),
+                (Some(Step::Ended), Part::Server) => self.reply_ended(at.time, out),
+                (Some(Step::Skipped), _) => {}
+                (Some(Step::Broken), _) => self.lose(part, Ending::Malformed, out),
+                (Some(_), _) if side.is_in_attribute() => {}
+                (Some(step), _) => {
+                    if let Some(message) = message {
+                        message.note(step, side.depth());
+                    }
+                }
+            }
+        }
+    }
+
+    fn gap(&mut self, part: Part, _at: Moment, length: u64, out: &mut Vec<Call>) {
+        if !self.sides.gap(part, length) {
+            self.lose(part, Ending::Gap, out);
+        } else if let Some(message) = &mut self.messages[part as usize] {
+            message.bytes = message.bytes.saturating_add(length);
+            message.gap_bytes = message.gap_bytes.saturating_add(length);
+        }
+    }
+
+    fn end(&mut self, part: Part, time: Monotonic, out: &mut Vec<Call>) {
+        if part == Part::Client {
+            return;
+        }
+        let Some(reply) = self.messages[Part::Server as usize].take() else { return };
+        if let Some(mut open) = self.exchange.pop() {
+            open.call.answered.get_or_insert(reply.at.time);
+            open.call.response.position.get_or_insert(reply.at.position);
+            open.call.response.bytes += reply.bytes;
+            open.call.end = time;
+            out.push(open.call.ended(Ending::Cut));
+        }
+        self.sides.server.lose();
+    }
+
+    fn finish(&mut self, time: Monotonic, out: &mut Vec<Call>) {
+        self.end(Part::Server, time, out);
+        out.extend(self.exchange.drain().into_iter().map(|open| open.call.ended(Ending::NoAnswer)));
     }
 }
 

@@ -1,9 +1,9 @@
 //! Scripts for tests of decoders: who says what, in which pieces.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 use weir_flow::Monotonic;
 
-use super::Decoder;
+use super::decoder;
 use crate::{
     Moment, Part, Transport,
     call::{Call, Keep, Protocol},
@@ -39,7 +39,7 @@ pub(crate) fn play(
     cuts: &mut dyn FnMut() -> usize,
 ) -> Vec<Call> {
     let keep = Keep { headers: true, body_bytes: 64 };
-    let mut decoder = Decoder::new(protocol, Transport::Stream, trust, keep);
+    let mut decoder = decoder(protocol, Transport::Stream, trust, keep);
     let mut calls = Vec::new();
     let mut positions = [0; 2];
     let mut time = Monotonic(0);
@@ -79,7 +79,7 @@ pub(crate) fn calls(protocol: Protocol, trust: Trust, script: &[Line]) -> Vec<Ca
 }
 
 /// A script with one stretch of a side replaced by a gap.
-pub(crate) fn with_gap(script: &[Line], part: Part, start: usize, length: usize) -> Vec<Line> {
+fn with_gap(script: &[Line], part: Part, start: usize, length: usize) -> Vec<Line> {
     let mut at = 0;
     let mut out = Vec::new();
     for line in script {
@@ -109,7 +109,7 @@ pub(crate) fn with_gap(script: &[Line], part: Part, start: usize, length: usize)
 }
 
 /// Bytes that a side says in the whole script.
-pub(crate) fn length(script: &[Line], part: Part) -> usize {
+fn length(script: &[Line], part: Part) -> usize {
     let of = |line: &Line| match line {
         Line::Says(speaker, bytes) if *speaker == part => bytes.len(),
         _ => 0,
@@ -117,8 +117,60 @@ pub(crate) fn length(script: &[Line], part: Part) -> usize {
     script.iter().map(of).sum()
 }
 
-/// Anything at all, made of these words and of chance.
-pub(crate) fn any_script(words: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<Line>> {
+/// Plays anything that is made of these words and of chance, in one piece and in many, and compares.
+pub(crate) fn anything_gives_the_same_calls_in_any_pieces(
+    protocol: Protocol,
+    words: &'static [&'static [u8]],
+) {
+    let cuts = prop::collection::vec(1..30_usize, 1..20);
+    let trust = prop::sample::select(vec![Trust::Certain, Trust::Inferred]);
+    let outcome = TestRunner::default().run(&(any_script(words), cuts, trust), |(script, cuts, trust)| {
+        let whole = play(protocol, trust, &script, &mut || usize::MAX);
+        let mut cuts = cuts.iter().cycle();
+        let cut = play(protocol, trust, &script, &mut || cuts.next().copied().unwrap_or(1));
+        prop_assert_eq!(whole, cut);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Puts gaps into conversations, which `make` makes of some numbers and of whether the client waits for answers. `check` looks
+/// whether any request got the answer of another; where the client did not wait, it leaves out what was inferred. Some
+/// conversations begin with calls of their own.
+pub(crate) fn no_gap_gives_a_request_the_answer_of_another(
+    protocol: Protocol,
+    begin: usize,
+    make: impl Fn(&[u8], bool) -> Vec<Line>,
+    check: impl Fn(&[Call], bool) -> Result<(), TestCaseError>,
+) {
+    let gap = (any::<bool>(), any::<prop::sample::Index>(), 1..150_usize);
+    let input = (
+        prop::collection::vec(any::<u8>(), 1..7),
+        any::<bool>(),
+        prop::collection::vec(gap, 1..3),
+        1..50_usize,
+    );
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(512));
+    let outcome = runner.run(&input, |(seed, is_pipelined, gaps, cut)| {
+        let mut script = make(&seed, is_pipelined);
+        let plain = play(protocol, Trust::Certain, &script, &mut || cut);
+        prop_assert_eq!(plain.len(), begin + seed.len());
+        prop_assert!(plain.iter().all(Call::is_complete), "{:?}", plain);
+        check(&plain, true)?;
+        for (is_client, start, length) in gaps {
+            let part = if is_client { Part::Client } else { Part::Server };
+            let all = self::length(&script, part);
+            if all > 0 {
+                script = with_gap(&script, part, start.index(all), length);
+            }
+        }
+        check(&play(protocol, Trust::Certain, &script, &mut || cut), !is_pipelined)
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Anything at all, made of these words and of chance. Chunks without bytes do not exist.
+fn any_script(words: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<Line>> {
     let word = prop_oneof![
         4 => prop::sample::select(words).prop_map(<[u8]>::to_vec),
         1 => prop::collection::vec(any::<u8>(), 0..12),
@@ -130,25 +182,6 @@ pub(crate) fn any_script(words: &'static [&'static [u8]]) -> impl Strategy<Value
         1 => (part.clone(), 1..40_u64).prop_map(|(part, length)| Line::Gap(part, length)),
         1 => part.prop_map(Line::Ends),
     ];
-    prop::collection::vec(line, 0..12)
-}
-
-/// Plays anything in one piece and in many, and compares.
-pub(crate) fn check_any(
-    protocol: Protocol,
-    trust: Trust,
-    script: &[Line],
-    cuts: &[usize],
-) -> Result<(), TestCaseError> {
-    // Chunks without bytes do not exist.
-    let script: Vec<Line> = script
-        .iter()
-        .filter(|line| !matches!(line, Line::Says(_, bytes) if bytes.is_empty()))
-        .cloned()
-        .collect();
-    let whole = play(protocol, trust, &script, &mut || usize::MAX);
-    let mut cuts = cuts.iter().cycle();
-    let cut = play(protocol, trust, &script, &mut || cuts.next().copied().unwrap_or(1));
-    prop_assert_eq!(whole, cut);
-    Ok(())
+    let has_bytes = |line: &Line| !matches!(line, Line::Says(_, bytes) if bytes.is_empty());
+    prop::collection::vec(line, 0..12).prop_map(move |lines| lines.into_iter().filter(has_bytes).collect())
 }

@@ -4,6 +4,10 @@
 //! says it after each head.
 
 use super::head;
+use crate::{
+    Part,
+    sides::{Direction, Standing},
+};
 
 /// Most bytes of the head of a message. Servers take 8 KiB to 64 KiB.
 pub(crate) const MOST_HEAD: usize = 64 << 10;
@@ -48,7 +52,7 @@ pub(crate) enum Step<'d> {
     Ended,
     /// Bytes that belong to no message.
     Skipped,
-    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Reader::find_again`].
+    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Direction::find_again`].
     Broken,
 }
 
@@ -79,30 +83,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Begins between two messages.
-    pub(crate) const fn new(kind: Kind) -> Self {
-        Self { kind, state: State::Between, buffer: Vec::new(), line: 0 }
-    }
-
     /// The head that was read last, with the empty line at its end.
     pub(crate) fn head(&self) -> &[u8] {
         &self.buffer
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.state == State::Lost
-    }
-
-    pub(crate) fn is_opaque(&self) -> bool {
-        self.state == State::Opaque
-    }
-
-    pub(crate) fn is_between(&self) -> bool {
-        self.state == State::Between
-    }
-
-    pub(crate) fn is_in_head(&self) -> bool {
-        self.state == State::Head
     }
 
     /// Whether the body that is being read is the one that ends with the connection.
@@ -138,23 +121,6 @@ impl Reader {
         }
     }
 
-    /// Knows nothing any more, until [`Reader::find_again`].
-    pub(crate) fn lose(&mut self) {
-        self.state = State::Lost;
-        self.clear();
-    }
-
-    /// Takes what comes next for the beginning of a message.
-    pub(crate) fn find_again(&mut self) {
-        self.state = State::Between;
-    }
-
-    /// What follows is another protocol.
-    pub(crate) fn become_opaque(&mut self) {
-        self.state = State::Opaque;
-        self.clear();
-    }
-
     fn clear(&mut self) {
         // A long head was an exception; its memory is not kept for the life of the connection.
         if self.buffer.capacity() > 8192 {
@@ -164,8 +130,69 @@ impl Reader {
         self.line = 0;
     }
 
-    /// Takes note of bytes that are not there. Gives back whether it is still known where things begin and end.
-    pub(crate) fn gap(&mut self, length: u64) -> bool {
+    /// A line did not end yet: wait for more, unless it is too long already.
+    fn more(&mut self, most: usize) -> Option<Step<'static>> {
+        if self.buffer.len() < most {
+            return None;
+        }
+        self.lose();
+        Some(Step::Broken)
+    }
+
+    /// Collects up to the end of a line; then says whether the line was empty. A line may end with LF alone (RFC 9112 2.2).
+    fn line(&mut self, data: &mut &[u8], most: usize) -> Option<bool> {
+        let room = most.saturating_sub(self.buffer.len()).min(data.len());
+        let end = data[..room].iter().position(|byte| *byte == b'\n');
+        let (taken, rest) = data.split_at(end.map_or(room, |end| end + 1));
+        self.buffer.extend_from_slice(taken);
+        *data = rest;
+        end?;
+        let line = &self.buffer[self.line..];
+        let is_empty = matches!(line, b"\n" | b"\r\n");
+        self.line = self.buffer.len();
+        Some(is_empty)
+    }
+}
+
+impl Direction for Reader {
+    type Step<'d> = Step<'d>;
+
+    fn of(part: Part) -> Self {
+        let kind = match part {
+            Part::Client => Kind::Request,
+            Part::Server => Kind::Response,
+        };
+        Self { kind, state: State::Between, buffer: Vec::new(), line: 0 }
+    }
+
+    fn standing(&self) -> Standing {
+        match self.state {
+            State::Between => Standing::Between,
+            State::Opaque => Standing::Opaque,
+            State::Lost => Standing::Lost,
+            _ => Standing::Within,
+        }
+    }
+
+    fn may_be_wrong(&self) -> bool {
+        self.state == State::Head
+    }
+
+    fn lose(&mut self) {
+        self.state = State::Lost;
+        self.clear();
+    }
+
+    fn find_again(&mut self) {
+        self.state = State::Between;
+    }
+
+    fn become_opaque(&mut self) {
+        self.state = State::Opaque;
+        self.clear();
+    }
+
+    fn gap(&mut self, length: u64) -> bool {
         match &mut self.state {
             State::Length(left) | State::ChunkData(left) if *left >= length => {
                 *left -= length;
@@ -185,8 +212,7 @@ impl Reader {
         }
     }
 
-    /// Reads on; `data` is shortened by what was read. `None` when there is nothing to tell before more comes.
-    pub(crate) fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
+    fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
         loop {
             match self.state {
                 State::Ended => {
@@ -275,29 +301,6 @@ impl Reader {
                 }
             }
         }
-    }
-
-    /// A line did not end yet: wait for more, unless it is too long already.
-    fn more(&mut self, most: usize) -> Option<Step<'static>> {
-        if self.buffer.len() < most {
-            return None;
-        }
-        self.lose();
-        Some(Step::Broken)
-    }
-
-    /// Collects up to the end of a line; then says whether the line was empty. A line may end with LF alone (RFC 9112 2.2).
-    fn line(&mut self, data: &mut &[u8], most: usize) -> Option<bool> {
-        let room = most.saturating_sub(self.buffer.len()).min(data.len());
-        let end = data[..room].iter().position(|byte| *byte == b'\n');
-        let (taken, rest) = data.split_at(end.map_or(room, |end| end + 1));
-        self.buffer.extend_from_slice(taken);
-        *data = rest;
-        end?;
-        let line = &self.buffer[self.line..];
-        let is_empty = matches!(line, b"\n" | b"\r\n");
-        self.line = self.buffer.len();
-        Some(is_empty)
     }
 }
 

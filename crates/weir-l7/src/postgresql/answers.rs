@@ -6,7 +6,10 @@ use super::{
     message::{self, Message},
     postgresql,
 };
-use crate::call::{Call, Ending, limit, text};
+use crate::{
+    Part,
+    call::{Call, Ending, limit, text},
+};
 
 impl Postgresql {
     /// The server has said a message.
@@ -70,7 +73,7 @@ impl Postgresql {
             _ => false,
         };
         if !fits {
-            self.lose_server(Ending::Malformed, out);
+            self.lose(Part::Server, Ending::Malformed, out);
         }
     }
 

@@ -3,6 +3,11 @@
 //! A message is a letter, a length and what the length says. The first one of a client has no letter, and the answer to a
 //! request for encryption is a letter alone. Nothing is copied.
 
+use crate::{
+    Part,
+    sides::{Direction, Standing},
+};
+
 /// Most bytes of the first message of a client (`MAX_STARTUP_PACKET_LENGTH` of the server).
 const MOST_STARTUP: u32 = 10_000;
 
@@ -17,15 +22,6 @@ const FROM_CLIENT: &[u8] = b"pQPBDECHSFdcfX";
 
 /// Letters of servers.
 const FROM_SERVER: &[u8] = b"RSKZTDCENA123ntsIGHWdcVv";
-
-/// Which messages come in this direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Those of a client.
-    Client,
-    /// Those of a server.
-    Server,
-}
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +38,7 @@ pub(crate) enum Step<'d> {
     Letter(u8),
     /// Bytes that belong to no message.
     Skipped,
-    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Reader::find_again`].
+    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Direction::find_again`].
     Broken,
 }
 
@@ -61,7 +57,8 @@ enum State {
 /// Reads one direction.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    kind: Kind,
+    /// Whose messages these are.
+    part: Part,
     state: State,
     /// Whether the next message is the first of a client.
     is_startup: bool,
@@ -69,24 +66,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Begins with the connection.
-    pub(crate) const fn new(kind: Kind) -> Self {
-        let is_startup = matches!(kind, Kind::Client);
-        Self { kind, state: State::Between, is_startup, header: [0; 5] }
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.state == State::Lost
-    }
-
-    pub(crate) fn is_opaque(&self) -> bool {
-        self.state == State::Opaque
-    }
-
-    pub(crate) fn is_between(&self) -> bool {
-        self.state == State::Between
-    }
-
     /// The client asks for encryption, or for the same again: the next message has no letter either.
     pub(crate) fn expect_startup(&mut self) {
         self.is_startup = true;
@@ -99,24 +78,57 @@ impl Reader {
         }
     }
 
-    /// Knows nothing any more, until [`Reader::find_again`].
-    pub(crate) fn lose(&mut self) {
+    fn knows(&self, letter: u8) -> bool {
+        let letters = if self.part == Part::Client { FROM_CLIENT } else { FROM_SERVER };
+        letters.contains(&letter)
+    }
+
+    fn header_read<'d>(&mut self) -> Step<'d> {
+        let [letter, length @ ..] = self.header;
+        let length = u32::from_be_bytes(length);
+        // The length counts itself. The first message has a code besides.
+        let (least, most) = if self.is_startup { (8, MOST_STARTUP) } else { (4, MOST_MESSAGE) };
+        if !(least..=most).contains(&length) {
+            self.lose();
+            return Step::Broken;
+        }
+        self.is_startup = false;
+        self.state = if length == 4 { State::Ended } else { State::Payload(length - 4) };
+        Step::Header(letter, length - 4)
+    }
+}
+
+impl Direction for Reader {
+    type Step<'d> = Step<'d>;
+
+    fn of(part: Part) -> Self {
+        Self { part, state: State::Between, is_startup: part == Part::Client, header: [0; 5] }
+    }
+
+    fn standing(&self) -> Standing {
+        match self.state {
+            State::Between => Standing::Between,
+            State::Opaque => Standing::Opaque,
+            State::Lost => Standing::Lost,
+            _ => Standing::Within,
+        }
+    }
+
+    fn lose(&mut self) {
         self.state = State::Lost;
     }
 
-    /// Takes what comes next for the beginning of a message with a letter.
-    pub(crate) fn find_again(&mut self) {
+    fn find_again(&mut self) {
         self.state = State::Between;
+        // Messages in the middle have a letter.
         self.is_startup = false;
     }
 
-    /// What follows is another protocol.
-    pub(crate) fn become_opaque(&mut self) {
+    fn become_opaque(&mut self) {
         self.state = State::Opaque;
     }
 
-    /// Takes note of bytes that are not there. Gives back whether it is still known where things begin and end.
-    pub(crate) fn gap(&mut self, length: u64) -> bool {
+    fn gap(&mut self, length: u64) -> bool {
         match self.state {
             State::Payload(left) if u64::from(left) >= length => {
                 let left = left - u32::try_from(length).unwrap_or(left);
@@ -131,8 +143,7 @@ impl Reader {
         }
     }
 
-    /// Reads on; `data` is shortened by what was read. `None` when there is nothing to tell before more comes.
-    pub(crate) fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
+    fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
         loop {
             if self.state == State::Ended {
                 self.state = State::Between;
@@ -178,24 +189,5 @@ impl Reader {
                 State::Ended => {}
             }
         }
-    }
-
-    fn knows(&self, letter: u8) -> bool {
-        let letters = if self.kind == Kind::Client { FROM_CLIENT } else { FROM_SERVER };
-        letters.contains(&letter)
-    }
-
-    fn header_read<'d>(&mut self) -> Step<'d> {
-        let [letter, length @ ..] = self.header;
-        let length = u32::from_be_bytes(length);
-        // The length counts itself. The first message has a code besides.
-        let (least, most) = if self.is_startup { (8, MOST_STARTUP) } else { (4, MOST_MESSAGE) };
-        if !(least..=most).contains(&length) {
-            self.lose();
-            return Step::Broken;
-        }
-        self.is_startup = false;
-        self.state = if length == 4 { State::Ended } else { State::Payload(length - 4) };
-        Step::Header(letter, length - 4)
     }
 }

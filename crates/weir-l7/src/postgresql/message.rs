@@ -2,7 +2,7 @@
 
 use weir_flow::Monotonic;
 
-use crate::{Moment, call::limit};
+use crate::{Moment, Part, call::limit};
 
 /// Most bytes that are kept of what is behind the length: a statement, and the names in front of it.
 const MOST_KEPT: usize = limit::STATEMENT + 512;
@@ -38,15 +38,14 @@ impl Message {
         Self { at, end: at.time, letter: 0, bytes: 0, gap_bytes: 0, kept: Vec::new(), is_kept: true }
     }
 
-    /// Rows and copied data are counted, and no more.
-    pub(super) fn header(&mut self, letter: u8) {
+    /// Rows and copied data are counted, and no more. Of a client, `D` is another message.
+    pub(super) fn header(&mut self, part: Part, letter: u8) {
         self.letter = letter;
-        self.is_kept = !matches!(letter, b'D' | b'd' | b'T' | b'p');
-    }
-
-    /// The same for what comes from a client, where `D` is another message.
-    pub(super) fn keep(&mut self) {
-        self.is_kept = true;
+        self.is_kept = match letter {
+            b'd' | b'T' | b'p' => false,
+            b'D' => part == Part::Client,
+            _ => true,
+        };
     }
 
     pub(super) fn payload(&mut self, piece: &[u8]) {

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     Part,
-    postgresql::frame::{Kind, Reader, STARTUP, Step},
+    postgresql::frame::{Reader, STARTUP, Step},
+    sides::{self, Direction as _},
 };
 
 /// Requests for encryption, and to cancel ("Message Formats").
@@ -57,24 +58,18 @@ enum Content {
 
 impl PostgresqlMask {
     pub(super) fn new(is_joined: bool) -> Self {
-        let side = |kind| {
-            let mut reader = Reader::new(kind);
-            if is_joined {
-                reader.lose();
-            }
-            Side {
-                reader,
-                is_turn: true,
-                content: Content::Plain,
-                first: [0; 4],
-                read: 0,
-                sql: SqlMask::default(),
-                name: Name::default(),
-                bind: Bind::default(),
-                harmless: Harmless::default(),
-            }
+        let side = |part| Side {
+            reader: sides::reader(part, is_joined),
+            is_turn: true,
+            content: Content::Plain,
+            first: [0; 4],
+            read: 0,
+            sql: SqlMask::default(),
+            name: Name::default(),
+            bind: Bind::default(),
+            harmless: Harmless::default(),
         };
-        Self { sides: [side(Kind::Client), side(Kind::Server)] }
+        Self { sides: [Part::Client, Part::Server].map(side) }
     }
 
     pub(super) fn bytes(&mut self, part: Part, data: &[u8], writer: &mut Writer<'_>) {

@@ -3,7 +3,8 @@
 use super::{Writer, names::Word};
 use crate::{
     Part,
-    redis::resp::{INLINE, Kind, Reader, Step},
+    redis::resp::{INLINE, Reader, Step},
+    sides::{self, Direction as _},
 };
 
 /// Words behind which a password stands, and how many words it is.
@@ -42,23 +43,17 @@ struct Side {
 
 impl RedisMask {
     pub(super) fn new(is_joined: bool) -> Self {
-        let side = |part, kind| {
-            let mut reader = Reader::new(kind);
-            if is_joined {
-                reader.lose();
-            }
-            Side {
-                part,
-                reader,
-                is_turn: true,
-                command: Word::new(),
-                word: Word::new(),
-                words: 0,
-                secrets: 0,
-                is_inline: false,
-            }
+        let side = |part| Side {
+            part,
+            reader: sides::reader(part, is_joined),
+            is_turn: true,
+            command: Word::new(),
+            word: Word::new(),
+            words: 0,
+            secrets: 0,
+            is_inline: false,
         };
-        Self { sides: [side(Part::Client, Kind::Command), side(Part::Server, Kind::Reply)] }
+        Self { sides: [Part::Client, Part::Server].map(side) }
     }
 
     pub(super) fn bytes(&mut self, part: Part, data: &[u8], writer: &mut Writer<'_>) {

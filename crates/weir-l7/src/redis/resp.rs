@@ -2,6 +2,11 @@
 //!
 //! It copies nothing. Values of streamed length, which no server sends, are not known.
 
+use crate::{
+    Part,
+    sides::{Direction, Standing},
+};
+
 /// Most lists within lists that are followed.
 const MOST_DEPTH: usize = 16;
 
@@ -16,15 +21,6 @@ const MOST_LINE: u64 = 64 << 10;
 
 /// What stands in place of the type of an inline command.
 pub(crate) const INLINE: u8 = b'i';
-
-/// Which values come in this direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Commands: lists of strings, or lines.
-    Command,
-    /// Anything.
-    Reply,
-}
 
 /// What comes next. Types are those of the protocol, by their letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +37,7 @@ pub(crate) enum Step<'d> {
     Ended,
     /// Bytes that belong to no value.
     Skipped,
-    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Reader::find_again`].
+    /// It breaks the rules, or goes beyond the limits; nothing is known until [`Direction::find_again`].
     Broken,
 }
 
@@ -84,7 +80,8 @@ struct Level {
 /// Reads one direction.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    kind: Kind,
+    /// Who speaks: clients say lists of strings, or lines, and servers anything.
+    part: Part,
     state: State,
     levels: Vec<Level>,
     /// Whether lines are taken for commands. After a gap they are not: almost anything is a line.
@@ -92,23 +89,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Begins between two values.
-    pub(crate) const fn new(kind: Kind) -> Self {
-        Self { kind, state: State::Type, levels: Vec::new(), allows_inline: true }
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.state == State::Lost
-    }
-
-    pub(crate) fn is_opaque(&self) -> bool {
-        self.state == State::Opaque
-    }
-
-    pub(crate) fn is_between(&self) -> bool {
-        self.state == State::Type && self.levels.is_empty()
-    }
-
     /// How many lists the present value is in.
     pub(crate) fn depth(&self) -> usize {
         self.levels.len()
@@ -119,27 +99,131 @@ impl Reader {
         self.levels.iter().any(|level| level.is_attribute)
     }
 
-    /// Knows nothing any more, until [`Reader::find_again`].
-    pub(crate) fn lose(&mut self) {
+    fn broken<'d>(&mut self) -> Step<'d> {
+        self.lose();
+        Step::Broken
+    }
+
+    /// Reads the type of a value.
+    fn begin<'d>(&mut self, of: u8, data: &mut &'d [u8]) -> Option<Step<'d>> {
+        let is_top = self.levels.is_empty();
+        let is_allowed = match self.part {
+            Part::Server => b"+-:$*_#,(!=%~>|".contains(&of),
+            Part::Client => of == if is_top { b'*' } else { b'$' },
+        };
+        if !is_allowed {
+            let is_inline = self.part == Part::Client && is_top && self.allows_inline;
+            if !is_inline {
+                return Some(self.broken());
+            }
+            // The letter belongs to the command.
+            self.state = State::Line { read: 0 };
+            return Some(Step::Scalar(INLINE));
+        }
+        *data = &data[1..];
+        self.state = match of {
+            b'$' | b'!' | b'=' | b'*' | b'%' | b'~' | b'>' | b'|' => {
+                State::Number { of, value: 0, is_negative: false, digits: 0 }
+            }
+            _ => {
+                self.state = State::Line { read: 0 };
+                return Some(Step::Scalar(of));
+            }
+        };
+        None
+    }
+
+    /// The number behind a type is whole.
+    fn number<'d>(&mut self, of: u8, value: u64, is_negative: bool) -> Step<'d> {
+        if is_negative && value != 1 {
+            return self.broken();
+        }
+        // A length of -1 stands for nothing at all.
+        let value = if is_negative { 0 } else { value };
+        if matches!(of, b'$' | b'!' | b'=') {
+            self.state = match value {
+                _ if is_negative => State::Finished,
+                0 => State::BulkEnd,
+                1..=MOST_BYTES => State::Bulk { left: value },
+                _ => return self.broken(),
+            };
+            return Step::Scalar(if is_negative { b'_' } else { of });
+        }
+        let is_attribute = of == b'|';
+        let pairs = if matches!(of, b'%' | b'|') { 2 } else { 1 };
+        if value > MOST_ELEMENTS || self.levels.len() >= MOST_DEPTH {
+            return self.broken();
+        }
+        if value > 0 {
+            self.levels.push(Level { left: value * pairs, is_attribute });
+            self.state = State::Type;
+        } else {
+            self.state = if is_attribute { self.next() } else { State::Finished };
+        }
+        Step::List(if is_negative { b'_' } else { of }, value)
+    }
+
+    /// What is read after something that is no value.
+    fn next(&self) -> State {
+        if self.levels.is_empty() { State::Announced } else { State::Type }
+    }
+
+    /// A value has ended, and with it perhaps the list that it was the last of.
+    fn finish<'d>(&mut self) -> Option<Step<'d>> {
+        self.state = State::Type;
+        loop {
+            let Some(level) = self.levels.last_mut() else { return Some(Step::Ended) };
+            level.left -= 1;
+            if level.left > 0 {
+                return None;
+            }
+            let was_attribute = level.is_attribute;
+            self.levels.pop();
+            if was_attribute {
+                self.state = self.next();
+                return None;
+            }
+        }
+    }
+}
+
+impl Direction for Reader {
+    type Step<'d> = Step<'d>;
+
+    fn of(part: Part) -> Self {
+        Self { part, state: State::Type, levels: Vec::new(), allows_inline: true }
+    }
+
+    fn standing(&self) -> Standing {
+        match self.state {
+            State::Type if self.levels.is_empty() => Standing::Between,
+            State::Opaque => Standing::Opaque,
+            State::Lost => Standing::Lost,
+            _ => Standing::Within,
+        }
+    }
+
+    fn may_be_wrong(&self) -> bool {
+        self.standing() == Standing::Within
+    }
+
+    fn lose(&mut self) {
         self.state = State::Lost;
         self.levels.clear();
     }
 
-    /// Takes what comes next for the beginning of a value.
-    pub(crate) fn find_again(&mut self) {
+    fn find_again(&mut self) {
         self.state = State::Type;
         self.levels.clear();
         self.allows_inline = false;
     }
 
-    /// What follows is another protocol.
-    pub(crate) fn become_opaque(&mut self) {
+    fn become_opaque(&mut self) {
         self.state = State::Opaque;
         self.levels.clear();
     }
 
-    /// Takes note of bytes that are not there. Gives back whether it is still known where things begin and end.
-    pub(crate) fn gap(&mut self, length: u64) -> bool {
+    fn gap(&mut self, length: u64) -> bool {
         match &mut self.state {
             State::Bulk { left } if *left >= length => {
                 *left -= length;
@@ -156,13 +240,7 @@ impl Reader {
         }
     }
 
-    fn broken<'d>(&mut self) -> Step<'d> {
-        self.lose();
-        Step::Broken
-    }
-
-    /// Reads on; `data` is shortened by what was read. `None` when there is nothing to tell before more comes.
-    pub(crate) fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
+    fn step<'d>(&mut self, data: &mut &'d [u8]) -> Option<Step<'d>> {
         loop {
             if self.state == State::Finished {
                 if let Some(step) = self.finish() {
@@ -245,88 +323,6 @@ impl Reader {
                     *data = rest;
                 }
                 State::Finished => {}
-            }
-        }
-    }
-
-    /// Reads the type of a value.
-    fn begin<'d>(&mut self, of: u8, data: &mut &'d [u8]) -> Option<Step<'d>> {
-        let is_top = self.levels.is_empty();
-        let is_allowed = match self.kind {
-            Kind::Reply => b"+-:$*_#,(!=%~>|".contains(&of),
-            Kind::Command => of == if is_top { b'*' } else { b'$' },
-        };
-        if !is_allowed {
-            let is_inline = self.kind == Kind::Command && is_top && self.allows_inline;
-            if !is_inline {
-                return Some(self.broken());
-            }
-            // The letter belongs to the command.
-            self.state = State::Line { read: 0 };
-            return Some(Step::Scalar(INLINE));
-        }
-        *data = &data[1..];
-        self.state = match of {
-            b'$' | b'!' | b'=' | b'*' | b'%' | b'~' | b'>' | b'|' => {
-                State::Number { of, value: 0, is_negative: false, digits: 0 }
-            }
-            _ => {
-                self.state = State::Line { read: 0 };
-                return Some(Step::Scalar(of));
-            }
-        };
-        None
-    }
-
-    /// The number behind a type is whole.
-    fn number<'d>(&mut self, of: u8, value: u64, is_negative: bool) -> Step<'d> {
-        if is_negative && value != 1 {
-            return self.broken();
-        }
-        // A length of -1 stands for nothing at all.
-        let value = if is_negative { 0 } else { value };
-        if matches!(of, b'$' | b'!' | b'=') {
-            self.state = match value {
-                _ if is_negative => State::Finished,
-                0 => State::BulkEnd,
-                1..=MOST_BYTES => State::Bulk { left: value },
-                _ => return self.broken(),
-            };
-            return Step::Scalar(if is_negative { b'_' } else { of });
-        }
-        let is_attribute = of == b'|';
-        let pairs = if matches!(of, b'%' | b'|') { 2 } else { 1 };
-        if value > MOST_ELEMENTS || self.levels.len() >= MOST_DEPTH {
-            return self.broken();
-        }
-        if value > 0 {
-            self.levels.push(Level { left: value * pairs, is_attribute });
-            self.state = State::Type;
-        } else {
-            self.state = if is_attribute { self.next() } else { State::Finished };
-        }
-        Step::List(if is_negative { b'_' } else { of }, value)
-    }
-
-    /// What is read after something that is no value.
-    fn next(&self) -> State {
-        if self.levels.is_empty() { State::Announced } else { State::Type }
-    }
-
-    /// A value has ended, and with it perhaps the list that it was the last of.
-    fn finish<'d>(&mut self) -> Option<Step<'d>> {
-        self.state = State::Type;
-        loop {
-            let Some(level) = self.levels.last_mut() else { return Some(Step::Ended) };
-            level.left -= 1;
-            if level.left > 0 {
-                return None;
-            }
-            let was_attribute = level.is_attribute;
-            self.levels.pop();
-            if was_attribute {
-                self.state = self.next();
-                return None;
             }
         }
     }

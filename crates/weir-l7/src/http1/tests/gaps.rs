@@ -137,28 +137,7 @@ fn check_statuses(calls: &[Call], with_inferred: bool) -> Result<(), TestCaseErr
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-    #[test]
-    fn no_gap_gives_a_request_the_answer_of_another(
-        seed in prop::collection::vec(any::<u8>(), 1..7),
-        is_pipelined in any::<bool>(),
-        gaps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 1..150_usize), 1..3),
-        cut in 1..50_usize,
-    ) {
-        let mut script = conversation(&seed, is_pipelined);
-        let plain = script::play(Protocol::Http, Trust::Certain, &script, &mut || cut);
-        prop_assert_eq!(plain.len(), seed.len());
-        prop_assert!(plain.iter().all(Call::is_complete), "{:?}", plain);
-        check_statuses(&plain, true)?;
-        for (is_client, start, length) in gaps {
-            let part = if is_client { Part::Client } else { Part::Server };
-            let all = script::length(&script, part);
-            if all > 0 {
-                script = script::with_gap(&script, part, start.index(all), length);
-            }
-        }
-        let calls = script::play(Protocol::Http, Trust::Certain, &script, &mut || cut);
-        check_statuses(&calls, !is_pipelined)?;
-    }
+#[test]
+fn no_gap_gives_a_request_the_answer_of_another() {
+    script::no_gap_gives_a_request_the_answer_of_another(Protocol::Http, 0, conversation, check_statuses);
 }

@@ -92,36 +92,12 @@ const WORDS: &[&[u8]] = &[
     b"N",
 ];
 
-proptest! {
-    #[test]
-    fn anything_gives_the_same_calls_in_any_pieces(
-        lines in script::any_script(WORDS),
-        cuts in prop::collection::vec(1..30_usize, 1..20),
-        is_joined in any::<bool>(),
-    ) {
-        let trust = if is_joined { Trust::Inferred } else { Trust::Certain };
-        script::check_any(Protocol::Postgresql, trust, &lines, &cuts)?;
-    }
+#[test]
+fn anything_gives_the_same_calls_in_any_pieces() {
+    script::anything_gives_the_same_calls_in_any_pieces(Protocol::Postgresql, WORDS);
+}
 
-    #[test]
-    fn no_gap_gives_a_statement_the_answer_of_another(
-        kinds in prop::collection::vec(any::<u8>(), 1..6),
-        is_pipelined in any::<bool>(),
-        gaps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 1..150_usize), 1..3),
-        cut in 1..50_usize,
-    ) {
-        let mut script = conversation(&kinds, is_pipelined);
-        let plain = script::play(Protocol::Postgresql, Trust::Certain, &script, &mut || cut);
-        prop_assert_eq!(plain.len(), kinds.len() + 1);
-        prop_assert!(plain.iter().all(Call::is_complete), "{:?}", plain);
-        check_rows(&plain, true)?;
-        for (is_client, start, length) in gaps {
-            let part = if is_client { Part::Client } else { Part::Server };
-            let all = script::length(&script, part);
-            if all > 0 {
-                script = script::with_gap(&script, part, start.index(all), length);
-            }
-        }
-        check_rows(&script::play(Protocol::Postgresql, Trust::Certain, &script, &mut || cut), !is_pipelined)?;
-    }
+#[test]
+fn no_gap_gives_a_statement_the_answer_of_another() {
+    script::no_gap_gives_a_request_the_answer_of_another(Protocol::Postgresql, 1, conversation, check_rows);
 }
