@@ -140,11 +140,13 @@ pub enum RedirectError {
         most: usize,
     },
     /// The tables of backends do not fit.
-    #[error("the tables of backends need {wanted} entries, {free} are free: use shorter ones")]
+    #[error(
+        "no room for the tables of backends: one needs {wanted} entries, {free} are left: use fewer backends, or fewer rules with several"
+    )]
     Tables {
         /// Entries that a rule needs.
         wanted: usize,
-        /// The longest free piece.
+        /// The longest piece that is left for it.
         free: usize,
     },
     /// The handle came from [`Redirect::peek`](super::Redirect::peek).

@@ -22,7 +22,7 @@ use super::{
     desired::{BackendId, BackendState, Desired, Ports, RuleId, RuleState, Standing, Transport},
     error::RedirectError,
     maps::{Maps, failed, found, is_there},
-    tables::{Extent, Room},
+    tables::{Extent, Need, Room},
     words::{backend_state, backend_value, rule_state, rule_value},
 };
 use crate::grace::Grace;
@@ -180,7 +180,11 @@ impl Mirror {
         let mut published = Published::default();
         let changed: Vec<&RuleState> =
             wanted.rules.values().filter(|rule| !is_same(self.rules.get(&rule.id), rule)).collect();
-        let new_tables = self.reserve(&changed, grace)?;
+        let needs: Vec<Need> = changed.iter().map(|rule| self.need(rule)).collect();
+        let rounds = self.room.plan(&needs).map_err(|(wanted, free)| RedirectError::Tables {
+            wanted: wanted * CHUNK_BACKENDS,
+            free: free * CHUNK_BACKENDS,
+        })?;
 
         // Those that take less than before come last: until then, rules may lead to nobody else.
         let (lowered, others): (Vec<_>, Vec<_>) = wanted.backends.values().partition(|backend| {
@@ -189,17 +193,15 @@ impl Mirror {
         });
         published.backends_changed += self.place_backends(maps, &others, local)?;
         Self::open_ports(maps, &wanted);
-        for rule in changed {
-            let new = new_tables.get(&rule.id).copied();
-            let value = place_table(maps, rule, new);
-            let words: [u64; 9] = zerocopy::transmute!(value);
-            maps.rules.insert(rule.id.0, words, 0).map_err(failed("RULES"))?;
-            published.rules_changed += 1;
-            if let Some(old) = self.extents.remove(&rule.id) {
-                self.room.give_up(old);
+        for (number, round) in rounds.into_iter().enumerate() {
+            if number != 0 {
+                // Only now, because it takes a while.
+                grace.wait().map_err(failed("GRACE"))?;
+                self.room.settle();
             }
-            if let Some(new) = new {
-                self.extents.insert(rule.id, new);
+            for placement in round {
+                self.place_rule(maps, &wanted.rules[&placement.rule], placement.extent)?;
+                published.rules_changed += 1;
             }
         }
         if let Some(lookup) = wanted.lookup {
@@ -213,9 +215,7 @@ impl Mirror {
             is_there(maps.retired.remove(&id.0), "RETIRED")?;
             clear_reasons(maps, *id)?;
             published.rules_changed += 1;
-            if let Some(extent) = self.extents.remove(id) {
-                self.room.give_up(extent);
-            }
+            self.room.replace(self.extents.remove(id), None);
         }
         let mut ended = BTreeSet::new();
         for (id, backend) in &self.backends {
@@ -239,39 +239,25 @@ impl Mirror {
         Ok((published, ended))
     }
 
-    /// Takes room for the tables that change. Nothing is changed if there is none.
-    fn reserve(
+    /// The room that the table of a rule needs.
+    fn need(&self, rule: &RuleState) -> Need {
+        let chunks = if is_uniform(&rule.table) { 0 } else { Room::needed(rule.table.len()) };
+        Need { rule: rule.id, chunks, held: self.extents.get(&rule.id).copied() }
+    }
+
+    /// Writes the table of a rule where it shall be, then the rule that names it.
+    fn place_rule(
         &mut self,
-        changed: &[&RuleState],
-        grace: &mut Grace,
-    ) -> Result<BTreeMap<RuleId, Extent>, RedirectError> {
-        let mut taken = BTreeMap::new();
-        for rule in changed.iter().filter(|rule| !is_uniform(&rule.table)) {
-            let chunks = Room::needed(rule.table.len());
-            let mut extent = self.room.take(chunks);
-            if extent.is_err() && self.room.is_unsettled() {
-                // Only now, because it takes a while.
-                grace.wait().map_err(failed("GRACE"))?;
-                self.room.settle();
-                extent = self.room.take(chunks);
-            }
-            match extent {
-                Ok(extent) => {
-                    taken.insert(rule.id, extent);
-                }
-                Err(free) => {
-                    // Nobody has read what nothing was written into.
-                    for extent in taken.into_values() {
-                        self.room.free(extent);
-                    }
-                    return Err(RedirectError::Tables {
-                        wanted: rule.table.len(),
-                        free: free * CHUNK_BACKENDS,
-                    });
-                }
-            }
-        }
-        Ok(taken)
+        maps: &mut Maps,
+        rule: &RuleState,
+        extent: Option<Extent>,
+    ) -> Result<(), RedirectError> {
+        let value = place_table(maps, rule, extent);
+        let words: [u64; 9] = zerocopy::transmute!(value);
+        maps.rules.insert(rule.id.0, words, 0).map_err(failed("RULES"))?;
+        self.room.replace(self.extents.remove(&rule.id), extent);
+        self.extents.extend(extent.map(|extent| (rule.id, extent)));
+        Ok(())
     }
 
     /// Sets the bits of ports that are needed; those no longer needed stay until a sweep has seen that no connection uses
@@ -329,7 +315,7 @@ fn is_same(before: Option<&RuleState>, now: &RuleState) -> bool {
         && before.new_per_second == *new_per_second
 }
 
-/// Writes the table of a rule into its new room. Returns the rule for the kernel.
+/// Writes the table of a rule into its room. Returns the rule for the kernel.
 fn place_table(maps: &Maps, rule: &RuleState, extent: Option<Extent>) -> RuleValue {
     let mut value = rule_value(rule);
     value.wished_length = u32::try_from(rule.table.len()).unwrap_or(u32::MAX);
