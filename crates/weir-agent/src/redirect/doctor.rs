@@ -154,15 +154,24 @@ pub fn judge(place: &Place, attached: Option<&PlaceState>, facts: &Facts) -> Vec
     findings
 }
 
-/// What becomes of sockets of this machine.
-pub fn judge_sockets(local: Option<&LocalState>) -> Finding {
+/// What becomes of sockets of this machine. `trouble` is why they are left alone though they should not be.
+pub fn judge_sockets(local: Option<&LocalState>, trouble: Option<&str>) -> Finding {
     let finding = |mark, detail: String, remedy: Option<&str>| Finding {
         mark,
         name: "sockets".to_owned(),
         detail,
         remedy: remedy.map(str::to_owned),
     };
-    match local.map(|local| (&local.cgroup, local.is_alive)) {
+    let state = local.map(|local| (&local.cgroup, local.is_alive));
+    if let Some(trouble) = trouble.filter(|_| !matches!(state, Some((Some(_), true)))) {
+        let detail = format!("connections of this machine to backends on it are not diverted: {trouble}");
+        return finding(
+            Mark::No,
+            detail,
+            Some("name another cgroup with --cgroup, or --local off if that is right"),
+        );
+    }
+    match state {
         Some((Some(cgroup), true)) => {
             let cgroup = cgroup.display();
             finding(Mark::Ok, format!("processes in {cgroup} are led to backends on this machine"), None)
@@ -243,6 +252,18 @@ mod tests {
         let strict = Facts { rp_filter: Some(1), forwards_ipv4: false, ..facts() };
         assert_eq!(worst(Role::Uplink, &strict), ["eth0 attached", "eth0 rp_filter"]);
         assert_eq!(worst(Role::Client, &strict), ["eth0 attached", "eth0 rp_filter", "eth0 forwarding"]);
+    }
+
+    #[test]
+    fn sockets_that_are_left_alone_against_the_will_are_named() {
+        let local = |cgroup: Option<&str>, is_alive| LocalState { cgroup: cgroup.map(Into::into), is_alive };
+        let mark = |local: &LocalState, trouble| judge_sockets(Some(local), trouble).mark;
+        assert_eq!(mark(&local(None, false), None), Mark::Ok);
+        assert_eq!(mark(&local(Some("/x"), true), None), Mark::Ok);
+        assert_eq!(mark(&local(Some("/x"), false), None), Mark::No);
+        let failed = judge_sockets(Some(&local(None, false)), Some("cannot attach to the cgroup /x"));
+        assert_eq!(failed.mark, Mark::No);
+        assert!(failed.detail.ends_with("cannot attach to the cgroup /x"), "{}", failed.detail);
     }
 
     #[test]

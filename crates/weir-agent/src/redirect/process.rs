@@ -27,7 +27,7 @@ use super::{
     proxy::{ChangeError, Parts, Proxy, merged},
     routes,
     rules::{RuleSet, Rules, judge_set},
-    state::{State, StateError},
+    state::{Sockets, State, StateError},
 };
 use crate::{
     causes::with_causes,
@@ -61,9 +61,9 @@ pub struct Options {
     pub places: Vec<Place>,
     /// Where maps and programs are pinned.
     pub root: PathBuf,
-    /// Sockets of this machine that call backends on this machine.
-    pub local: LocalMode,
-    /// The cgroup whose processes these are of, if not the topmost one.
+    /// What becomes of sockets of this machine; `None` is as before.
+    pub local: Option<LocalMode>,
+    /// The cgroup whose processes these are of; `None` is as before, at first the topmost one.
     pub cgroup: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
@@ -150,7 +150,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
     let metrics = options.metrics.or(file.as_ref().and_then(|file| file.metrics));
     // Before anything is changed: whoever finds another control process leaves everything alone.
     let mut server = bind(&options.socket, metrics)?;
-    let (datapath, start, published) = open(options, file.as_ref())?;
+    let sockets = sockets(options, state.as_ref());
+    let (datapath, start, published) = open(options, &sockets, file.as_ref())?;
     let (engine, sources) = begin(&published, file, state)?;
 
     let (owner, requests) = Owner::new();
@@ -158,6 +159,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
         datapath,
         engine,
         sources,
+        sockets,
         state_path: options.state.clone(),
         file: options.file.clone(),
         checks: Checks::new(server.runtime().handle().clone(), owner.clone()),
@@ -200,6 +202,17 @@ fn places(
     if places.is_empty() { Err(ProxyError::NoInterface) } else { Ok(places) }
 }
 
+/// What becomes of sockets: what the command line says, else what was before.
+fn sockets(options: &Options, state: Option<&State>) -> Sockets {
+    let before = state.map(|state| state.sockets.clone()).unwrap_or_default();
+    // The next start may be in another directory.
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let named = options.cgroup.as_ref().map(absolute);
+    // Whoever names a cgroup means it to be used.
+    let local = options.local.or_else(|| named.is_some().then_some(LocalMode::Cgroup));
+    Sockets { local: local.unwrap_or(before.local), cgroup: named.or(before.cgroup) }
+}
+
 fn make_directory(file: &Path) -> Result<(), ProxyError> {
     let Some(path) = file.parent().filter(|path| !path.as_os_str().is_empty()) else { return Ok(()) };
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -231,11 +244,15 @@ fn undo(root: &Path) {
     }
 }
 
-fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Start, Desired), ProxyError> {
+fn open(
+    options: &Options,
+    sockets: &Sockets,
+    file: Option<&Rules>,
+) -> Result<(Redirect, Start, Desired), ProxyError> {
     let mut settings = Settings {
         root: options.root.clone(),
-        local: options.local,
-        cgroup: options.cgroup.clone(),
+        local: sockets.local,
+        cgroup: sockets.cgroup.clone(),
         ..Settings::default()
     };
     settings.capacity = file.and_then(|file| file.capacity).unwrap_or(settings.capacity);
@@ -244,12 +261,6 @@ fn open(options: &Options, file: Option<&Rules>) -> Result<(Redirect, Start, Des
         journal::info(format_args!("took over {connections} connections"));
     } else {
         journal::info(format_args!("loaded, with room for {} connections", settings.capacity));
-    }
-    if let Some(error) = datapath.local_trouble() {
-        journal::warn(format_args!(
-            "connections of this machine to backends on it are not diverted: {}",
-            with_causes(error)
-        ));
     }
     let published = datapath.published().map_err(datapath_error)?;
     Ok((datapath, start, published))

@@ -24,7 +24,7 @@ use super::{
     engine::{Condition, Engine},
     health::{Outcome, Target, Turn},
     rules::{RuleSet, Rules, judge_set},
-    state::{State, place_text},
+    state::{Sockets, State, place_text},
     text::AddressText,
 };
 use crate::{causes::with_causes, config::Problems, journal};
@@ -104,6 +104,9 @@ pub struct Proxy {
     pub(super) engine: Engine,
     pub(super) sources: Sources,
     pub(super) places: Vec<(Place, Source)>,
+    sockets: Sockets,
+    /// What was said last about sockets that are left alone.
+    sockets_trouble: Option<String>,
     pub(super) state_path: PathBuf,
     pub(super) file: Option<PathBuf>,
     pub(super) file_trouble: Option<String>,
@@ -119,6 +122,7 @@ pub(super) struct Parts {
     pub(super) datapath: Redirect,
     pub(super) engine: Engine,
     pub(super) sources: Sources,
+    pub(super) sockets: Sockets,
     pub(super) state_path: PathBuf,
     pub(super) file: Option<PathBuf>,
     pub(super) checks: Checks,
@@ -126,12 +130,14 @@ pub(super) struct Parts {
 
 impl Proxy {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { datapath, engine, sources, state_path, file, checks } = parts;
+        let Parts { datapath, engine, sources, sockets, state_path, file, checks } = parts;
         Self {
             datapath,
             engine,
             sources,
             places: Vec::new(),
+            sockets,
+            sockets_trouble: None,
             state_path,
             file,
             file_trouble: None,
@@ -150,6 +156,7 @@ impl Proxy {
         self.datapath.publish(&desired).map_err(datapath_error)?;
         self.settle_places(places)?;
         self.checks.set(&self.engine);
+        self.tell_sockets();
         self.save();
         Ok(())
     }
@@ -292,6 +299,12 @@ impl Proxy {
     pub(super) fn tick(&mut self, now: Instant) {
         let expired = self.datapath.expire().map(drop);
         self.note("cannot look through the connections", expired);
+        match self.datapath.refresh_local() {
+            Ok(true) => journal::info("attached to the cgroup again, which was made anew"),
+            Ok(false) => {}
+            Err(error) => self.note("cannot look after sockets", Err(error)),
+        }
+        self.tell_sockets();
         if !self.engine.has_leaving() {
             return;
         }
@@ -434,11 +447,21 @@ impl Proxy {
     }
 
     fn save(&mut self) {
-        let outcome = State::of(&self.engine, &self.sources, &self.places).write(&self.state_path);
+        let outcome =
+            State::of(&self.engine, &self.sources, &self.places, &self.sockets).write(&self.state_path);
         if let Err(error) = outcome {
             journal::error(format_args!("a restart would not know this: {}", with_causes(&error)));
             self.trouble = Some(with_causes(&error));
         }
+    }
+
+    /// Says why sockets are left alone though they should not be, once.
+    fn tell_sockets(&mut self) {
+        let trouble = self.datapath.local_trouble().map(|error| with_causes(error));
+        if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.sockets_trouble) {
+            journal::warn(format_args!("sockets of this machine are left alone: {trouble}"));
+        }
+        self.sockets_trouble = trouble;
     }
 
     /// Remembers what is wrong until it works again, and says it when it begins.

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use weir_datapath::redirect::{OnEmpty, OnFull, Place, PortPolicy, Role};
+use weir_datapath::redirect::{LocalMode, OnEmpty, OnFull, Place, PortPolicy, Role};
 
 use super::{
     Source, Sources,
@@ -60,11 +60,22 @@ pub enum StateError {
     },
 }
 
+/// What becomes of sockets of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Whether they are led to backends.
+    pub local: LocalMode,
+    /// The cgroup whose processes these are of, if not the topmost one.
+    pub cgroup: Option<PathBuf>,
+}
+
 /// What a restart has to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Where packets are looked at.
     pub places: Vec<(Place, Source)>,
+    /// What becomes of sockets of this machine.
+    pub sockets: Sockets,
     /// The rules.
     pub rules: RuleSet,
     /// Where each of them comes from.
@@ -77,17 +88,26 @@ pub struct State {
 struct StateDocument {
     version: u32,
     interfaces: Vec<(Source, String)>,
+    #[serde(default)]
+    sockets: SocketsDocument,
     rules: Vec<(Source, RuleDocument)>,
     drained_rules: Vec<String>,
     drained: Vec<(String, String)>,
     weights: Vec<(String, String, u16)>,
 }
 
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct SocketsDocument {
+    is_off: bool,
+    cgroup: Option<PathBuf>,
+}
+
 impl State {
     /// The state as it is now.
-    pub fn of(engine: &Engine, sources: &Sources, places: &[(Place, Source)]) -> Self {
+    pub fn of(engine: &Engine, sources: &Sources, places: &[(Place, Source)], sockets: &Sockets) -> Self {
         Self {
             places: places.to_vec(),
+            sockets: sockets.clone(),
             rules: engine.rules().clone(),
             sources: sources.clone(),
             orders: engine.orders().clone(),
@@ -130,6 +150,10 @@ impl State {
         StateDocument {
             version: VERSION,
             interfaces: self.places.iter().map(|(place, source)| (*source, place_text(place))).collect(),
+            sockets: SocketsDocument {
+                is_off: self.sockets.local == LocalMode::Off,
+                cgroup: self.sockets.cgroup.clone(),
+            },
             rules: self.rules.iter().map(|(name, rule)| (source(name), document_of(rule))).collect(),
             drained_rules: self.orders.drained_rules.iter().map(ToString::to_string).collect(),
             drained: self.orders.drained.iter().map(pair).collect(),
@@ -167,7 +191,9 @@ impl State {
         for (rule, backend, weight) in &document.weights {
             orders.weights.insert(target(rule, backend)?, *weight);
         }
-        Ok(Self { places, rules: rules.rules, sources, orders })
+        let SocketsDocument { is_off, cgroup } = document.sockets;
+        let sockets = Sockets { local: if is_off { LocalMode::Off } else { LocalMode::Cgroup }, cgroup };
+        Ok(Self { places, sockets, rules: rules.rules, sources, orders })
     }
 }
 
@@ -269,7 +295,8 @@ rules:
         let sources =
             [("plain".into(), Source::File), ("full".into(), Source::Command)].into_iter().collect();
         let places: Vec<_> = rules.places.into_iter().map(|place| (place, Source::File)).collect();
-        let state = State::of(&engine, &sources, &places);
+        let sockets = Sockets { local: LocalMode::Off, cgroup: Some("/sys/fs/cgroup/x".into()) };
+        let state = State::of(&engine, &sources, &places, &sockets);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(State::read(&path).unwrap(), None);

@@ -28,6 +28,7 @@ use super::{
     attach::pinned_link,
     error::RedirectError,
     handle::{Redirect, Removed, Settings, all_places},
+    load,
     maps::{Maps, failed, is_there},
     pins::Pins,
     place::{LocalMode, LocalState},
@@ -55,6 +56,10 @@ pub(super) struct Local {
     netns: u64,
     /// Why it is off though it was asked for.
     trouble: Option<RedirectError>,
+    /// What was asked for; `None` if the way is to be off.
+    wanted: Option<Settings>,
+    /// Number of the cgroup that was tried last.
+    tried: Option<u64>,
 }
 
 impl Local {
@@ -69,28 +74,26 @@ impl Local {
             remove(pins)?;
             return Ok(Self::default());
         }
-        match Self::attach(ebpf, pins, maps, settings.cgroup.as_deref()) {
-            Ok(netns) => Ok(Self { netns, trouble: None }),
+        let mut local = Self { wanted: Some(settings.clone()), ..Self::default() };
+        match Self::attach(ebpf, pins, maps, settings) {
+            Ok(netns) => local.netns = netns,
             Err(error) => {
                 remove(pins)?;
-                Ok(Self { netns: 0, trouble: Some(error) })
+                local.trouble = Some(error);
             }
         }
+        local.tried = cgroup_number(settings).ok();
+        Ok(local)
     }
 
     fn attach(
         ebpf: &mut Ebpf,
         pins: &Pins,
         maps: &mut Maps,
-        cgroup: Option<&Path>,
+        settings: &Settings,
     ) -> Result<u64, RedirectError> {
         let netns = netns_cookie().map_err(RedirectError::NetnsCookie)?;
-        let path = if let Some(path) = cgroup {
-            path.to_owned()
-        } else {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            mount_of_type(&mounts, "cgroup2").ok_or(RedirectError::NoCgroup)?
-        };
+        let path = wanted_path(settings)?;
         let failed = |source| RedirectError::Cgroup { path: path.clone(), source };
         let cgroup = File::open(&path).map_err(|error| failed(ProgramError::IOError(error)))?;
         let id = cgroup.metadata().map_err(|error| failed(ProgramError::IOError(error)))?.ino();
@@ -127,6 +130,53 @@ impl Redirect {
     pub fn local_trouble(&self) -> Option<&RedirectError> {
         self.local.trouble.as_ref()
     }
+
+    /// Attaches the programs to a cgroup that was made anew under its name; to be called about once a second. Says whether
+    /// it did; what went wrong is [`Redirect::local_trouble`], and is tried again with the next cgroup only.
+    pub fn refresh_local(&mut self) -> Result<bool, RedirectError> {
+        let Some(settings) = self.local.wanted.clone() else { return Ok(false) };
+        let id = match cgroup_number(&settings) {
+            Ok(id) => id,
+            Err(error) => {
+                (self.local.tried, self.local.trouble) = (None, Some(error));
+                return Ok(false);
+            }
+        };
+        if self.local.tried.replace(id) == Some(id) {
+            return Ok(false);
+        }
+        // It happens seldom, so nothing is kept ready for it.
+        let mut maps = Maps::open(&self.pins.maps)?;
+        let mut ebpf = load::load(&self.pins, &settings)?;
+        match Local::attach(&mut ebpf, &self.pins, &mut maps, &settings) {
+            Ok(netns) => {
+                (self.local.netns, self.local.trouble) = (netns, None);
+                self.local.tell(&mut maps)?;
+                Ok(true)
+            }
+            Err(error) => {
+                remove(&self.pins)?;
+                self.local.trouble = Some(error);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Where the cgroup of the settings is.
+fn wanted_path(settings: &Settings) -> Result<PathBuf, RedirectError> {
+    if let Some(path) = &settings.cgroup {
+        return Ok(path.clone());
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mount_of_type(&mounts, "cgroup2").ok_or(RedirectError::NoCgroup)
+}
+
+/// The number of the cgroup of the settings. One that is made anew has another.
+fn cgroup_number(settings: &Settings) -> Result<u64, RedirectError> {
+    let path = wanted_path(settings)?;
+    let number = fs::metadata(&path).map(|metadata| metadata.ino());
+    number.map_err(|error| RedirectError::Cgroup { path, source: ProgramError::IOError(error) })
 }
 
 fn write_config(maps: &mut Maps, config: LocalConfig) -> Result<(), RedirectError> {

@@ -87,10 +87,10 @@ pub(crate) struct RunArgs {
     /// Look at packets of this interface, as `uplink` (the default) or `client`; may be given several times
     #[arg(short, long = "interface", value_name = "NAME[=ROLE]", value_parser = parse_place)]
     pub(crate) interfaces: Vec<Place>,
-    /// How connections of this machine reach backends on this machine
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) local: LocalArg,
-    /// With `--local cgroup`: whose processes connect [default: the topmost cgroup]
+    /// How connections of this machine reach backends on this machine [default: as before, at first `cgroup`]
+    #[arg(long, value_enum)]
+    pub(crate) local: Option<LocalArg>,
+    /// With `--local cgroup`: whose processes connect [default: as before, at first the topmost cgroup]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) cgroup: Option<PathBuf>,
     /// Go to the background once everything is in effect
@@ -108,10 +108,9 @@ pub(crate) struct RunArgs {
 }
 
 /// How connections of this machine reach backends on this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LocalArg {
     /// Their sockets are led there as they connect, by programs of a cgroup
-    #[default]
     Cgroup,
     /// Not at all
     Off,

@@ -23,7 +23,12 @@ use crate::{
 };
 
 pub(super) fn run(paths: &ProxyPaths, args: &ProxyDoctorArgs) -> Result<ExitCode> {
-    let mut findings = vec![control_process(paths)?];
+    let status = match client(paths).get::<ProxyStatus>("/v1/status") {
+        Ok(status) => Some(status),
+        Err(error) if error.is_absent() => None,
+        Err(error) => return Err(refused(error)),
+    };
+    let mut findings = vec![control_process(status.as_ref())];
     let pinned = Redirect::peek(&paths.root)?;
     let attached: Vec<PlaceState> = pinned.as_ref().map(Redirect::places).unwrap_or_default();
     let places: Vec<Place> = if args.interfaces.is_empty() {
@@ -39,7 +44,8 @@ pub(super) fn run(paths: &ProxyPaths, args: &ProxyDoctorArgs) -> Result<ExitCode
         let state = attached.iter().find(|it| it.interface == place.interface);
         findings.extend(judge(place, state, &Facts::read(&place.interface)));
     }
-    findings.push(judge_sockets(pinned.as_ref().map(Redirect::local).as_ref()));
+    let trouble = status.as_ref().and_then(|status| status.sockets.trouble.as_deref());
+    findings.push(judge_sockets(pinned.as_ref().map(Redirect::local).as_ref(), trouble));
     let mut text = String::new();
     match args.output {
         ShownFormat::Json => {
@@ -54,26 +60,25 @@ pub(super) fn run(paths: &ProxyPaths, args: &ProxyDoctorArgs) -> Result<ExitCode
     Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn control_process(paths: &ProxyPaths) -> Result<Finding> {
+fn control_process(status: Option<&ProxyStatus>) -> Finding {
     let name = "control process".to_owned();
-    match client(paths).get::<ProxyStatus>("/v1/status") {
-        Ok(status) => {
-            let troubles: Vec<String> = [status.file_trouble, status.trouble].into_iter().flatten().collect();
-            let detail =
-                format!("process {}, {} rules, {} connections", status.pid, status.rules, status.connections);
-            Ok(if troubles.is_empty() {
-                Finding { mark: Mark::Ok, name, detail, remedy: None }
-            } else {
-                Finding { mark: Mark::Less, name, detail: troubles.join("; "), remedy: None }
-            })
-        }
-        Err(error) if error.is_absent() => Ok(Finding {
+    let Some(status) = status else {
+        let detail = "none runs: nothing is checked, and no connection is forgotten".to_owned();
+        return Finding {
             mark: Mark::Less,
             name,
-            detail: "none runs: nothing is checked, and no connection is forgotten".to_owned(),
+            detail,
             remedy: Some("weir proxy run --detach".to_owned()),
-        }),
-        Err(error) => Err(refused(error)),
+        };
+    };
+    let troubles: Vec<&str> =
+        [&status.file_trouble, &status.trouble].into_iter().flatten().map(String::as_str).collect();
+    let detail =
+        format!("process {}, {} rules, {} connections", status.pid, status.rules, status.connections);
+    if troubles.is_empty() {
+        Finding { mark: Mark::Ok, name, detail, remedy: None }
+    } else {
+        Finding { mark: Mark::Less, name, detail: troubles.join("; "), remedy: None }
     }
 }
 

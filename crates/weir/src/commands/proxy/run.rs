@@ -28,7 +28,7 @@ pub(super) fn run(paths: &ProxyPaths, args: &RunArgs) -> Result<ExitCode> {
         file: args.file.clone(),
         places: args.interfaces.clone(),
         root: paths.root.clone(),
-        local: args.local.into(),
+        local: args.local.map(Into::into),
         cgroup: args.cgroup.clone(),
         socket: paths.socket.clone(),
         state: paths.state.clone(),
