@@ -432,14 +432,12 @@ pub struct RecordHeader {
     pub rule: u8,
     /// Why, of a gap.
     pub reason: u8,
-    /// 1 if bytes of others are in between.
-    pub is_split: u16,
     /// 1 if the peer is known.
     pub has_peer: u16,
     /// Its port, host order.
     pub peer_port: u16,
     /// Not used, zero.
-    pub reserved: u16,
+    pub reserved: u32,
     /// Its address.
     pub peer: [u8; 16],
 }

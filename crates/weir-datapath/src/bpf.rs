@@ -1,6 +1,6 @@
 //! The bpf(2) commands that aya does not offer in the form needed here: what is known of programs and links by their
-//! descriptor, iterators over the entries of a map, links that are pinned; below, hash maps in batches ([`batch`]) and
-//! running a program once ([`run`]).
+//! descriptor, links that are pinned; below, hash maps in batches ([`batch`]), iterators ([`iterator`]) and running a
+//! program once ([`run`]).
 //!
 //! Owns the one place where that system call is made. Promises nothing of what the kernel does with it.
 
@@ -15,6 +15,7 @@ use std::{
 };
 
 pub(crate) mod batch;
+pub(crate) mod iterator;
 pub(crate) mod run;
 
 /// The commands of `enum bpf_cmd` that are used here.
@@ -71,44 +72,6 @@ pub(crate) fn number(descriptor: BorrowedFd<'_>) -> u32 {
 /// The length of something in bytes, as attributes have it.
 fn length<T: ?Sized>(of: &T) -> u32 {
     u32::try_from(size_of_val(of)).unwrap_or(u32::MAX)
-}
-
-/// The `link_create` member of `union bpf_attr`, for iterators.
-#[repr(C)]
-#[derive(Default)]
-struct LinkAttributes {
-    program_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-    info: u64,
-    info_length: u32,
-    padding: u32,
-}
-
-/// Ties an iterator program to the map whose entries it walks over (since 5.9, a5cbe05a6673). The link goes away
-/// with its descriptor.
-pub(crate) fn link_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    /// `BPF_TRACE_ITER` of `enum bpf_attach_type`.
-    const TRACE_ITER: u32 = 28;
-    // The first member of `union bpf_iter_link_info` is the descriptor of a map. Older kernels know a shorter union,
-    // and accept a longer one only if the rest is zero.
-    let info = [number(map), 0];
-    let mut attributes = LinkAttributes {
-        program_fd: number(program),
-        attach_type: TRACE_ITER,
-        info: info.as_ptr() as u64,
-        info_length: length(&info),
-        ..LinkAttributes::default()
-    };
-    // SAFETY: the info outlives the call and is as long as said.
-    unsafe { bpf_descriptor(Command::LinkCreate, &mut attributes) }
-}
-
-/// Begins a walk: reading from the descriptor to its end is one walk.
-pub(crate) fn start_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes hold no address.
-    unsafe { bpf_descriptor(Command::IterCreate, &mut [number(link), 0]) }
 }
 
 /// Opens what is pinned at `path`.

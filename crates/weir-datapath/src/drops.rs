@@ -184,7 +184,7 @@ fn settings(types: &KernelTypes, reasons: &Reasons) -> Result<Settings, KernelTy
         device_name: types.offset("net_device", "name")?,
         // possible_net_t has the pointer as its only member.
         device_net: types.offset("net_device", "nd_net")?,
-        sock_net: types.offset("sock", "__sk_common")? + types.offset("sock_common", "skc_net")?,
+        sock_net: types.sock_offset("skc_net")?,
         net_inode: types.offset("net", "ns")? + types.offset("ns_common", "inum")?,
         consumed: reasons.consumed().unwrap_or(u32::MAX),
     })

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,12 +21,12 @@ use aya::{
     programs::{CgroupAttachMode, Iter, ProgramError, SockOps, sock_ops::SockOpsLink},
 };
 use thiserror::Error;
-use weir_common::quality::{Offsets, QUALITY_WORDS, QualityRecord};
+use weir_common::quality::{Offsets, QUALITY_WORDS};
 use weir_flow::Record;
-use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
+use zerocopy::{IntoBytes as _, transmute};
 
 use crate::{
-    bpf::{self, batch::BatchReader},
+    bpf::{batch::BatchReader, iterator},
     features::mount_of_type,
     memlock, object,
     sockets::{KernelTypesError, kernel_types::KernelTypes},
@@ -38,9 +38,6 @@ use self::index::Index;
 
 const PROGRAM: &str = "weir_tcp";
 const WALK: &str = "weir_tcp_walk";
-const RECORD: usize = size_of::<QualityRecord>();
-/// The kernel's own buffer holds 32 KiB, so no read yields more.
-const READ: usize = 32 << 10;
 /// Entries fetched at a time.
 const BATCH: usize = 1024;
 
@@ -118,7 +115,6 @@ pub struct TcpQuality {
     closed: MapData,
     lost: PerCpuArray<MapData, u64>,
     reader: BatchReader<1, QUALITY_WORDS>,
-    buffer: Vec<u8>,
     qualities: Qualities,
     /// Keeps the maps that programs use.
     _object: Ebpf,
@@ -156,7 +152,7 @@ impl TcpQuality {
         let walk: &mut Iter = object.program_mut(WALK).ok_or(QualityError::NoPart(WALK))?.try_into()?;
         walk.load("bpf_sk_storage_map", &btf)?;
         let iterator =
-            bpf::link_iterator(walk.fd()?.as_fd(), iterator.as_fd()).map_err(QualityError::Iterator)?;
+            iterator::link(walk.fd()?.as_fd(), iterator.as_fd()).map_err(QualityError::Iterator)?;
 
         let Some(Map::HashMap(closed)) = object.take_map("CLOSED") else {
             return Err(QualityError::NoPart("CLOSED"));
@@ -177,7 +173,6 @@ impl TcpQuality {
             closed,
             lost,
             reader: BatchReader::new(BATCH),
-            buffer: vec![0; READ + RECORD],
             qualities: Qualities::default(),
             _object: object,
         })
@@ -195,7 +190,8 @@ impl TcpQuality {
         let mut index = self.qualities.lock();
         index.begin();
         let mut open = 0;
-        walk(self.iterator.as_fd(), &mut self.buffer, |record| {
+        let walk = iterator::start(self.iterator.as_fd()).map_err(QualityError::Read)?;
+        iterator::records(walk, |record| {
             open += 1;
             index.is_open(record);
         })
@@ -244,29 +240,5 @@ fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     match map {
         Map::SkStorage(data) | Map::Unsupported(data) => Some(data.fd().as_fd()),
         _ => None,
-    }
-}
-
-/// Reads the iterator from the beginning to the end.
-fn walk(link: BorrowedFd<'_>, buffer: &mut [u8], mut sink: impl FnMut(&QualityRecord)) -> io::Result<()> {
-    let mut iterator = File::from(bpf::start_iterator(link)?);
-    let mut filled = 0;
-    loop {
-        let count = match iterator.read(&mut buffer[filled..]) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        filled += count;
-        let whole = filled - filled % RECORD;
-        for record in buffer[..whole].chunks_exact(RECORD) {
-            sink(&QualityRecord::read_from_bytes(record).expect("the chunk has the size of a record"));
-        }
-        // A read may end within a record.
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
     }
 }

@@ -94,7 +94,7 @@ impl Tap {
             }
             match Self::open_tier(&types, tier, settings) {
                 Ok((tap, without)) => {
-                    return Ok((tap, Chosen { tier, knows_splits: false, tried, without }));
+                    return Ok((tap, Chosen { tier, tried, without }));
                 }
                 // Asking for less would not help.
                 Err(error @ TapError::Load(LoadError::NoObject)) => return Err(error),

@@ -57,7 +57,6 @@ fn place(socket: u64, way: Way, position: u64, length: usize) -> Place {
         operation: u32::try_from(length).unwrap(),
         offset: 0,
         peer: None,
-        is_split: false,
     }
 }
 

@@ -202,8 +202,21 @@ impl KernelTypes {
         structure: &'static str,
         field: &'static str,
     ) -> Result<u32, KernelTypesError> {
-        let found = self.field(structure, field).ok_or(KernelTypesError::NoField { structure, field })?;
-        Ok(found.bit_offset / 8)
+        Ok(self.required(structure, field)?.bit_offset / 8)
+    }
+
+    /// As [`Self::field`], for what has to be there.
+    pub(crate) fn required(
+        &self,
+        structure: &'static str,
+        field: &'static str,
+    ) -> Result<Field, KernelTypesError> {
+        self.field(structure, field).ok_or(KernelTypesError::NoField { structure, field })
+    }
+
+    /// Where a field of `struct sock_common` is in `struct sock`, in bytes.
+    pub(crate) fn sock_offset(&self, field: &'static str) -> Result<u32, KernelTypesError> {
+        Ok(self.offset("sock", "__sk_common")? + self.offset("sock_common", field)?)
     }
 
     /// The constants of an enumeration: name and value.
@@ -256,13 +269,9 @@ impl KernelTypes {
 
 /// Everything that the walk over open sockets has to know, and the bit of `Offsets::sock_v6only`.
 pub(crate) fn socket_offsets(types: &KernelTypes) -> Result<(Offsets, u8), KernelTypesError> {
-    let bits = |structure: &'static str, field: &'static str| {
-        let found = types.field(structure, field).ok_or(KernelTypesError::NoField { structure, field })?;
-        Ok(found.bit_offset)
-    };
-    let bytes = |structure, field| Ok(bits(structure, field)? / 8);
-    let sock = |field| Ok(bytes("sock", "__sk_common")? + bytes("sock_common", field)?);
-    let v6only = bits("sock_common", "skc_ipv6only")?;
+    let bytes = |structure, field| types.offset(structure, field);
+    let sock = |field| types.sock_offset(field);
+    let v6only = types.required("sock_common", "skc_ipv6only")?.bit_offset;
     let offsets = Offsets {
         file_inode: bytes("file", "f_inode")?,
         file_private: bytes("file", "private_data")?,

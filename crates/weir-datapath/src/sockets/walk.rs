@@ -1,26 +1,22 @@
 //! The walk: one read from a BPF iterator lists every open socket of every process that our pid namespace shows.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     programs::{Iter, ProgramError, links::LinkError},
 };
 use thiserror::Error;
-use weir_common::sockets::SocketRecord;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::IntoBytes as _;
 
 use super::{
     kernel_types::{KernelTypes, KernelTypesError, socket_offsets},
     open::{Holder, OpenSocket},
     openings::{Openings, OpeningsError},
 };
-use crate::{memlock, object};
+use crate::{bpf::iterator, memlock, object};
 
 const PROGRAM: &str = "weir_sockets";
-const RECORD: usize = size_of::<SocketRecord>();
-/// The kernel's own buffer holds 32 KiB, so no read yields more.
-const READ: usize = 32 << 10;
 
 /// Why the walk does not work here.
 #[derive(Debug, Error)]
@@ -111,31 +107,14 @@ impl Walk {
 fn walk(object: &mut Ebpf, v6only_mask: u8) -> Result<Found, WalkError> {
     let program = program(object)?;
     let link = program.attach()?;
-    let mut iterator = program.take_link(link)?.into_file()?;
+    let walk = program.take_link(link)?.into_file()?;
     let mut found = Found::default();
-    let mut buffer = vec![0; READ + RECORD];
-    let mut filled = 0;
-    loop {
-        let count = match iterator.read(&mut buffer[filled..]) {
-            Ok(0) => return Ok(found),
-            Ok(count) => count,
-            // EAGAIN means that a million files in a row were no sockets.
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        filled += count;
-        let whole = filled - filled % RECORD;
-        for record in buffer[..whole].chunks_exact(RECORD) {
-            let record = SocketRecord::read_from_bytes(record).expect("the chunk has the size of a record");
-            let Some(socket) = OpenSocket::from_record(&record, v6only_mask) else { continue };
+    iterator::records(walk.into(), |record| {
+        if let Some(socket) = OpenSocket::from_record(record, v6only_mask) {
             found.add(socket);
         }
-        // A read may end within a record.
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
-    }
+    })?;
+    Ok(found)
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Iter, WalkError> {

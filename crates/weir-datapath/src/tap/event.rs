@@ -101,9 +101,6 @@ pub struct Place {
     pub offset: u32,
     /// The other end of a datagram, where the socket has none of its own and the call named it.
     pub peer: Option<SocketAddr>,
-    /// Whether other threads sent on the socket in the middle of this call, so that its bytes do not follow each other in the
-    /// stream as their positions say. Only [`super::Chosen::knows_splits`] can tell.
-    pub is_split: bool,
 }
 
 /// Bytes, as they were in the memory of the process at the end of the call.

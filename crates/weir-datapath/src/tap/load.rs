@@ -10,8 +10,7 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     error::TapError,
-    hooks,
-    places::{self, WAKE},
+    hooks, places,
     read::Reader,
     ring::Ring,
     settings::{Settings, Tier},
@@ -67,7 +66,7 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     let tables = Tables::new(&mut object)?;
     let data = Ring::new(take(&mut object, "RING")?, ring_bytes).map_err(TapError::Ring)?;
     let events = Ring::new(take(&mut object, "EVENTS")?, EVENTS).map_err(TapError::Ring)?;
-    let reader = Reader::new(data, events, WAKE.min(ring_bytes / 4)).map_err(TapError::Ring)?;
+    let reader = Reader::new(data, events, places.wake).map_err(TapError::Ring)?;
     let counts = map(&mut object, "COUNTS")?;
     let sides = map(&mut object, "RULE_SIDES")?;
     for hook in &hooks {

@@ -8,7 +8,7 @@ use super::settings::{Settings, Tier};
 use crate::sockets::kernel_types::{KernelTypes, KernelTypesError};
 
 /// Bytes in the ring at which user space is woken. Less wakes it too often, more does not make it cheaper.
-pub(super) const WAKE: u32 = 256 << 10;
+const WAKE: u32 = 256 << 10;
 
 /// Registers that hold the arguments of a system call on x86-64, in order.
 const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "r10", "r8", "r9"];
@@ -16,10 +16,8 @@ const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "r10", "r8", "r9"];
 /// Finds all fields.
 pub(super) fn find(types: &KernelTypes, tier: Tier, settings: &Settings) -> Result<Places, KernelTypesError> {
     let at = |structure, field| types.offset(structure, field);
-    let sock = |field| Ok(at("sock", "__sk_common")? + at("sock_common", field)?);
-    let owner = types
-        .field("sock", "sk_kern_sock")
-        .ok_or(KernelTypesError::NoField { structure: "sock", field: "sk_kern_sock" })?;
+    let sock = |field| types.sock_offset(field);
+    let owner = types.required("sock", "sk_kern_sock")?;
     let mut regs_arguments = [0; 6];
     for (place, register) in regs_arguments.iter_mut().zip(ARGUMENTS) {
         *place = at("pt_regs", register)?;

@@ -28,7 +28,6 @@ pub(super) fn bytes(record: &[u8]) -> Result<(u64, Event<'_>), TapError> {
         operation: header.operation,
         offset: header.offset,
         peer: (header.has_peer != 0).then(|| end(header.peer, header.peer_port)),
-        is_split: header.is_split != 0,
     };
     let event = match header.kind {
         tap::DATA => {

@@ -74,8 +74,6 @@ impl Default for Settings {
 pub struct Chosen {
     /// The hooks.
     pub tier: Tier,
-    /// Whether calls that other threads' calls were mixed into are told (`Place::is_split`).
-    pub knows_splits: bool,
     /// Better tiers that were tried, and why they do not work here.
     pub tried: Vec<(Tier, String)>,
     /// What else does not work here, and what is missing for it.

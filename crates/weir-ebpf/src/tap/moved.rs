@@ -166,7 +166,6 @@ fn begin(call: &mut Call, way: u8, amount: u32, cookie: u64, position: u64, mess
     header.way = way;
     header.rule = call.rule.id;
     header.reason = 0;
-    header.is_split = 0;
     header.has_peer = 0;
     header.peer_port = 0;
     header.reserved = 0;
