@@ -250,6 +250,16 @@ pub mod role {
     pub const SERVER: u8 = 2;
 }
 
+/// What is known of where the positions of a connection begin.
+pub mod base {
+    /// Nothing.
+    pub const UNKNOWN: u8 = 0;
+    /// The tap saw the connection first when it was there already.
+    pub const JOINED: u8 = 1;
+    /// The tap saw the connection begin.
+    pub const BEGINNING: u8 = 2;
+}
+
 /// Key of a process's number or of a cgroup, in one of the two sets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -342,8 +352,8 @@ pub struct Entry {
     pub verdict: [u8; 2],
     /// See [`role`].
     pub role: u8,
-    /// Whether `bases` are set.
-    pub has_bases: u8,
+    /// What `bases` are (see [`base`]).
+    pub base: u8,
     /// Whether the ends of the sides were told.
     pub finished: [u8; 2],
     /// Whether `totals` are set.
@@ -360,6 +370,8 @@ pub struct Entry {
     pub totals: [u64; 2],
     /// Bytes that the speaker has said since the other one did.
     pub spoken: u64,
+    /// Of datagrams: for which other end the verdict is.
+    pub remote: u64,
     /// Thread that is receiving a datagram, and from whom.
     pub peer_tid: u32,
     /// Port, host order.
@@ -518,8 +530,10 @@ pub struct OpenedRecord {
     pub role: u8,
     /// 1 if it was open before the tap.
     pub is_existing: u8,
+    /// 1 if it has moved bytes that a rule let through before this was told.
+    pub is_late: u8,
     /// Not used, zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// A socket that is gone.

@@ -40,6 +40,7 @@ fn opened(socket: u64, transport: Transport, role: Option<Role>) -> Opened {
         remote: Some("10.0.0.2:8080".parse().unwrap()),
         role,
         is_existing: false,
+        is_late: false,
         rule: RuleId(1),
     }
 }

@@ -72,8 +72,10 @@ pub struct Opened {
     /// What our end is, where that is known. Of sockets that were found open it is a conclusion: they are servers if
     /// somebody waits for connections on their port.
     pub role: Option<Role>,
-    /// Whether it was open before the tap was.
+    /// Whether it was open before the tap saw it, so that what was said before is not known.
     pub is_existing: bool,
+    /// Whether it has moved bytes that a rule let through before this could be told.
+    pub is_late: bool,
     /// The rule.
     pub rule: RuleId,
 }

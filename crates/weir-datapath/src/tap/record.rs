@@ -119,6 +119,7 @@ pub(super) fn opened(record: &OpenedRecord) -> Opened {
             _ => None,
         },
         is_existing: record.is_existing != 0,
+        is_late: record.is_late != 0,
         rule: RuleId(record.rule.into()),
     }
 }

@@ -106,6 +106,11 @@ pub(crate) extern "C" fn weir_tap_copy(slot: u64, way: u64) -> u64 {
     // SAFETY: a valid element, of this CPU and this program.
     let call = unsafe { &mut *call };
     let way = way as u8;
+    let is_datagram = call.protocol == u64::from(UDP) || call.protocol == u64::from(UDP_LITE);
+    let is_noted = is_datagram && way == RECEIVED && place!(ended) == 0;
+    if is_noted {
+        noted_peer(call);
+    }
     if call.amount == 0 {
         piece(call, 0);
         return 0;
@@ -113,19 +118,27 @@ pub(crate) extern "C" fn weir_tap_copy(slot: u64, way: u64) -> u64 {
     if call.obstacle != 0 {
         return leave_out(call, call.amount, call.obstacle - 1);
     }
+    // Who the other end of a datagram is matters also where its bytes do not.
+    let is_named = is_datagram && !is_noted;
+    if call.wanted == 0 && !is_named {
+        return leave_out(call, call.amount, call.beyond);
+    }
+    let reached = if !is_in_progress() {
+        Err(reason::KERNEL)
+    } else if is_compat() {
+        Err(reason::COMPAT)
+    } else {
+        locate(call, &current(), way, call.amount)
+    };
+    if is_named && reached.is_ok() {
+        named_peer(call);
+    }
     if call.wanted == 0 {
         return leave_out(call, call.amount, call.beyond);
     }
-    if !is_in_progress() {
-        return leave_out(call, call.amount, reason::KERNEL.into());
-    }
-    if is_compat() {
-        return leave_out(call, call.amount, reason::COMPAT.into());
-    }
-    if let Err(why) = locate(call, &current(), way, call.amount) {
+    if let Err(why) = reached {
         return leave_out(call, call.amount, why.into());
     }
-    find_peer(call, way);
     copy(slot as u32, call);
     let rest = call.amount.wrapping_sub(call.done);
     if rest == 0 {
@@ -151,20 +164,19 @@ fn leave_out(call: &mut Call, length: u64, why: u64) -> u64 {
     0
 }
 
-/// The other end of a datagram, where the call or the kernel names it.
+/// The other end of a datagram that was received, where the kernel told it to this thread.
 #[inline(always)]
-fn find_peer(call: &mut Call, way: u8) {
-    if call.protocol != u64::from(UDP) && call.protocol != u64::from(UDP_LITE) {
-        return;
+fn noted_peer(call: &mut Call) {
+    if call.peer_is_known != 0 && call.peer_tid == u64::from(call.caller.tid) {
+        call.header.peer = call.peer;
+        call.header.peer_port = call.peer_port as u16;
+        call.header.has_peer = 1;
     }
-    if way == RECEIVED && place!(ended) == 0 {
-        if call.peer_is_known != 0 && call.peer_tid == u64::from(call.caller.tid) {
-            call.header.peer = call.peer;
-            call.header.peer_port = call.peer_port as u16;
-            call.header.has_peer = 1;
-        }
-        return;
-    }
+}
+
+/// The other end of a datagram, where the call names it.
+#[inline(always)]
+fn named_peer(call: &mut Call) {
     // Family and port, then the address: that of IPv6 begins four bytes later.
     let mut name = [0_u32; 2];
     if call.name == 0 || call.name_length < 8 || !read_user(&mut name, call.name) {

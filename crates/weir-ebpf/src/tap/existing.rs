@@ -5,7 +5,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
-use weir_common::tap::{ListenerKey, OpenedRecord, role};
+use weir_common::tap::{ListenerKey, OpenedRecord, base, role};
 
 use crate::{
     assembly::fetch_add,
@@ -111,12 +111,12 @@ pub(crate) fn tell(slot: u32, context: *const Context) {
     let entry = unsafe { &mut *entry };
     // Never a base that an operation has set: positions have begun there.
     if protocol == TCP
-        && entry.has_bases == 0
+        && entry.base == base::UNKNOWN
         && let Some(sequences) = socket.sequences()
     {
         entry.bases = sequences.now;
         entry.base_totals = sequences.totals;
-        entry.has_bases = 1;
+        entry.base = base::JOINED;
     }
     // Read as a number, by the helper: functions take no typed pointers.
     // SAFETY: only the address of the member is computed.

@@ -1,6 +1,8 @@
 //! A socket has moved bytes: is it let through, where on its stream were they, and what becomes of them.
 
-use weir_common::tap::{DATA, Entry, HEADER_BYTES, REASONS, RECEIVED, RULES, SENT, Side, payload, reason};
+use weir_common::tap::{
+    DATA, Entry, HEADER_BYTES, REASONS, RECEIVED, RULES, SENT, Side, base, payload, reason,
+};
 
 use crate::{
     assembly::{add, fetch_add},
@@ -8,12 +10,9 @@ use crate::{
     judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
     maps::{BUDGETS, CALLS, RULE_SIDES},
     places::{current_task, place},
-    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, UDP, UDP_LITE, ends, identity},
+    socket::{AF_INET, AF_INET6, AF_UNIX, MPTCP, Socket, TCP, UDP, UDP_LITE, ends, identity, remote_end},
     tell::{count, now, opened},
 };
-
-/// Multipath TCP.
-const MPTCP: u16 = 262;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -55,6 +54,15 @@ pub(crate) fn moved<S: Socket>(
     // SAFETY: the kernel keeps it as long as the socket, or as long as the program runs.
     let entry = unsafe { &mut *entry };
     weir_tap_caller(slot.into(), set.commands.into(), set.cgroups.into());
+    if protocol == UDP || protocol == UDP_LITE {
+        let remote = remote_end(socket, family);
+        if entry.remote != remote {
+            // It was connected anew: another verdict, and told with its new end.
+            entry.remote = remote;
+            entry.generation = 0;
+            entry.told = 0;
+        }
+    }
     if is_stale(entry, control, &call.caller) {
         ends(socket, family, protocol, &mut call.ends);
         judge(slot, entry, control, set, current_task(), &call.caller);
@@ -93,6 +101,10 @@ pub(crate) fn moved<S: Socket>(
     call.peer = entry.peer;
     call.peer_port = entry.peer_port.into();
     call.peer_is_known = entry.peer_is_known.into();
+    if way == RECEIVED {
+        // The kernel tells it only to calls that ask: the next one may not.
+        entry.peer_is_known = 0;
+    }
     weir_tap_allow(slot.into(), way.into());
     entry.speaker = call.speaker as u8;
     entry.spoken = call.spoken;
@@ -119,7 +131,7 @@ fn position<S: Socket>(
         // Of what is rejected no position is told.
         return fetch_add(&raw mut entry.positions[side], u64::from(amount));
     }
-    if entry.has_bases == 0
+    if entry.base == base::UNKNOWN
         && let Some(sequences) = socket.sequences()
     {
         // The first that is seen of it: this operation is where its positions begin.
@@ -127,7 +139,7 @@ fn position<S: Socket>(
         entry.base_totals = sequences.totals;
         entry.bases[side] = entry.bases[side].wrapping_sub(amount).wrapping_sub(behind);
         entry.base_totals[side] = entry.base_totals[side].wrapping_sub(u64::from(amount) + u64::from(behind));
-        entry.has_bases = 1;
+        entry.base = base::JOINED;
     }
     let Some(end) = socket.sequence(way) else { return 0 };
     let end = end.wrapping_sub(behind);

@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use weir_common::tap::{Ends, Entry, SENT};
+use weir_common::tap::{Ends, Entry, SENT, base};
 
 use crate::{
     maps::{EMPTY_ENTRY, SOCKET_TABLE, SOCKETS},
@@ -25,6 +25,8 @@ pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const TCP: u16 = 6;
 pub(crate) const UDP: u16 = 17;
+/// Multipath TCP.
+pub(crate) const MPTCP: u16 = 262;
 pub(crate) const UDP_LITE: u16 = 136;
 
 /// Sequence numbers and counts of a TCP socket.
@@ -108,7 +110,7 @@ pub(crate) fn renew(entry: &mut Entry) {
         way += 1;
     }
     entry.told = 0;
-    entry.has_bases = 0;
+    entry.base = base::UNKNOWN;
     entry.has_totals = 0;
     entry.speaker = 0;
     entry.spoken = 0;
@@ -299,6 +301,23 @@ pub(crate) fn ends<S: Socket>(socket: S, family: u16, protocol: u16, ends: &mut 
         write_words(&mut ends.local, mapped(socket.field(place!(sock_local_v4))));
         write_words(&mut ends.remote, mapped(socket.field(place!(sock_remote_v4))));
     }
+}
+
+/// Stands for the other end of a socket of datagrams, which may be connected anew at any time; 0 if it has none.
+#[inline(always)]
+pub(crate) fn remote_end<S: Socket>(socket: S, family: u16) -> u64 {
+    let port: u16 = socket.field(place!(sock_remote_port));
+    if port == 0 {
+        return 0;
+    }
+    let address = if family == AF_INET6 {
+        let high: u64 = socket.field(place!(sock_remote_v6));
+        let low: u64 = socket.field(place!(sock_remote_v6) + 8);
+        high.rotate_left(32) ^ low
+    } else {
+        u64::from(socket.field::<u32>(place!(sock_remote_v4)))
+    };
+    address ^ u64::from(port) << 48 | 1
 }
 
 /// The words of a mapped address. `address` is as in memory.

@@ -1,6 +1,6 @@
 //! Connections that begin and end.
 
-use weir_common::tap::{Entry, RECEIVED, SENT, role};
+use weir_common::tap::{Entry, RECEIVED, SENT, base, role};
 
 use crate::{
     judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
@@ -54,7 +54,7 @@ fn begins<S: Socket>(socket: S, role: u8, is_established: bool) {
     }
     // SAFETY: the kernel keeps it as long as the socket.
     let entry = unsafe { &mut *entry };
-    if entry.has_bases != 0 {
+    if entry.base != base::UNKNOWN {
         // The socket had a connection before.
         let number = identity(entry, socket);
         closed(entry, number);
@@ -68,7 +68,7 @@ fn begins<S: Socket>(socket: S, role: u8, is_established: bool) {
     if is_established && let Some(sequences) = socket.sequences() {
         entry.bases = sequences.now;
         entry.base_totals = sequences.totals;
-        entry.has_bases = 1;
+        entry.base = base::BEGINNING;
     }
 }
 

@@ -4,12 +4,13 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_ktime_get_ns};
 use weir_common::tap::{
-    CLOSED, Caller, ClosedRecord, ControlHeader, Counts, Ends, Entry, FINISHED, OPENED, OpenedRecord,
+    CLOSED, Caller, ClosedRecord, ControlHeader, Counts, Ends, Entry, FINISHED, OPENED, OpenedRecord, base,
 };
 
 use crate::{
     assembly::{add, fetch_add},
     maps::{COUNTS, EVENTS},
+    socket::{MPTCP, TCP},
 };
 
 /// Counts of this CPU.
@@ -55,14 +56,17 @@ pub(crate) fn opened_record(
     caller: &Caller,
     ends: &Ends,
 ) -> OpenedRecord {
+    // Also of a connection that speaks before the walk over those that are open comes to it.
+    let is_existing = (ends.protocol == TCP || ends.protocol == MPTCP) && entry.base != base::BEGINNING;
     OpenedRecord {
         header: ControlHeader { time_ns: now(), socket, kind: OPENED, detail: 0 },
         caller: *caller,
         ends: *ends,
         rule,
         role: entry.role,
-        is_existing: 0,
-        reserved: [0; 5],
+        is_existing: is_existing.into(),
+        is_late: (entry.sides[0].seen | entry.sides[1].seen != 0).into(),
+        reserved: [0; 4],
     }
 }
 
@@ -95,7 +99,7 @@ pub(crate) fn closed(entry: &mut Entry, socket: u64) {
         return;
     };
     let record: *mut ClosedRecord = MaybeUninit::as_mut_ptr(&mut place);
-    let has_totals = u32::from(entry.has_bases & entry.has_totals);
+    let has_totals = u32::from(entry.base != base::UNKNOWN && entry.has_totals != 0);
     let header = ControlHeader { time_ns: now(), socket, kind: CLOSED, detail: has_totals };
     // SAFETY: as above. Member by member, because the record does not fit the stack.
     let record = unsafe { &mut *record };
