@@ -29,6 +29,10 @@ pub struct Counts {
     pub unfollowed: u64,
     /// Sockets and peers that are not followed because there are too many.
     pub refused: u64,
+    /// Sockets that were given up for others, because they were silent and there were too many.
+    pub forgotten: u64,
+    /// Bytes of connections, now closed, that the kernel counted and no hook saw.
+    pub unseen: u64,
     /// Gaps that were handed over, in bytes.
     pub gaps: u64,
     /// Bytes that were missing between others, or at the end.

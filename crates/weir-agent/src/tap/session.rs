@@ -20,7 +20,7 @@ use weir_l7::{
 use super::{
     Counts, Head, Output,
     head::way,
-    socket::{Datagrams, Kind, Passing, Socket, Stream, Talk},
+    socket::{Datagrams, Kind, Passing, Socket, Stream, Talk, Whole},
 };
 use crate::enrich::containers::Located;
 
@@ -34,6 +34,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a peer of datagrams is remembered, and a socket that may be closed, where nobody tells.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// The same for sockets of datagrams, while there is hardly room.
+const HURRIED_IDLE: Duration = Duration::from_secs(10);
 
 /// Most other ends with which one socket exchanges datagrams.
 const MOST_PEERS: usize = 4096;
@@ -265,12 +268,13 @@ impl Session {
         let Some(datagrams) = peers.get_mut(&peer) else { return };
         self.counts.delivered += bytes;
         let offset = u64::from(place.offset);
+        let whole = Whole { start: place.position.wrapping_sub(offset), length: u64::from(place.operation) };
         let piece = match chunk {
             Chunk::Bytes { time, data, .. } => Chunk::Bytes { position: offset, time, data },
             Chunk::Gap { time, length, reason, .. } => Chunk::Gap { position: offset, time, length, reason },
         };
         let mut passing = Passing { counts: &mut self.counts, tick: self.tick, output };
-        datagrams.push(way(place.way), u64::from(place.operation), piece, &mut passing);
+        datagrams.push(way(place.way), whole, piece, &mut passing);
     }
 
     fn finished(&mut self, finished: &Finished, output: &mut dyn Output) {
@@ -296,23 +300,36 @@ impl Session {
     /// Forgets peers that have been silent; where there is hardly room, sockets too that nobody may tell to be closed.
     fn sweep(&mut self, now: Monotonic, output: &mut dyn Output) {
         let is_full = self.sockets.len() >= self.settings.most_sockets / 8 * 7;
+        let unanswered = Monotonic(now.0.saturating_sub(u64::try_from(ANSWER.as_nanos()).unwrap_or(0)));
         let Self { sockets, counts, tick, .. } = self;
         let mut passing = Passing { counts, tick: *tick, output };
         sockets.retain(|_, socket| {
-            let is_idle = now - socket.last >= IDLE;
-            let Kind::Datagrams(peers) = &mut socket.kind else {
-                return socket.opened.transport == Transport::Tcp || !(is_full && is_idle);
-            };
-            peers.retain(|_, datagrams| {
-                let before = Monotonic(now.0.saturating_sub(u64::try_from(ANSWER.as_nanos()).unwrap_or(0)));
-                datagrams.expire(before, &mut passing);
-                let is_over = now - datagrams.last >= IDLE;
-                if is_over {
-                    datagrams.close(now, &mut passing);
+            let idle = now - socket.last;
+            let is_forgotten = match &mut socket.kind {
+                // There was no room to tell its end, or it is of a kind of which the kernel tells none.
+                Kind::Stream(stream) => {
+                    let is_forgotten = is_full && idle >= IDLE;
+                    if is_forgotten {
+                        stream.close(now, None, &mut passing);
+                    }
+                    is_forgotten
                 }
-                !is_over
-            });
-            !(is_full && is_idle)
+                // Their ends are never told.
+                Kind::Datagrams(peers) => {
+                    let is_forgotten = is_full && idle >= HURRIED_IDLE;
+                    peers.retain(|_, datagrams| {
+                        datagrams.expire(unanswered, &mut passing);
+                        let is_over = is_forgotten || now - datagrams.last >= IDLE;
+                        if is_over {
+                            datagrams.close(now, &mut passing);
+                        }
+                        !is_over
+                    });
+                    is_forgotten
+                }
+            };
+            passing.counts.forgotten += u64::from(is_forgotten);
+            !is_forgotten
         });
     }
 }

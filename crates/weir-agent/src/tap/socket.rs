@@ -44,26 +44,43 @@ pub(super) struct Stream {
     /// Bytes and gaps that the kernel handed over, by way.
     captured: [u64; 2],
     gaps: [u64; 2],
+    /// Whether bytes were handed over before it was known whose they are.
+    is_late: bool,
 }
 
 /// Datagrams to and from one other end.
 #[derive(Debug)]
 pub(super) struct Datagrams {
     pub(super) talk: Talk,
-    /// One datagram of each way that comes in pieces.
-    pieces: [Pieces; 2],
+    /// Datagrams of each way that come in pieces, of several threads at once.
+    pieces: [Vec<Pieces>; 2],
     pub(super) last: Monotonic,
     sides: [Side; 2],
 }
 
+/// Most datagrams of one way that are in pieces at the same time.
+const MOST_IN_PIECES: usize = 8;
+
+/// Where a datagram is on its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// Its position, which no other one has that is not empty.
+    pub(super) start: u64,
+    /// Its length.
+    pub(super) length: u64,
+}
+
 /// The beginning of a datagram, and how much of it was told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pieces {
+    whole: Whole,
     bytes: Vec<u8>,
-    /// Bytes that were told, captured or not.
+    /// Bytes up to the end of the last piece.
     told: u64,
     /// Why what is behind the bytes is not there.
     reason: Option<GapReason>,
+    /// When the last piece was moved.
+    time: Monotonic,
 }
 
 /// What everything on its way out passes.
@@ -130,7 +147,8 @@ impl Talk {
 
 impl Stream {
     pub(super) fn new(talk: Talk, ways: [Reassembly; 2]) -> Self {
-        Self { talk, ways, captured: [0; 2], gaps: [0; 2] }
+        let is_late = talk.head.opened.is_late;
+        Self { talk, ways, captured: [0; 2], gaps: [0; 2], is_late }
     }
 
     /// Whether something waits, be it a gap.
@@ -206,13 +224,13 @@ impl Stream {
             let ledger = stream.ledger();
             is_balanced &= ledger.is_balanced();
             if let Some(side) = side {
+                passing.counts.unseen += side.unseen.unwrap_or(0);
                 // Where threads share a socket, places are claimed twice, and others stay empty.
                 let has_length =
                     ledger.duplicate + ledger.duplicate_gaps > 0 || ledger.length() == length(&side);
-                is_balanced &= side.is_balanced()
-                    && self.captured[index] == side.captured
-                    && self.gaps[index] == side.gap() - side.untold
-                    && has_length;
+                let has_all = self.is_late
+                    || self.captured[index] == side.captured && self.gaps[index] == side.gap() - side.untold;
+                is_balanced &= side.is_balanced() && has_all && has_length;
             }
             sides[index] = side.unwrap_or_else(|| told(self.captured[index], self.gaps[index]));
         }
@@ -252,51 +270,73 @@ impl Datagrams {
         Self { talk, pieces: Default::default(), last: time, sides: Default::default() }
     }
 
-    /// A piece of a datagram of `whole` bytes, captured or not.
-    pub(super) fn push(&mut self, way: Way, whole: u64, piece: Chunk<'_>, passing: &mut Passing<'_>) {
-        let index = way as usize;
+    /// A piece of a datagram, captured or not. Its position is that in the datagram.
+    pub(super) fn push(&mut self, way: Way, whole: Whole, piece: Chunk<'_>, passing: &mut Passing<'_>) {
         let time = piece.time();
         self.last = time;
-        let side = &mut self.sides[index];
-        side.seen += piece.length();
-        let pieces = &mut self.pieces[index];
-        if piece.position() == 0 && pieces.told > 0 {
-            // The rest of the one before was lost.
-            let pieces = std::mem::take(pieces);
-            self.hand_on(way, time, &pieces, whole, passing);
-        }
-        let pieces = &mut self.pieces[index];
         if let (0, Some(bytes)) = (piece.position(), piece.bytes())
-            && bytes.len() as u64 == whole
+            && bytes.len() as u64 == whole.length
         {
             // Nearly all of them come whole.
             self.said(way, time, bytes, passing);
+            self.sides[way as usize].seen += whole.length;
             return;
+        }
+        let waiting = &mut self.pieces[way as usize];
+        let place = waiting.iter().position(|pieces| pieces.whole == whole);
+        let place = place.unwrap_or_else(|| {
+            let pieces = Pieces { whole, bytes: Vec::new(), told: 0, reason: None, time };
+            waiting.push(pieces);
+            waiting.len() - 1
+        });
+        let pieces = &mut waiting[place];
+        if piece.position() > pieces.told {
+            // Those between were lost.
+            pieces.reason = pieces.reason.or(Some(GapReason::Lost));
         }
         match piece {
             Chunk::Bytes { data, .. } if pieces.reason.is_none() => pieces.bytes.extend_from_slice(data),
             Chunk::Bytes { .. } => {}
             Chunk::Gap { reason, .. } => pieces.reason = Some(pieces.reason.unwrap_or(reason)),
         }
-        pieces.told += piece.length();
-        if pieces.told >= whole {
-            let pieces = std::mem::take(pieces);
-            self.hand_on(way, time, &pieces, whole, passing);
+        pieces.told = piece.end();
+        pieces.time = time;
+        if pieces.told >= whole.length {
+            let pieces = waiting.remove(place);
+            self.hand_on(way, &pieces, passing);
+        } else if waiting.len() > MOST_IN_PIECES {
+            // The rest of the oldest was lost.
+            let pieces = waiting.remove(0);
+            self.hand_on(way, &pieces, passing);
         }
     }
 
-    fn hand_on(&mut self, way: Way, time: Monotonic, pieces: &Pieces, whole: u64, passing: &mut Passing<'_>) {
+    fn hand_on(&mut self, way: Way, pieces: &Pieces, passing: &mut Passing<'_>) {
         let length = pieces.bytes.len() as u64;
         if length > 0 {
-            self.said(way, time, &pieces.bytes, passing);
+            self.said(way, pieces.time, &pieces.bytes, passing);
         }
-        let missing = pieces.told.max(whole).saturating_sub(length);
+        self.sides[way as usize].seen += pieces.whole.length;
+        let missing = pieces.whole.length.saturating_sub(length);
         if missing > 0 {
             let position = self.talk.head.next[way as usize];
             let reason = pieces.reason.unwrap_or(GapReason::Lost);
             self.sides[way as usize].gaps[weir_datapath::tap::GapReason::Other as usize] += missing;
-            let gap = Chunk::Gap { position, time, length: missing, reason };
+            let gap = Chunk::Gap { position, time: pieces.time, length: missing, reason };
             self.talk.with(passing, |conversation, outlet| conversation.push(way, gap, outlet));
+        }
+    }
+
+    /// Gives up on the rest of datagrams of which nothing was told since this time.
+    fn give_up(&mut self, before: Monotonic, passing: &mut Passing<'_>) {
+        for way in [Way::Sent, Way::Received] {
+            for pieces in std::mem::take(&mut self.pieces[way as usize]) {
+                if pieces.time < before {
+                    self.hand_on(way, &pieces, passing);
+                } else {
+                    self.pieces[way as usize].push(pieces);
+                }
+            }
         }
     }
 
@@ -308,14 +348,17 @@ impl Datagrams {
         passing.output.settle();
     }
 
-    /// Gives up on what was asked before this time.
+    /// Gives up on what was asked before this time, or has not come whole since.
     pub(super) fn expire(&mut self, before: Monotonic, passing: &mut Passing<'_>) {
+        self.give_up(before, passing);
         self.talk.with(passing, |conversation, outlet| conversation.expire(before, outlet));
     }
 
     pub(super) fn close(&mut self, time: Monotonic, passing: &mut Passing<'_>) {
+        self.give_up(Monotonic(u64::MAX), passing);
         self.talk.with(passing, |conversation, outlet| conversation.finish(time, outlet));
-        let ended = Ended { time, sides: self.sides, calls: self.talk.calls, is_balanced: true };
+        let is_balanced = self.sides.iter().all(Side::is_balanced);
+        let ended = Ended { time, sides: self.sides, calls: self.talk.calls, is_balanced };
         self.talk.closed(passing, &ended);
     }
 }

@@ -85,9 +85,12 @@ impl fmt::Display for Summary {
         )?;
         for (what, number) in [
             ("bytes whose order is in doubt, because threads share a socket", counts.duplicate),
-            ("bytes of sockets of which the opening was not told", counts.unknown),
+            ("bytes that the kernel counted and no hook saw", counts.unseen),
+            ("calls that the hooks missed, because they were busy on that CPU", totals.skipped),
+            ("bytes of sockets that are not followed, or of which the opening was not told", counts.unknown),
             ("bytes of more sockets or peers than are followed", counts.unfollowed),
             ("sockets or peers that were too many to follow", counts.refused),
+            ("sockets that were silent, and were given up for others", counts.forgotten),
             ("sockets that the kernel had no memory to follow", totals.unfollowed),
             ("openings and ends that there was no room to tell", totals.untold),
             ("times that bytes could not wait for those before them", counts.hurried),

@@ -206,7 +206,7 @@ fn datagrams_are_told_by_their_peers_and_put_together() {
     }
     // One answer comes in two pieces.
     let split = |offset: u32, bytes| {
-        let place = place(3, Way::Sent, 0, answer.len());
+        let place = place(3, Way::Sent, offset.into(), answer.len());
         Event::Data(Data { place: Place { peer: Some(peers[0]), offset, ..place }, bytes })
     };
     events.extend([
@@ -223,6 +223,79 @@ fn datagrams_are_told_by_their_peers_and_put_together() {
     );
     assert_eq!((session.counts().connections, session.sockets()), (2, 1));
     assert!(session.counts().is_balanced());
+}
+
+#[test]
+fn datagrams_that_threads_send_at_once_stay_whole_and_cut_ones_have_a_gap() {
+    let mut session = session(unmasked());
+    let mut socket = opened(3, Transport::Udp, None);
+    (socket.remote, socket.local) = (None, "10.0.0.1:5000".parse().unwrap());
+    let peer: SocketAddr = "10.0.0.9:1111".parse().unwrap();
+    let piece = |start: u64, length: usize, offset: u32, bytes| {
+        let place = place(3, Way::Sent, start + u64::from(offset), length);
+        Event::Data(Data { place: Place { peer: Some(peer), offset, ..place }, bytes })
+    };
+    let events = [
+        Event::Opened(socket),
+        // Two threads, each with a datagram in two pieces.
+        piece(0, 6, 0, b"one".as_slice()),
+        piece(6, 8, 0, b"four"),
+        piece(0, 6, 3, b"two"),
+        piece(6, 8, 4, b"five"),
+        // The beginning of one is lost, and the end of another.
+        piece(14, 9, 4, b"later"),
+        piece(23, 7, 0, b"cut"),
+    ];
+    let mut recorder = play(&mut session, &events);
+    session.finish(START, &mut recorder);
+    assert_eq!(recorder.said[&(1, 0)], b"onetwofourfive_________cut____");
+    assert_eq!(recorder.gaps, [(9, Reason::Lost), (4, Reason::Lost)]);
+    let [ended] = recorder.ended.as_slice() else { panic!("{:?}", recorder.ended) };
+    assert_eq!((ended.sides[0].seen, ended.sides[0].captured, ended.sides[0].gap()), (30, 17, 13));
+    assert!(ended.is_balanced);
+}
+
+#[test]
+fn silent_sockets_make_room_for_others_when_there_are_too_many() {
+    let settings = SessionSettings { most_sockets: 8, ..SessionSettings::default() };
+    let mut session = session(settings);
+    let mut recorder = Recorder::default();
+    for number in 0..7 {
+        let mut silent = opened(number, if number < 4 { Transport::Tcp } else { Transport::Udp }, None);
+        silent.remote = Some("10.0.0.2:9999".parse().unwrap());
+        session.take(&Event::Opened(silent), &mut recorder);
+    }
+    let later = |seconds: u64| Tick { monotonic: Monotonic(at(seconds * 1000)), ..START };
+    session.tick(later(5), &mut recorder);
+    assert_eq!((session.sockets(), session.counts().forgotten), (7, 0));
+    session.tick(later(15), &mut recorder);
+    assert_eq!((session.sockets(), session.counts().forgotten), (4, 3), "datagrams first");
+    for number in 10..14 {
+        let mut recent = opened(number, Transport::Tcp, None);
+        recent.time_ns = at(50_000);
+        session.take(&Event::Opened(recent), &mut recorder);
+    }
+    session.tick(later(70), &mut recorder);
+    assert_eq!((session.sockets(), session.counts().forgotten), (4, 7));
+    assert_eq!(session.counts().refused, 0);
+}
+
+#[test]
+fn an_opening_that_is_told_late_does_not_spoil_the_ledger() {
+    let mut session = session(SessionSettings::default());
+    let mut late = opened(7, Transport::Tcp, None);
+    late.is_late = true;
+    let side = Side { seen: 15, captured: 15, unseen: Some(0), ..Side::default() };
+    let events = [
+        data(7, Way::Sent, 0, b"nobody"),
+        Event::Opened(late),
+        data(7, Way::Sent, 6, b"follows i"),
+        closed(7, side, whole(0)),
+    ];
+    play(&mut session, &events);
+    let counts = session.counts();
+    assert_eq!((counts.unknown, counts.closed, counts.unbalanced), (6, 1, 0));
+    assert!(counts.is_balanced());
 }
 
 #[test]
