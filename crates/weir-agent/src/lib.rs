@@ -20,6 +20,7 @@ pub mod naming;
 pub mod outlet;
 pub mod pcapng;
 pub mod pipeline;
+pub mod private_file;
 mod process;
 pub mod redirect;
 pub mod reload;

@@ -128,7 +128,11 @@ impl Tap {
     /// Looks for sockets that are open already and tells those that the rules let through. Returns how many. To be called
     /// after the rules are in force: what happens meanwhile is told in its order.
     pub fn existing(&mut self) -> Result<u64, TapError> {
-        let Loaded { object, reader, .. } = &mut self.loaded;
+        let Loaded { object, reader, has_walks, .. } = &mut self.loaded;
+        if !*has_walks {
+            // As `Chosen::without` says.
+            return Ok(0);
+        }
         walk::walk(object, |record| reader.found(record))
     }
 
@@ -169,11 +173,13 @@ impl Tap {
     /// Detaches, hands over what still waits, and returns the last counts.
     pub fn close(mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<Totals, TapError> {
         let skipped = hooks::skipped(&self.loaded.object);
-        hooks::detach(&mut self.loaded.object)?;
+        // A hook that stays while this process lives spoils nothing of what is there.
+        let detached = hooks::detach(&mut self.loaded.object);
         self.loaded.tables.settle()?;
         while !self.loaded.reader.is_empty() {
             self.loaded.reader.read(visit)?;
         }
+        detached?;
         Ok(Totals { skipped, ..self.totals()? })
     }
 

@@ -3,9 +3,9 @@
 //! What cannot be noted is not done: a tap that cannot write its first line does not begin.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process,
 };
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use weir_flow::Wall;
 
 use super::{Order, Summary};
+use crate::private_file;
 
 /// Where it is if nobody says.
 pub const DEFAULT_AUDIT: &str = "/var/log/weir/tap.log";
@@ -34,14 +35,14 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Opens the file for adding, and makes it and its directory where they are missing. Others cannot read either.
+    /// Opens the file for adding, and makes it and its directory where they are missing. Others cannot read either. A link, or
+    /// a file of somebody else, is not written.
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |source| AuditError { path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         }
-        let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+        let file = private_file::append(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file })
     }
 
@@ -53,6 +54,7 @@ impl Audit {
             "pid": process::id(),
             "user": order.owner.user,
             "owner": order.owner.name,
+            "login": login(),
             "reason": order.reason,
             "rule": order.to_string(),
             "payload": order.payload_name(),
@@ -86,6 +88,12 @@ impl Audit {
             .and_then(|()| self.file.sync_data())
             .map_err(|source| AuditError { path: self.path.clone(), source })
     }
+}
+
+/// Number of the user who logged in, whatever became of the process since; none where nobody did.
+fn login() -> Option<u32> {
+    let text = fs::read_to_string("/proc/self/loginuid").ok()?;
+    text.trim().parse().ok().filter(|user| *user != u32::MAX)
 }
 
 fn time(wall: Wall) -> String {

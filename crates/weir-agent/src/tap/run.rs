@@ -76,6 +76,8 @@ pub enum Ending {
     Expired,
     /// Nobody reads the output, or it cannot be written.
     Output,
+    /// Something failed.
+    Failed,
 }
 
 impl Ending {
@@ -85,6 +87,7 @@ impl Ending {
             Self::Asked => "asked",
             Self::Expired => "expired",
             Self::Output => "output",
+            Self::Failed => "error",
         }
     }
 }
@@ -115,9 +118,25 @@ pub struct Outcome {
     pub ending: Ending,
     /// Whether all that was to be written is.
     pub written: Result<(), WriterError>,
+    /// What went wrong besides.
+    pub failure: Option<RunError>,
+}
+
+/// A tap that is open, and what is made of what it tells.
+struct Tapping<'a> {
+    tap: Tap,
+    session: Session,
+    order: &'a Order,
+    selector: &'a Selector,
+    cgroups: Vec<u64>,
+    output: &'a mut dyn Output,
 }
 
 /// Taps until the end.
+///
+/// # Errors
+///
+/// Why it did not begin. What goes wrong later is part of the outcome.
 pub fn run(
     running: Running,
     output: &mut dyn Output,
@@ -125,54 +144,81 @@ pub fn run(
     tell: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Outcome, RunError> {
     let Running { order, settings, session, selector, mut audit, output_name } = running;
-    let mut cgroups = selector.cgroups(&order.selection)?;
+    let cgroups = selector.cgroups(&order.selection)?;
     // Without the privilege for it, it goes at the pace of the others.
     rustix::process::setpriority_process(None, NICE).ok();
-    let (mut tap, chosen) = Tap::open(&settings)?;
+    let (tap, chosen) = Tap::open(&settings)?;
     let start = now::tick();
     audit.begin(&order, &output_name, start.wall)?;
-    let mut session = Session::new(session, start, selector.locate());
-    tap.set_rules(&[order.rule(RULE, cgroups.clone())])?;
-    let existing = tap.existing()?;
-    tell(Progress::Began { chosen: &chosen, existing });
-    let end = order.ttl.map(|ttl| Instant::now() + ttl);
-    let mut next_flush = Instant::now();
-    let mut next_look = Instant::now() + LOOK;
-    let ending = loop {
-        tap.wait(WAIT).map_err(RunError::Wait)?;
-        tap.read(&mut |event| session.take(&event, output))?;
-        let now = Instant::now();
-        if now >= next_flush {
-            next_flush = now + FLUSH;
-            session.tick(now::tick(), output);
-            if output.flush().is_err() {
-                break Ending::Output;
-            }
-            tell(Progress::Going { counts: session.counts(), sockets: session.sockets() });
-        }
-        if now >= next_look && order.selection.needs_groups() {
-            next_look = now + LOOK;
-            let found = selector.cgroups_again(&order.selection);
-            // What is gone is gone; an order that means nobody for a while stays what it was.
-            if found != cgroups && !found.is_empty() {
-                tap.set_rules(&[order.rule(RULE, found.clone())])?;
-                cgroups = found;
-            }
-        }
-        if stop.is_asked() {
-            break Ending::Asked;
-        }
-        if end.is_some_and(|end| now >= end) {
-            break Ending::Expired;
-        }
-    };
-    let totals = tap.close(&mut |event| session.take(&event, output))?;
+    let session = Session::new(session, start, selector.locate());
+    let mut tapping = Tapping { tap, session, order: &order, selector: &selector, cgroups, output };
+    let gone = tapping.go(&chosen, stop, tell);
+
+    // Whatever ended it: nothing stays attached, the note says so, and what was taken is handed on.
+    let Tapping { tap, mut session, output, .. } = tapping;
+    let counted = tap.totals();
+    let closed = tap.close(&mut |event| session.take(&event, output));
     let open = session.sockets() as u64;
     let end = now::tick();
     session.finish(end, output);
+    let (ending, mut failure) = match gone {
+        Ok(ending) => (ending, None),
+        Err(error) => (Ending::Failed, Some(error)),
+    };
+    let totals = closed.or_else(|error| {
+        failure.get_or_insert(error.into());
+        counted
+    });
+    let totals = totals.unwrap_or_default();
     let summary = Summary { totals, counts: session.counts().clone(), open, end };
     // The note comes first: it counts even where the output failed.
-    audit.end(&order, ending.name(), &summary)?;
+    let noted = audit.end(&order, ending.name(), &summary);
     let written = output.finish(&summary);
-    Ok(Outcome { summary, ending, written })
+    let failure = failure.or(noted.err().map(RunError::from));
+    Ok(Outcome { summary, ending, written, failure })
+}
+
+impl Tapping<'_> {
+    fn go(
+        &mut self,
+        chosen: &Chosen,
+        stop: &Stop,
+        tell: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Ending, RunError> {
+        let Self { tap, session, order, selector, cgroups, output } = self;
+        tap.set_rules(&[order.rule(RULE, cgroups.clone())])?;
+        let existing = tap.existing()?;
+        tell(Progress::Began { chosen, existing });
+        let end = order.ttl.map(|ttl| Instant::now() + ttl);
+        let mut next_flush = Instant::now();
+        let mut next_look = Instant::now() + LOOK;
+        loop {
+            tap.wait(WAIT).map_err(RunError::Wait)?;
+            tap.read(&mut |event| session.take(&event, *output))?;
+            let now = Instant::now();
+            if now >= next_flush {
+                next_flush = now + FLUSH;
+                session.tick(now::tick(), *output);
+                if output.flush().is_err() {
+                    return Ok(Ending::Output);
+                }
+                tell(Progress::Going { counts: session.counts(), sockets: session.sockets() });
+            }
+            if now >= next_look && order.selection.needs_groups() {
+                next_look = now + LOOK;
+                let found = selector.cgroups_again(&order.selection);
+                // What is gone is gone; an order that means nobody for a while stays what it was.
+                if found != *cgroups && !found.is_empty() {
+                    tap.set_rules(&[order.rule(RULE, found.clone())])?;
+                    *cgroups = found;
+                }
+            }
+            if stop.is_asked() {
+                return Ok(Ending::Asked);
+            }
+            if end.is_some_and(|end| now >= end) {
+                return Ok(Ending::Expired);
+            }
+        }
+    }
 }

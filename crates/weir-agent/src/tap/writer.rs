@@ -19,7 +19,7 @@ const BUFFER: usize = 1 << 20;
 /// Buffers that wait to be written.
 const QUEUE: usize = 32;
 
-/// How long the end waits for somebody who does not read.
+/// How long the end waits for somebody who does not read, counted from the last time that he did.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether the end was asked for, while the queue is full.
@@ -119,7 +119,8 @@ impl Writer {
     /// Writes what is left, and says whether all of it arrived.
     pub fn finish(&mut self) -> Result<(), WriterError> {
         self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-        let handed = self.hand_over();
+        // Where there was nothing to write, the file is to be empty.
+        let handed = if self.taken == 0 { self.send(Vec::new()) } else { self.hand_over() };
         drop(self.full.take());
         let stuck = |bytes| WriterError::Stuck { name: self.name.clone(), bytes };
         let Some(thread) = self.thread.take() else { return Ok(()) };
@@ -127,11 +128,10 @@ impl Writer {
             return Err(stuck(self.dropped.max(1)));
         }
         // A pipe that nobody reads holds the thread; the process may end without it. Its end closes the channel.
-        let deadline = self.deadline.unwrap_or_else(Instant::now);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.empty.recv_timeout(left) {
-                Ok(_) => {}
+            let deadline = self.deadline.unwrap_or_else(Instant::now);
+            match self.empty.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => renew(&mut self.deadline),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => return Err(stuck(self.dropped.max(1))),
             }
@@ -149,8 +149,18 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        if self.dropped > 0 {
+            // What follows a hole cannot be read.
+            self.dropped += self.buffer.len() as u64;
+            self.buffer.clear();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
-        let mut buffer = mem::replace(&mut self.buffer, next);
+        let buffer = mem::replace(&mut self.buffer, next);
+        self.send(buffer)
+    }
+
+    fn send(&mut self, mut buffer: Vec<u8>) -> io::Result<()> {
         let Some(full) = &self.full else { return Err(io::ErrorKind::BrokenPipe.into()) };
         loop {
             match full.try_send(buffer) {
@@ -166,10 +176,19 @@ impl Writer {
                     }
                     buffer = again;
                     // One that comes back makes room for one.
-                    self.empty.recv_timeout(PAUSE).map(drop).unwrap_or_default();
+                    if self.empty.recv_timeout(PAUSE).is_ok() {
+                        renew(&mut self.deadline);
+                    }
                 }
             }
         }
+    }
+}
+
+/// There is somebody who reads.
+fn renew(deadline: &mut Option<Instant>) {
+    if deadline.is_some() {
+        *deadline = Some(Instant::now() + PATIENCE);
     }
 }
 

@@ -162,8 +162,9 @@ pub(super) fn attach_peers(object: &mut Ebpf) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes all programs off their hooks.
+/// Takes all programs off their hooks, as many as can be. The first error, if there are any.
 pub(super) fn detach(object: &mut Ebpf) -> Result<(), TapError> {
+    let mut detached = Ok(());
     for (_, program) in object.programs_mut() {
         let outcome = match program {
             Program::BtfTracePoint(program) => program.unload(),
@@ -175,10 +176,12 @@ pub(super) fn detach(object: &mut Ebpf) -> Result<(), TapError> {
         };
         match outcome {
             Ok(()) | Err(ProgramError::NotLoaded) => {}
-            Err(source) => return Err(TapError::Attach { hook: "nothing more", source }),
+            Err(source) => {
+                detached = detached.and(Err(TapError::Attach { hook: "nothing more", source }));
+            }
         }
     }
-    Ok(())
+    detached
 }
 
 /// How often a program was not run, because it was running on that CPU already.

@@ -40,6 +40,8 @@ pub(super) struct Loaded {
     pub(super) sides: PerCpuArray<MapData, [u64; SIDE_WORDS]>,
     /// What does not work here, and why.
     pub(super) without: Vec<String>,
+    /// Whether sockets can be found that are open already.
+    pub(super) has_walks: bool,
 }
 
 /// Loads the object and attaches the programs of a tier.
@@ -86,11 +88,13 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     if settings.unix && matches!(tier, Tier::Functions | Tier::Probes) {
         without.push(format!("Unix sockets: tier {tier}"));
     }
-    if let Err(source) = load_walks(&mut object, &btf) {
+    let walks = load_walks(&mut object, &btf);
+    let has_walks = walks.is_ok();
+    if let Err(source) = walks {
         let error = TapError::Attach { hook: "the iterator over open files", source };
         without.push(format!("sockets that are open already, until they move bytes: {}", error.chain()));
     }
-    Ok(Loaded { object, tables, reader, counts, sides, without })
+    Ok(Loaded { object, tables, reader, counts, sides, without, has_walks })
 }
 
 fn load_walks(object: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {

@@ -7,9 +7,7 @@ mod selfcheck;
 
 use std::{
     env,
-    fs::{File, OpenOptions, Permissions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -18,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use weir_agent::{
+    private_file,
     signals::Stop,
     tap::{
         self, Audit, Ending, Har, Json, Order, Outcome, Output, Owner, Packets, Progress, RunError, Running,
@@ -42,9 +41,6 @@ const RING: u32 = 64 << 20;
 /// Bytes of bodies that are kept for details, and for an archive.
 const BODY: usize = 4 << 10;
 const ARCHIVED_BODY: usize = 256 << 10;
-
-/// Links are not followed (`O_NOFOLLOW`).
-const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// How often progress is shown on a terminal.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -89,7 +85,7 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
     let running = Running { order, settings, session, selector, audit, output_name: name };
     let result = tap::run(running, output.as_mut(), &stop, &mut |progress| teller.tell(progress));
     teller.clear();
-    let Outcome { summary, ending, written } = result.map_err(|error| match error {
+    let Outcome { summary, ending, written, failure } = result.map_err(|error| match error {
         RunError::Select(error) => select_error(error),
         error => error.into(),
     })?;
@@ -102,6 +98,9 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         text.extend(["weir: ", fault, "\n"]);
     }
     io::stderr().write_all(text.as_bytes())?;
+    if let Some(failure) = failure {
+        return Err(failure.into());
+    }
     written?;
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -137,14 +136,14 @@ fn order(options: &TapOptions) -> Result<Order> {
     order.check().map_err(|error| UsageError(error.to_string()).into())
 }
 
-/// Who asks: behind sudo, the one who called it.
+/// Who asks: behind sudo, the one who called it. Anybody may set sudo's variables, so that only root is believed.
 fn owner() -> Owner {
     let user = rustix::process::getuid().as_raw();
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let by_sudo = variable("SUDO_USER").zip(variable("SUDO_UID").and_then(|number| number.parse().ok()));
     match by_sudo {
-        Some((name, user)) => Owner { name, user },
-        None => Owner { name: variable("USER").unwrap_or_else(|| user.to_string()), user },
+        Some((name, number)) if user == 0 => Owner { name, user: number },
+        _ => Owner { name: variable("USER").unwrap_or_else(|| user.to_string()), user },
     }
 }
 
@@ -178,7 +177,7 @@ fn open(
     let (target, name): (Box<dyn Write + Send>, _) = match &options.write {
         Some(path) if path != Path::new("-") => {
             let name = path.display().to_string();
-            (Box::new(create(path).with_context(|| format!("cannot write {name}"))?), name)
+            (Box::new(private_file::create(path).with_context(|| format!("cannot write {name}"))?), name)
         }
         _ => {
             if format == TapFormat::Pcapng && io::stdout().is_terminal() {
@@ -190,25 +189,6 @@ fn open(
     };
     let writer = Writer::start(target, &name, stop.clone(), ttl).context("cannot start a thread")?;
     Ok((writer, name))
-}
-
-/// Creates the file, or empties it. What others say is nobody else's business, also if the file was there before: one that
-/// belongs to somebody else, or is a link to another place, is not written.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_LINKS);
-    let file = options.open(path)?;
-    let found = file.metadata()?;
-    if found.is_file() {
-        if found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other(
-                "the file there belongs to another user: remove it, or name another one",
-            ));
-        }
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.set_len(0)?;
-    }
-    Ok(file)
 }
 
 fn output(
