@@ -205,3 +205,26 @@ fn a_socket_stays_one_whichever_descriptor_it_has_and_a_descriptor_used_again_is
     assert_eq!((other.wrong_bytes(Way::Sent, 2), other.ledger(Way::Sent).seen), (0, 30));
     assert!(!other.opened[0].is_existing);
 }
+
+#[test]
+fn a_connection_that_speaks_before_it_is_found_is_not_taken_for_a_new_one() {
+    if !require_root() {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
+    let to = listener.local_addr().expect("loopback works");
+    let mut client = TcpStream::connect(to).expect("loopback works");
+    let (mut server, _) = listener.accept().expect("loopback works");
+    let rule = Rule { ports: vec![to.port()..=to.port()], ..own_rule(1) };
+    let Some(mut recorder) = Recorder::open(&Settings::default(), &[rule]) else { return };
+    let ids = [socket_id(&client), socket_id(&server)];
+    client.write_all(b"busy").expect("loopback works");
+    server.read_exact(&mut [0; 4]).expect("loopback works");
+    assert_eq!(recorder.tap.existing().expect("loopback works"), 0, "both are known");
+    drop((client, server));
+    for id in ids {
+        let told = recorder.closing(id);
+        assert_eq!(told.opened.len(), 1);
+        assert!(told.opened[0].is_existing && !told.opened[0].is_late, "{:?}", told.opened);
+    }
+}

@@ -5,7 +5,7 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use weir_datapath::tap::{GapReason, Rule, Settings, Tier, Transport, Way};
+use weir_datapath::tap::{GapReason, Payload, Rule, Settings, Tier, Transport, Way};
 use weir_integration::{
     require_root,
     tapping::{
@@ -170,4 +170,63 @@ fn what_a_small_buffer_or_an_uncounted_message_hides_is_a_gap() {
     assert_eq!(recorder.told[&ids[1]].wrong_bytes(Way::Received, KEY), 0);
     let (captured, gaps) = recorder.told[&ids[0]].sums(Way::Sent);
     assert_eq!((captured, gaps.get(&GapReason::Messages)), (100, Some(&30)));
+}
+
+#[test]
+fn a_socket_that_is_connected_anew_is_judged_and_told_anew() {
+    if !require_root() {
+        return;
+    }
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let [client, wanted, other] = [(); 3].map(|()| bound(address));
+        let port = wanted.local_addr().expect("loopback works").port();
+        let rule = Rule { ports: vec![port..=port], way: Some(Way::Sent), ..own_rule(1) };
+        let Some(mut recorder) = Recorder::open(&Settings::default(), &[rule]) else { return };
+        let id = socket_id(&client);
+        for (server, said) in [(&wanted, "one"), (&other, "canary"), (&wanted, "two")] {
+            client.connect(server.local_addr().expect("loopback works")).expect("loopback works");
+            client.send(said.as_bytes()).expect("loopback works");
+        }
+        recorder.read_until("both", |recorder| {
+            recorder.told.get(&id).is_some_and(|told| told.side(Way::Sent).len() == 2)
+        });
+        let told = recorder.told.remove(&id).expect("loopback works");
+        let said: Vec<_> = told.side(Way::Sent).iter().map(|piece| piece.bytes.clone()).collect();
+        assert_eq!(said, [Ok(b"one".to_vec()), Ok(b"two".to_vec())]);
+        let remotes: Vec<_> = told.opened.iter().map(|opened| opened.remote).collect();
+        assert_eq!(remotes, [wanted.local_addr().ok(); 2]);
+    }
+}
+
+#[test]
+fn other_ends_are_told_of_the_calls_that_name_them_alone_also_without_payload() {
+    if !require_root() {
+        return;
+    }
+    for payload in [Payload::Full, Payload::None] {
+        let rule = Rule { payload, ..own_rule(1) };
+        let Some(mut recorder) = Recorder::open(&Settings::default(), &[rule]) else { return };
+        if recorder.chosen.tier == Tier::Syscalls {
+            return;
+        }
+        let [server, first, second] = [(); 3].map(|()| bound(Ipv4Addr::LOCALHOST.into()));
+        let id = socket_id(&server);
+        let to = server.local_addr().expect("loopback works");
+        for client in [&first, &second] {
+            client.send_to(b"question", to).expect("loopback works");
+        }
+        // The kernel is asked who sent the first one, and not who sent the second.
+        let (_, from) = server.recv_from(&mut [0; 64]).expect("loopback works");
+        server.recv(&mut [0; 64]).expect("loopback works");
+        server.send_to(b"answer", from).expect("loopback works");
+        recorder.read_until("all three", |recorder| {
+            recorder
+                .told
+                .get(&id)
+                .is_some_and(|told| told.side(Way::Received).len() == 2 && told.side(Way::Sent).len() == 1)
+        });
+        let peers = |way| recorder.told[&id].side(way).iter().map(|piece| piece.peer).collect::<Vec<_>>();
+        assert_eq!(peers(Way::Received), [Some(from), None], "{payload:?}");
+        assert_eq!(peers(Way::Sent), [Some(from)], "{payload:?}");
+    }
 }
