@@ -6,6 +6,8 @@
 //! small buffer.
 
 mod bind;
+mod form;
+mod json;
 mod names;
 mod postgresql;
 mod redis;
@@ -175,11 +177,13 @@ struct Held {
     position: u64,
     time: Monotonic,
     bytes: Vec<u8>,
+    /// Whether it turned out to be secret.
+    is_secret: bool,
 }
 
 impl Held {
     const fn new() -> Self {
-        Self { position: 0, time: Monotonic(0), bytes: Vec::new() }
+        Self { position: 0, time: Monotonic(0), bytes: Vec::new(), is_secret: false }
     }
 
     /// Keeps what stands where the writer is.

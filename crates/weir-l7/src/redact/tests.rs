@@ -85,6 +85,11 @@ fn samples() -> Vec<Sample> {
         "GET http://ZZ:ZZ@host:80/ HTTP/1.1\r\nproxy-authorization:ZZZ\r\nReferer: https://ZZ@b/?code=ZZ#x\r\nCOOKIE: \tZZ;ZZ\r\n\tZZ\r\n ZZ\r\nA: b\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: http://a/b:c@d?api_key=ZZ\r\nSet-Cookie: ZZZ\nX-Api-Key: ZZ\r\nX-Auth-Who: ZZ\r\nX-Vault-Token : ZZ\r\n\r\n{\"a\": 1, \"password\" : \"ZZ\\\"ZZ\", \"pin\":2,\"refresh_token\":ZZZ}\r\n",
         "POST /login HTTP/1.1\r\nContent-Length: 30\r\n\r\npassword=ZZZ&user=me&client_secret=ZZ",
+        "GET / HTTP/1.1\r\nX-Secret-Key: ZZ\r\nX-Api-Key-V2: ZZ\r\nX-Token-Value: ZZ\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"AccessKeyId\":\"ZZ\",\"SecretAccessKey\" : \"ZZZ/Z\",\"secretKey\":\"ZZ\",\"encryption_key\":\"Z\",\"SPRING_DATASOURCE_HIKARI_DATA_SOURCE_PROPERTIES_PASSWORD\":\"ZZ\"}\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"a\":\"{\\\"password\\\": \\\"ZZ\\\\\\\"Z\\\", \\\"token\\\":ZZ,\\\"b\\\":{\\\"c\\\":1}}\", \"d\":\"{\\\"e\\\":\\\"{\\\\\\\"api_key\\\\\\\":\\\\\\\"ZZ\\\\\\\"}\\\"}\"}\r\n",
+        "POST / HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=--XyXyXyXyXy1\r\n\r\n----XyXyXyXyXy1\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\nme\r\n----XyXyXyXyXy1\r\nContent-Disposition: form-data; name=\"password\"; filename=a\r\nContent-Type: text/plain\r\n\r\n-----ZZZ\r\nZZ\r\n\r\nZ\r\n----XyXyXyXyXy1\r\ncontent-disposition: form-data; name=token\r\n\r\nZZ\r\n----XyXyXyXyXy1--\r\n",
+        "POST / HTTP/1.1\r\n\r\nuser[password]=ZZ&user%5Bpassword%5D=ZZ&a=b",
         "GET / HTTP/1.1\r\nA: http://no-user/ \"http://ZZ:Z@Z@host\" ftp://[::1]/ x://\r\n\r\n",
     ];
     let redis = [
@@ -174,6 +179,30 @@ fn headers_queries_and_authorities_keep_their_form() {
             "{\"tokens\": 3, \"token\": {\"a\": 1}, \"secret\": ****}",
         ),
         (HTTP, Part::Client, "http://", "http://"),
+        (
+            HTTP,
+            Part::Server,
+            "{\"Code\": \"Success\", \"SecretAccessKey\" : \"Z/Z+Z\", \"token_type\": \"Bearer\", \"max_tokens\": 5}",
+            "{\"Code\": \"Success\", \"SecretAccessKey\" : \"*****\", \"token_type\": \"Bearer\", \"max_tokens\": 5}",
+        ),
+        (
+            HTTP,
+            Part::Server,
+            "{\"a\":\"{\\\"password\\\":\\\"Z\\\\\\\"Z\\\",\\\"b\\\":1}\",\"c\":\"{\\\"token\\\":null}\"}",
+            "{\"a\":\"{\\\"password\\\":\\\"*\\\\\\**\\\",\\\"b\\\":1}\",\"c\":\"{\\\"token\\\":****}\"}",
+        ),
+        (
+            HTTP,
+            Part::Client,
+            "--b1\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\nme\r\n--b1\r\nContent-Disposition: form-data; name=\"password\"\r\nA: b\r\n\r\n--Z\r\n\r\nZ\r\n--b1--\r\n\r\nme",
+            "--b1\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\nme\r\n--b1\r\nContent-Disposition: form-data; name=\"password\"\r\nA: b\r\n\r\n***\r\n\r\n*\r\n--b1--\r\n\r\nme",
+        ),
+        (
+            HTTP,
+            Part::Server,
+            "Access-Control-Allow-Credentials: true\r\nX-RateLimit-Remaining-Tokens: 9\r\n",
+            "Access-Control-Allow-Credentials: true\r\nX-RateLimit-Remaining-Tokens: 9\r\n",
+        ),
         (HTTP, Part::Client, "http://abc", "http://***"),
         (REDIS, Part::Client, "*2\r\n$4\r\nAUTH\r\n$2\r\nZZ\r\n", "*2\r\n$4\r\nAUTH\r\n$2\r\n**\r\n"),
         (REDIS, Part::Client, "auth ZZ\r\nget auth x\r\n", "auth **\r\nget auth x\r\n"),

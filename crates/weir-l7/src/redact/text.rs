@@ -1,20 +1,21 @@
 //! [`TextMask`]: secrets in lines of text, wherever they stand in a message.
 //!
-//! It knows nothing of where messages begin and end, so that nothing can lead it astray: headers are looked for in every line,
-//! keys and values in every query, form and JSON text, and authorities with a user wherever `://` stands.
+//! It knows nothing of where messages begin and end unless it is told, so that nothing can lead it astray: headers are looked for in
+//! every line, keys and values in every query, form and JSON text (be it a string within another), and authorities with a user
+//! wherever `://` stands.
+
+mod value;
 
 use super::{
     BehindGap, Held, Writer, first,
-    names::{Word, is_secret_header, is_secret_in_json, is_secret_in_query, may_be_secret},
-    table,
+    form::{Form, Parts},
+    json::Quotes,
+    names::{Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query, measure},
 };
 use crate::{Chunk, detect::begins_http};
 
-/// Most bytes of an authority that wait to be known. More are masked.
+/// Most bytes that wait to be known: of an authority, or of a line that may end a part of a form. More are masked.
 const MOST_HELD: usize = 512;
-
-/// Bytes of which words are made.
-const LETTERS: [bool; 256] = table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.");
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub(super) struct TextMask {
     is_folded: bool,
     /// Whether `AUTH` and `PASS` at the beginning of a line are commands.
     has_commands: bool,
+    /// Of a form in parts, where in it this is.
+    parts: Parts,
+    /// Of the present string of JSON, how its quotes are written.
+    quotes: Quotes,
     held: Held,
     /// Who spoke last, behind a gap.
     last: Speaker,
@@ -53,14 +58,18 @@ enum State {
     Line,
     /// The value of a query or a form.
     Query,
+    /// A key of JSON was read, within a string: its quote comes.
+    JsonKeyEnd,
     /// A key of JSON was read: a colon comes, then the value.
     JsonColon,
     JsonValue,
     JsonString,
-    /// Behind a backslash.
-    JsonEscape,
     /// A value of JSON that is no string.
     JsonWord,
+    /// The value of a part of a form.
+    Part,
+    /// The same at the beginning of a line, which may be the end of the part.
+    PartLine,
     /// What may be a user and a password.
     Authority,
     /// The same, when it is too long to wait.
@@ -75,7 +84,20 @@ enum Before {
     /// `?` or `&`.
     Separator,
     Quote,
+    /// `name=` in the head of a part of a form.
+    PartName,
+    /// The same and a quote.
+    PartQuote,
     Other,
+}
+
+/// What a byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Plain,
+    Secret,
+    /// What follows tells.
+    Held,
 }
 
 impl TextMask {
@@ -88,6 +110,8 @@ impl TextMask {
             is_name: true,
             is_folded: false,
             has_commands,
+            parts: Parts::new(),
+            quotes: Quotes::new(),
             held: Held::new(),
             last: Speaker::This,
         }
@@ -98,18 +122,31 @@ impl TextMask {
         self.last = Speaker::Other;
     }
 
+    /// A message is over, or its body is: what comes next begins a line.
+    pub(super) fn begin_anew(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
+        self.end(out);
+        self.line_start();
+        self.is_folded = false;
+        self.parts = Parts::new();
+    }
+
     pub(super) fn gap(&mut self, behind: BehindGap, out: &mut dyn FnMut(Chunk<'_>)) {
         self.held.release(true, out);
         self.last = Speaker::This;
+        if self.before == Before::LineStart && self.is_name {
+            self.parts.line(&self.word);
+        }
+        self.line_start();
         self.state = match behind {
-            BehindGap::Body(0) => State::Plain,
+            BehindGap::Body(0) => return self.begin_anew(out),
+            // Within a form this may be any part of it, and no gap ends one.
+            _ if self.parts.has_begun() => State::Part,
             BehindGap::Body(left) => State::Unknown(left),
             BehindGap::Unknown => State::Unknown(u64::MAX),
         };
-        if self.state == State::Plain {
-            self.line_start();
-        }
-        self.is_folded = self.state != State::Plain;
+        self.not_a_name(Before::Other);
+        self.is_folded = true;
+        self.parts.form = Form::None;
     }
 
     pub(super) fn end(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
@@ -124,9 +161,9 @@ impl TextMask {
     pub(super) fn bytes(&mut self, data: &[u8], writer: &mut Writer<'_>) {
         // The other side may also speak in the middle of what this one says. Then it goes on with anything.
         let last = std::mem::replace(&mut self.last, Speaker::This);
-        if last == Speaker::Other && matches!(self.state, State::Unknown(_)) && begins_http(data) {
-            self.line_start();
-            self.is_folded = false;
+        let is_open = matches!(self.state, State::Unknown(_) | State::Part | State::PartLine);
+        if last == Speaker::Other && is_open && begins_http(data) {
+            self.begin_anew(writer.out);
         }
         let mut run = 0;
         let mut is_run_secret = false;
@@ -144,9 +181,9 @@ impl TextMask {
                     next = end;
                     continue;
                 }
-            } else if self.state == State::Plain && LETTERS[usize::from(*byte)] {
+            } else if self.state == State::Plain && is_letter(*byte) {
                 let rest = &data[index..];
-                let letters = rest.iter().position(|byte| !LETTERS[usize::from(*byte)]).unwrap_or(rest.len());
+                let letters = rest.iter().position(|byte| !is_letter(*byte)).unwrap_or(rest.len());
                 if is_run_secret {
                     writer.write(&data[run..index], true);
                     (run, is_run_secret) = (index, false);
@@ -155,23 +192,23 @@ impl TextMask {
                 next = index + letters;
                 continue;
             }
-            let was_held = self.state == State::Authority;
-            let is_secret = self.take(*byte);
-            let is_held = self.state == State::Authority && was_held && *byte != b'@';
-            if is_held {
+            let verdict = self.take(*byte);
+            if verdict == Verdict::Held {
                 // What stands before it goes out first.
                 writer.write(&data[run..index], is_run_secret);
                 self.held.keep(&[*byte], writer);
                 (run, is_run_secret) = (index + 1, false);
                 if self.held.bytes.len() >= MOST_HELD {
                     self.held.release(true, writer.out);
-                    self.state = State::LongAuthority;
+                    self.state =
+                        if self.state == State::Authority { State::LongAuthority } else { State::Part };
                 }
                 continue;
             }
-            if was_held && !self.held.bytes.is_empty() {
-                self.held.release(*byte == b'@', writer.out);
+            if !self.held.bytes.is_empty() {
+                self.held.release(self.held.is_secret, writer.out);
             }
+            let is_secret = verdict == Verdict::Secret;
             if is_secret != is_run_secret {
                 writer.write(&data[run..index], is_run_secret);
                 (run, is_run_secret) = (index, is_secret);
@@ -193,17 +230,16 @@ impl TextMask {
                 (b':', Some(behind)) if *behind != b'/' => next = at + 1,
                 (b'"', Some(_)) => {
                     let begin = at + 1;
-                    let Some(length) = data[begin..].iter().position(|byte| !LETTERS[usize::from(*byte)])
-                    else {
-                        return at;
-                    };
+                    let (length, may_be_secret) = measure(&data[begin..]);
                     let end = begin + length;
-                    if data[end] == b'"' {
-                        if may_be_secret(&data[begin..end]) {
-                            return at;
-                        }
+                    let Some(behind) = data.get(end) else { return at };
+                    // The quote may have a backslash, where all this is a string within another.
+                    if matches!(behind, b'"' | b'\\') && may_be_secret {
+                        return at;
+                    }
+                    if *behind == b'"' {
                         match data.get(end + 1) {
-                            Some(behind) if *behind != b'"' && !LETTERS[usize::from(*behind)] => {
+                            Some(behind) if *behind != b'"' && !is_letter(*behind) => {
                                 next = end + 1;
                             }
                             _ => {
@@ -224,106 +260,11 @@ impl TextMask {
 
     /// Whether nothing matters before one of a few bytes: the word that is being read cannot be a name.
     fn is_passing(&self) -> bool {
-        self.state == State::Plain && self.before == Before::Other && !self.is_name && self.scheme == 0
-    }
-
-    /// Takes a byte; gives back whether it is a part of a secret. Of an authority that is not known yet.
-    fn take(&mut self, byte: u8) -> bool {
-        let is_control = byte < b' ' && byte != b'\t';
-        match self.state {
-            State::Plain => {
-                self.plain(byte);
-                false
-            }
-            State::HeaderStart if matches!(byte, b' ' | b'\t') => false,
-            State::HeaderStart | State::Line if matches!(byte, b'\r' | b'\n') => {
-                self.is_folded = true;
-                self.plain(byte);
-                false
-            }
-            State::HeaderStart => {
-                self.state = State::Line;
-                true
-            }
-            State::Line => true,
-            State::Query | State::JsonWord => {
-                let ends = match self.state {
-                    State::Query => matches!(byte, b'&' | b' ' | b'"' | b'<' | b'>' | b'#'),
-                    _ => matches!(byte, b',' | b'}' | b']' | b' '),
-                };
-                if ends || is_control || byte == b'\t' {
-                    self.plain(byte);
-                    return false;
-                }
-                true
-            }
-            State::JsonColon | State::JsonValue => match byte {
-                b' ' | b'\t' | b'\r' | b'\n' => false,
-                b':' if self.state == State::JsonColon => {
-                    self.state = State::JsonValue;
-                    false
-                }
-                b'"' if self.state == State::JsonValue => {
-                    self.state = State::JsonString;
-                    false
-                }
-                _ if self.state == State::JsonColon || matches!(byte, b'{' | b'[' | b',' | b'}') => {
-                    self.plain(byte);
-                    false
-                }
-                _ => {
-                    self.state = State::JsonWord;
-                    true
-                }
-            },
-            State::JsonString => match byte {
-                b'"' => {
-                    self.begin_word(Before::Other);
-                    self.state = State::Plain;
-                    false
-                }
-                b'\\' => {
-                    self.state = State::JsonEscape;
-                    true
-                }
-                // No string goes on in the next line.
-                _ if is_control => {
-                    self.plain(byte);
-                    false
-                }
-                _ => true,
-            },
-            State::JsonEscape => {
-                self.state = State::JsonString;
-                true
-            }
-            State::Authority | State::LongAuthority => {
-                if byte == b'@' {
-                    // There may be another one.
-                    self.state = State::Authority;
-                    return false;
-                }
-                if is_control
-                    || matches!(byte, b'/' | b'?' | b'#' | b' ' | b'\t' | b'"' | b'\'' | b'<' | b'>' | b'\\')
-                {
-                    self.plain(byte);
-                    return false;
-                }
-                self.state == State::LongAuthority
-            }
-            State::Unknown(left) => {
-                if is_control {
-                    self.plain(byte);
-                    return false;
-                }
-                self.state = State::Unknown(left - 1);
-                if left <= 1 {
-                    self.line_start();
-                    self.is_folded = false;
-                }
-                true
-            }
-        }
+        self.state == State::Plain
+            && self.before == Before::Other
+            && !self.is_name
+            && self.scheme == 0
+            && self.parts.form != Form::Head
     }
 
     fn begin_word(&mut self, before: Before) {
@@ -345,56 +286,73 @@ impl TextMask {
         self.word.extend(letters);
     }
 
-    /// A byte that is no secret itself.
-    fn plain(&mut self, byte: u8) {
+    /// A byte that is no secret itself, whatever it begins.
+    fn plain(&mut self, byte: u8) -> Verdict {
         self.state = State::Plain;
         let is_at_start = self.before == Before::LineStart && self.word.is_empty();
-        if byte == b'\n' {
-            return self.line_start();
+        if matches!(byte, b'\r' | b'\n') {
+            self.line_end(byte, is_at_start);
+            return Verdict::Plain;
         }
         if is_at_start && matches!(byte, b' ' | b'\t') && self.is_folded {
             self.state = State::Line;
-            return;
+            return Verdict::Plain;
         }
-        if byte != b'\r' {
-            self.is_folded = false;
-        }
+        self.is_folded = false;
         self.scheme = match (self.scheme, byte) {
             (_, b':') => 1,
             (1, b'/') => 2,
             (2, b'/') => {
                 self.begin_word(Before::Other);
                 self.state = State::Authority;
-                return;
+                return Verdict::Plain;
             }
             _ => 0,
         };
         match byte {
-            _ if LETTERS[usize::from(byte)] => self.word.push(byte),
+            _ if is_letter(byte) => self.word.push(byte),
             b':' if self.is_name && self.before == Before::LineStart => {
                 self.is_name = false;
                 if is_secret_header(self.word.as_str()) {
                     self.state = State::HeaderStart;
+                } else if self.word.as_str() == "content-disposition" {
+                    self.parts.form = Form::Head;
                 }
                 self.word.clear();
                 self.before = Before::Other;
             }
             b'=' => {
+                let is_part = self.parts.form == Form::Head && self.word.as_str() == "name";
                 if matches!(self.before, Before::Separator | Before::LineStart)
                     && is_secret_in_query(self.word.as_str())
                 {
                     self.state = State::Query;
                 }
-                self.not_a_name(Before::Other);
+                self.not_a_name(if is_part { Before::PartName } else { Before::Other });
             }
             b'?' | b'&' => self.not_a_name(Before::Separator),
-            b'"' => {
-                if self.before == Before::Quote && is_secret_in_json(self.word.as_str()) {
-                    self.state = State::JsonColon;
+            b'"' => match self.before {
+                Before::PartName if self.word.is_empty() => self.not_a_name(Before::PartQuote),
+                Before::PartQuote => {
+                    self.parts.named(is_secret_in_query(self.word.as_str()));
                     self.not_a_name(Before::Other);
-                } else {
-                    self.not_a_name(Before::Quote);
                 }
+                Before::Quote if is_secret_in_json(self.word.as_str()) => {
+                    self.state = State::JsonColon;
+                    self.quotes = Quotes::new();
+                    self.not_a_name(Before::Other);
+                }
+                _ => self.not_a_name(Before::Quote),
+            },
+            b'\\' if self.before == Before::Quote && is_secret_in_json(self.word.as_str()) => {
+                self.state = State::JsonKeyEnd;
+                self.quotes = Quotes::new();
+                self.quotes.backslash();
+                self.not_a_name(Before::Other);
+            }
+            // Keys of forms may have others within them: `user[password]`, and the same as it is written in a query.
+            b'[' | b']' | b'%' if self.before != Before::Quote && self.before != Before::Other => {
+                self.word.push(byte);
             }
             b' ' if self.has_commands
                 && self.before == Before::LineStart
@@ -405,7 +363,32 @@ impl TextMask {
             }
             // Some take a name for one in spite of spaces between it and the colon.
             b' ' | b'\t' if self.is_name && !self.word.is_empty() => {}
-            _ => self.not_a_name(Before::Other),
+            _ => {
+                if self.before == Before::PartName {
+                    // A name without quotes.
+                    self.parts.named(is_secret_in_query(self.word.as_str()));
+                }
+                self.not_a_name(Before::Other);
+            }
+        }
+        Verdict::Plain
+    }
+
+    /// The end of a line, or its first half.
+    fn line_end(&mut self, byte: u8, is_empty: bool) {
+        match self.before {
+            Before::LineStart if self.is_name && !is_empty => self.parts.line(&self.word),
+            Before::PartName => self.parts.named(is_secret_in_query(self.word.as_str())),
+            _ => {}
+        }
+        self.scheme = 0;
+        if byte == b'\n' {
+            self.line_start();
+            if self.parts.line_is_over(is_empty) {
+                self.state = State::PartLine;
+            }
+        } else if !is_empty {
+            self.not_a_name(Before::Other);
         }
     }
 
