@@ -1,7 +1,6 @@
 //! A tap of this very process, and what it tells, compared with what was sent: every byte of a stream is known by its key
 //! and position.
 
-pub mod calls;
 pub mod matrix;
 
 use std::{

@@ -5,14 +5,13 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use weir_datapath::tap::{GapReason, Payload, Rule, Settings, Tier, Transport, Way};
+use weir_datapath::tap::{
+    GapReason, Payload, Rule, Settings, Tier, Transport, Way,
+    selfcheck::calls::{Receive, Send},
+};
 use weir_integration::{
     require_root,
-    tapping::{
-        Recorder, Told,
-        calls::{Receive, Send},
-        own_rule, socket_id, stream, tier,
-    },
+    tapping::{Recorder, Told, own_rule, socket_id, stream, tier},
 };
 
 const SIZES: [usize; 8] = [1, 0, 255, 256, 257, 1472, 9000, 59_000];

@@ -342,14 +342,12 @@ fn peak_kib(pid: u32) -> u64 {
     let mut of_a_file = false;
     let mut program = 0;
     for line in read("smaps").lines() {
-        match line.strip_prefix("Rss:") {
-            Some(resident) if of_a_file => program += kib(resident),
-            Some(_) => {}
+        let mut words = line.split_whitespace();
+        if let Some(resident) = line.strip_prefix("Rss:") {
+            program += if of_a_file { kib(resident) } else { 0 };
+        } else if words.next().is_some_and(|first| !first.ends_with(':')) {
             // The line that begins a mapping: addresses, rights, offset, device, inode and the path if there is one.
-            None if line.split_whitespace().next().is_some_and(|first| !first.ends_with(':')) => {
-                of_a_file = line.split_whitespace().nth(5).is_some_and(|path| path.starts_with('/'));
-            }
-            None => {}
+            of_a_file = words.nth(4).is_some_and(|path| path.starts_with('/'));
         }
     }
     kib(peak) - program

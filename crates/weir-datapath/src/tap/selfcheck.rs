@@ -4,29 +4,72 @@
 //! All of it happens on loopback, within this process. Whoever runs it needs what a tap needs.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
+    collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
-    process,
+    os::fd::AsFd,
+    process, thread,
     time::{Duration, Instant},
 };
 
 use super::{
     Chosen, Event, Limits, MOST_CALL, Payload, Processes, Rule, RuleId, Settings, Side, SocketId, Tap,
-    TapError,
+    TapError, Transport, Way,
 };
+
+pub mod calls;
+
+use self::calls::{Receive, Send};
 
 /// Bytes of each message: less than a record, several records, and more than a segment.
 const SIZES: [usize; 3] = [1, 4000, 40_000];
 
-/// Longest time to wait for a closing.
+/// Longest time to wait for what is to be told.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ways to send a stream. The 32-bit interface is not tried: a kernel without it kills whoever uses it.
+const SENDS: [Send; 9] = [
+    Send::Write,
+    Send::Send,
+    Send::Writev(3),
+    Send::Pwritev2,
+    Send::SendMsg,
+    Send::SendMmsg(2),
+    Send::ZeroCopy,
+    Send::Sendfile,
+    Send::Splice,
+];
+
+/// Ways to receive a stream.
+const RECEIVES: [Receive; 9] = [
+    Receive::Recv,
+    Receive::Readv(3),
+    Receive::Preadv2,
+    Receive::RecvMsg,
+    Receive::RecvMmsg(2),
+    Receive::WaitAll,
+    Receive::PeekAndRead,
+    Receive::Truncate,
+    Receive::Splice,
+];
+
+/// Ways to send datagrams.
+const DATAGRAM_SENDS: [Send; 6] =
+    [Send::Write, Send::Send, Send::Writev(3), Send::Pwritev2, Send::SendMsg, Send::SendMmsg(1)];
+
+/// Ways to receive datagrams.
+const DATAGRAM_RECEIVES: [Receive; 5] =
+    [Receive::Recv, Receive::Readv(3), Receive::Preadv2, Receive::RecvMsg, Receive::RecvMmsg(1)];
 
 /// A kind of call that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The calls that sent and received: `writev/readv`.
-    pub calls: &'static str,
+    /// The call that sent.
+    pub send: Send,
+    /// The call that received.
+    pub receive: Receive,
+    /// What they were tried over.
+    pub transport: Transport,
     /// Loopback address that they were tried on.
     pub address: IpAddr,
     /// Bytes that were sent, and received.
@@ -53,104 +96,35 @@ impl Outcome {
     }
 }
 
-/// Tries every kind of call over IPv4 and, where there is an address, IPv6.
-pub fn run(settings: &Settings) -> Result<(Chosen, Vec<Outcome>), TapError> {
+/// Tries every kind of call over IPv4 and, where there is an address, IPv6. `tell` is told of each at once.
+pub fn run(settings: &Settings, tell: &mut dyn FnMut(&Outcome)) -> Result<(Chosen, Vec<Outcome>), TapError> {
     let (mut tap, chosen) = Tap::open(settings)?;
     let mut outcomes = Vec::new();
+    let mut attempt = |send, receive, transport, address| {
+        let outcome = attempt(&mut tap, send, receive, transport, address)?;
+        tell(&outcome);
+        outcomes.push(outcome);
+        Ok::<_, TapError>(())
+    };
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         if address.is_ipv6() && UdpSocket::bind((address, 0)).is_err() {
             continue;
         }
-        for calls in CALLS {
-            outcomes.push(attempt(&mut tap, &calls, address)?);
+        for send in SENDS {
+            attempt(send, Receive::Read, Transport::Tcp, address)?;
+        }
+        for receive in RECEIVES {
+            attempt(Send::Write, receive, Transport::Tcp, address)?;
+        }
+        for send in DATAGRAM_SENDS {
+            attempt(send, Receive::Read, Transport::Udp, address)?;
+        }
+        for receive in DATAGRAM_RECEIVES {
+            attempt(Send::Write, receive, Transport::Udp, address)?;
         }
     }
     tap.close(&mut |_| {})?;
     Ok((chosen, outcomes))
-}
-
-/// A way to send all bytes and one to receive them.
-struct Calls {
-    name: &'static str,
-    send: fn(&TcpStream, &[u8]) -> io::Result<usize>,
-    receive: fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
-}
-
-const CALLS: [Calls; 5] = [
-    Calls {
-        name: "write/read",
-        send: |mut socket, bytes| socket.write(bytes),
-        receive: |mut socket, buffer| socket.read(buffer),
-    },
-    Calls { name: "send/recv", send, receive },
-    Calls {
-        name: "writev/readv",
-        send: |mut socket, bytes| {
-            let (first, rest) = bytes.split_at(bytes.len() / 3);
-            socket.write_vectored(&[IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(rest)])
-        },
-        receive: |mut socket, buffer| {
-            let half = buffer.len() / 2;
-            let (first, rest) = buffer.split_at_mut(half);
-            socket.read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(rest)])
-        },
-    },
-    Calls { name: "sendmsg/recvmsg", send: send_message, receive: receive_message },
-    Calls { name: "sendfile/recv", send: send_file, receive },
-];
-
-fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the bytes outlive the call.
-    count(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) })
-}
-
-fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer outlives the call.
-    count(unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
-}
-
-fn send_message(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let (first, rest) = bytes.split_at(bytes.len() / 2);
-    let segments = [IoSlice::new(first), IoSlice::new(rest)];
-    let message = message(segments.as_ptr().cast_mut().cast(), segments.len());
-    // SAFETY: the message refers to segments that outlive the call.
-    count(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) })
-}
-
-fn receive_message(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let half = buffer.len() / 2;
-    let (first, rest) = buffer.split_at_mut(half);
-    let mut segments = [IoSliceMut::new(first), IoSliceMut::new(rest)];
-    let mut message = message(segments.as_mut_ptr().cast(), segments.len());
-    // SAFETY: as above.
-    count(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) })
-}
-
-fn message(segments: *mut libc::iovec, count: usize) -> libc::msghdr {
-    // SAFETY: numbers and pointers, all of which may be zero.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = segments;
-    message.msg_iovlen = count;
-    message
-}
-
-fn send_file(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    use std::os::fd::FromRawFd as _;
-    // SAFETY: makes a descriptor; the name ends with a zero.
-    let memory = unsafe { libc::memfd_create(c"weir".as_ptr(), libc::MFD_CLOEXEC) };
-    if memory < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows of it.
-    let mut file = unsafe { std::fs::File::from_raw_fd(memory) };
-    file.write_all(bytes)?;
-    let mut offset = 0;
-    // SAFETY: both descriptors are open, and the offset is ours.
-    count(unsafe { libc::sendfile(socket.as_raw_fd(), memory, &raw mut offset, bytes.len()) })
-}
-
-fn count(outcome: isize) -> io::Result<usize> {
-    usize::try_from(outcome).ok().ok_or_else(io::Error::last_os_error)
 }
 
 /// The byte at a position: no record begins with the same bytes as another.
@@ -159,79 +133,129 @@ fn byte(position: u64) -> u8 {
     mixed.to_be_bytes()[0]
 }
 
-fn attempt(tap: &mut Tap, calls: &Calls, address: IpAddr) -> Result<Outcome, TapError> {
-    let listener = TcpListener::bind((address, 0)).map_err(TapError::Trial)?;
-    let to = listener.local_addr().map_err(TapError::Trial)?;
+/// What was told of one end.
+#[derive(Default)]
+struct End {
+    sides: [Side; 2],
+    is_closed: bool,
+}
+
+fn attempt(
+    tap: &mut Tap,
+    send: Send,
+    receive: Receive,
+    transport: Transport,
+    address: IpAddr,
+) -> Result<Outcome, TapError> {
+    let ends = ends(transport, address).map_err(TapError::Trial)?;
     tap.set_rules(&[Rule {
         id: RuleId(1),
         processes: Processes { pids: vec![process::id()], ..Processes::default() },
         networks: Vec::new(),
-        ports: vec![to.port()..=to.port()],
+        ports: vec![ends.port..=ends.port],
         way: None,
         role: None,
         payload: Payload::Full,
         limits: Limits { call: MOST_CALL, ..Limits::default() },
     }])?;
-    let bytes = exchange(&listener, calls).map_err(TapError::Trial)?;
-    let mut outcome = Outcome {
-        calls: calls.name,
-        address,
-        bytes,
-        sent: Side::default(),
-        received: Side::default(),
-        wrong: 0,
+    let bytes = exchange(ends, send, receive).map_err(TapError::Trial)?;
+    let mut wrong = 0;
+    let mut told: BTreeMap<SocketId, End> = BTreeMap::new();
+    let sum = |told: &BTreeMap<SocketId, End>, way: Way| {
+        told.values().map(|end| end.sides[way as usize]).fold(Side::default(), |mut sum, side| {
+            if side.seen + side.unseen.unwrap_or(0) > 0 {
+                sum = side;
+            }
+            sum
+        })
     };
-    let mut closed: Vec<SocketId> = Vec::new();
-    let end = Instant::now() + PATIENCE;
-    while closed.len() < 2 && Instant::now() < end {
-        tap.wait(PATIENCE).map_err(TapError::Ring)?;
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        tap.wait(Duration::from_millis(5)).map_err(TapError::Ring)?;
         tap.read(&mut |event| match event {
             Event::Data(data) => {
                 let expected = (data.place.position..).map(byte);
-                let wrong = data.bytes.iter().zip(expected).filter(|(told, byte)| *told != byte).count();
-                outcome.wrong += wrong as u64;
-            }
-            Event::Closed(told) => {
-                closed.push(told.socket);
-                // One end only sends, the other only receives.
-                if told.sent.seen + told.sent.unseen.unwrap_or(0) > 0 {
-                    outcome.sent = told.sent;
-                } else {
-                    outcome.received = told.received;
+                let differ = data.bytes.iter().zip(expected).filter(|(told, byte)| *told != byte).count();
+                wrong += differ as u64;
+                let end = told.entry(data.place.socket).or_default();
+                if !end.is_closed {
+                    let side = &mut end.sides[data.place.way as usize];
+                    side.seen += data.bytes.len() as u64;
+                    side.captured += data.bytes.len() as u64;
                 }
             }
-            Event::Opened(_) | Event::Gap(_) | Event::Finished(_) => {}
+            Event::Gap(gap) => {
+                let side = &mut told.entry(gap.place.socket).or_default().sides[gap.place.way as usize];
+                side.seen += gap.length;
+                side.gaps[gap.reason as usize] += gap.length;
+            }
+            Event::Closed(closed) => {
+                // The kernel's ledger counts.
+                let end = End { sides: [closed.sent, closed.received], is_closed: true };
+                told.insert(closed.socket, end);
+            }
+            Event::Opened(_) | Event::Finished(_) => {}
         })?;
+        let is_all = match transport {
+            Transport::Udp => [Way::Sent, Way::Received].map(|way| sum(&told, way).seen) == [bytes; 2],
+            _ => told.values().filter(|end| end.is_closed).count() == 2,
+        };
+        if is_all || Instant::now() >= patience {
+            break;
+        }
     }
-    Ok(outcome)
+    let [sent, received] = [Way::Sent, Way::Received].map(|way| sum(&told, way));
+    Ok(Outcome { send, receive, transport, address, bytes, sent, received, wrong })
 }
 
-/// Sends all sizes over a new connection, and returns how many bytes these were.
-fn exchange(listener: &TcpListener, calls: &Calls) -> io::Result<u64> {
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
-    client.set_nonblocking(true)?;
-    server.set_read_timeout(Some(PATIENCE))?;
+/// Two sockets that are connected with each other, and a port that is theirs alone.
+struct Ends {
+    kind: Kind,
+    port: u16,
+}
+
+enum Kind {
+    Stream(TcpListener),
+    Datagrams([UdpSocket; 2]),
+}
+
+fn ends(transport: Transport, address: IpAddr) -> io::Result<Ends> {
+    if transport == Transport::Udp {
+        let sockets = [UdpSocket::bind((address, 0))?, UdpSocket::bind((address, 0))?];
+        sockets[0].connect(sockets[1].local_addr()?)?;
+        sockets[1].connect(sockets[0].local_addr()?)?;
+        sockets[1].set_read_timeout(Some(PATIENCE))?;
+        let port = sockets[1].local_addr()?.port();
+        return Ok(Ends { kind: Kind::Datagrams(sockets), port });
+    }
+    let listener = TcpListener::bind((address, 0))?;
+    let port = listener.local_addr()?.port();
+    Ok(Ends { kind: Kind::Stream(listener), port })
+}
+
+/// Sends all sizes from one end to the other, and returns how many bytes these were.
+fn exchange(ends: Ends, send: Send, receive: Receive) -> io::Result<u64> {
+    match ends.kind {
+        Kind::Datagrams([from, to]) => pass(&from, &to, send, receive),
+        Kind::Stream(listener) => {
+            let from = TcpStream::connect(listener.local_addr()?)?;
+            let (to, _) = listener.accept()?;
+            to.set_read_timeout(Some(PATIENCE))?;
+            from.set_write_timeout(Some(PATIENCE))?;
+            pass(&from, &to, send, receive)
+        }
+    }
+}
+
+fn pass<S: AsFd + Sync>(from: &S, to: &S, send: Send, receive: Receive) -> io::Result<u64> {
     let mut position = 0;
     for size in SIZES {
         let bytes: Vec<u8> = (position..).take(size).map(byte).collect();
-        let (mut sent, mut received) = (0, 0);
-        let mut buffer = vec![0; size];
-        // In turns, so that no thread is needed: what does not fit the socket waits for its turn.
-        while received < size {
-            if sent < size {
-                match (calls.send)(&client, &bytes[sent..]) {
-                    Ok(count) => sent += count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            let count = (calls.receive)(&server, &mut buffer[received..])?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            received += count;
-        }
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| send.all(from, &bytes));
+            receive.all(to, size)?;
+            sending.join().unwrap_or_else(|_| Err(io::Error::other("the thread that sends panicked")))
+        })?;
         position += size as u64;
     }
     Ok(position)

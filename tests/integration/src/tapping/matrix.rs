@@ -5,13 +5,12 @@ use std::{
     thread,
 };
 
-use weir_datapath::tap::{GapReason, Rule, Settings, Tier, Way};
-
-use super::{
-    Recorder, Told,
-    calls::{Receive, Send},
-    own_rule, socket_id, stream,
+use weir_datapath::tap::{
+    GapReason, Rule, Settings, Tier, Way,
+    selfcheck::calls::{Receive, Send},
 };
+
+use super::{Recorder, Told, own_rule, socket_id, stream};
 
 /// Sizes around those of the kernel's records, and one that takes many.
 pub const SIZES: [usize; 9] = [1, 255, 256, 257, 4096, 16_384, 16_385, 65_536, 1 << 20];
@@ -48,8 +47,10 @@ fn exchange(
         for &size in sizes {
             let bytes = stream(key, position, size);
             thread::scope(|scope| {
-                scope.spawn(|| send.all(from, &bytes));
-                receive.all(to, size);
+                let sending = scope.spawn(|| send.all(from, &bytes));
+                let case = format!("{send:?} {receive:?}");
+                receive.all(to, size).expect(&case);
+                sending.join().expect("it does not panic").expect(&case);
             });
             position += size as u64;
             recorder.read();

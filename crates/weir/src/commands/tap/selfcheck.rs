@@ -9,37 +9,30 @@ use std::{
 use anyhow::Result;
 use weir_agent::units::Grouped;
 use weir_datapath::tap::{
-    GapReason, Settings, Side,
+    GapReason, Settings, Side, Transport,
     selfcheck::{self, Outcome},
 };
 
 use crate::terminal::{self, Colour};
 
+/// Room for the longest pair of calls.
+const WIDTH: usize = 32;
+
 pub(super) fn run() -> Result<ExitCode> {
-    let (chosen, outcomes) = selfcheck::run(&Settings::default())?;
+    let mut out = io::stdout();
+    let mut shown = Ok(());
+    let (chosen, outcomes) = selfcheck::run(&Settings::default(), &mut |outcome| {
+        if shown.is_ok() {
+            shown = out.write_all(line(outcome).as_bytes());
+        }
+    })?;
+    shown?;
     let mut text = format!("hooks: {}\n", chosen.tier);
     for (tier, why) in &chosen.tried {
         writeln!(text, "  not {tier}: {why}")?;
     }
     for missing in &chosen.without {
         writeln!(text, "  without {missing}")?;
-    }
-    let name = |outcome: &Outcome| format!("{} {}", outcome.calls, outcome.address);
-    let width = outcomes.iter().map(|outcome| name(outcome).len()).max().unwrap_or(0);
-    for outcome in &outcomes {
-        let (mark, colour) = match (outcome.is_exact(), outcome.is_accounted_for()) {
-            (true, _) => ("ok   ", Colour::Green),
-            (false, true) => ("gaps ", Colour::Yellow),
-            (false, false) => ("WRONG", Colour::Red),
-        };
-        let mark = terminal::coloured(mark, colour);
-        let (sent, received) = (side(&outcome.sent), side(&outcome.received));
-        let bytes = Grouped(outcome.bytes);
-        write!(text, "{mark}  {:<width$}  {bytes} bytes; sent: {sent}; received: {received}", name(outcome))?;
-        if outcome.wrong > 0 {
-            write!(text, "; {} bytes are wrong", Grouped(outcome.wrong))?;
-        }
-        text.push('\n');
     }
     let wrong = outcomes.iter().filter(|outcome| !outcome.is_accounted_for()).count();
     let verdict = match wrong {
@@ -49,8 +42,30 @@ pub(super) fn run() -> Result<ExitCode> {
         }
     };
     writeln!(text, "{verdict}")?;
-    io::stdout().write_all(text.as_bytes())?;
+    out.write_all(text.as_bytes())?;
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What became of one pair of calls.
+fn line(outcome: &Outcome) -> String {
+    let (mark, colour) = match (outcome.is_exact(), outcome.is_accounted_for()) {
+        (true, _) => ("ok   ", Colour::Green),
+        (false, true) => ("gaps ", Colour::Yellow),
+        (false, false) => ("WRONG", Colour::Red),
+    };
+    let mark = terminal::coloured(mark, colour);
+    let transport = if outcome.transport == Transport::Udp { "UDP" } else { "TCP" };
+    let calls = format!("{} → {}", outcome.send, outcome.receive);
+    let (address, bytes) = (outcome.address.to_string(), Grouped(outcome.bytes));
+    let mut text = format!("{mark}  {transport}  {calls:<WIDTH$}  {address:<9}  {bytes} bytes");
+    if !outcome.is_exact() {
+        text.extend(["; sent: ", &side(&outcome.sent), "; received: ", &side(&outcome.received)]);
+    }
+    if outcome.wrong > 0 {
+        text.extend(["; ", &Grouped(outcome.wrong).to_string(), " bytes are wrong"]);
+    }
+    text.push('\n');
+    text
 }
 
 /// What became of one end's bytes.

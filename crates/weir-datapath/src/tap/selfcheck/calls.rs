@@ -1,14 +1,17 @@
-//! Every way to send and to receive.
+//! Every way to send and to receive, for the self check and for tests.
+//!
+//! Nothing here looks at what is moved, nor waits for more than one call does.
 
 use std::{
-    arch::asm,
+    fmt,
+    fs::File,
     io::{self, IoSlice, IoSliceMut, Write as _},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _},
     ptr,
 };
 
+use crate::tap::GapReason;
 use nix::unistd::pipe;
-use weir_datapath::tap::GapReason;
 
 /// A way to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Send {
     Sendfile,
     /// `splice` from a pipe
     Splice,
-    /// `write` by the 32-bit interface
+    /// `write` by the 32-bit interface of x86-64. Where the kernel has none, the process is killed.
     Compat,
 }
 
@@ -88,18 +91,27 @@ impl Send {
     }
 
     /// Sends everything, by as many calls as it takes.
-    pub fn all(self, socket: &impl AsFd, bytes: &[u8]) {
+    ///
+    /// # Errors
+    ///
+    /// That of the call.
+    pub fn all(self, socket: &impl AsFd, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
         while sent < bytes.len() {
             match self.once(socket.as_fd(), &bytes[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("{self:?} after {sent} bytes: {error}"),
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// One call. Returns how much it has sent.
+    ///
+    /// # Errors
+    ///
+    /// That of the call.
     pub fn once(self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         let fd = socket.as_raw_fd();
         match self {
@@ -134,7 +146,7 @@ impl Send {
             }
             Self::SendMmsg(count) => send_messages(fd, bytes, count),
             Self::Sendfile => {
-                let mut file = tempfile::tempfile()?;
+                let mut file = memory_file()?;
                 file.write_all(bytes)?;
                 let mut offset = 0;
                 // SAFETY: both descriptors are open, and the offset is ours.
@@ -170,21 +182,30 @@ impl Receive {
         Self::Splice,
     ];
 
-    /// Receives so many bytes, by as many calls as it takes, and returns how many were not copied to us.
-    pub fn all(self, socket: &impl AsFd, length: usize) {
+    /// Receives so many bytes, by as many calls as it takes.
+    ///
+    /// # Errors
+    ///
+    /// That of the call; that the stream ended.
+    pub fn all(self, socket: &impl AsFd, length: usize) -> io::Result<()> {
         let mut buffer = vec![0; length];
         let mut received = 0;
         while received < length {
             match self.once(socket.as_fd(), &mut buffer[received..]) {
-                Ok(0) => panic!("{self:?}: the stream ended after {received} of {length} bytes"),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => received += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("{self:?} after {received} bytes: {error}"),
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// One call. Returns how much it has received.
+    ///
+    /// # Errors
+    ///
+    /// That of the call.
     pub fn once(self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
         let fd = socket.as_raw_fd();
         match self {
@@ -227,6 +248,53 @@ impl Receive {
             }
         }
     }
+}
+
+impl fmt::Display for Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write => write!(f, "write"),
+            Self::Send => write!(f, "send"),
+            Self::Writev(count) => write!(f, "writev, {count} segments"),
+            Self::Pwritev2 => write!(f, "pwritev2"),
+            Self::SendMsg => write!(f, "sendmsg"),
+            Self::SendMmsg(1) => write!(f, "sendmmsg"),
+            Self::SendMmsg(count) => write!(f, "sendmmsg, {count} messages"),
+            Self::ZeroCopy => write!(f, "send, MSG_ZEROCOPY"),
+            Self::Sendfile => write!(f, "sendfile"),
+            Self::Splice => write!(f, "splice from a pipe"),
+            Self::Compat => write!(f, "write, 32 bits"),
+        }
+    }
+}
+
+impl fmt::Display for Receive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read => write!(f, "read"),
+            Self::Recv => write!(f, "recv"),
+            Self::Readv(count) => write!(f, "readv, {count} segments"),
+            Self::Preadv2 => write!(f, "preadv2"),
+            Self::RecvMsg => write!(f, "recvmsg"),
+            Self::RecvMmsg(1) => write!(f, "recvmmsg"),
+            Self::RecvMmsg(count) => write!(f, "recvmmsg, {count} messages"),
+            Self::WaitAll => write!(f, "recv, MSG_WAITALL"),
+            Self::PeekAndRead => write!(f, "recv, MSG_PEEK, and read"),
+            Self::Truncate => write!(f, "recv, MSG_TRUNC"),
+            Self::Splice => write!(f, "splice to a pipe"),
+        }
+    }
+}
+
+/// A file that is nowhere but in memory.
+fn memory_file() -> io::Result<File> {
+    // SAFETY: makes a descriptor; the name ends with a zero.
+    let descriptor = unsafe { libc::memfd_create(c"weir".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows of it.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
 fn result(outcome: isize) -> io::Result<usize> {
@@ -323,7 +391,14 @@ fn receive_messages(fd: i32, buffer: &mut [u8], count: usize) -> io::Result<usiz
     Ok(messages[..received].iter().map(|message| message.msg_len as usize).sum())
 }
 
+/// There is no such interface.
+#[cfg(not(target_arch = "x86_64"))]
+fn compat_write(_fd: i32, _bytes: &[u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// `write` of the 32-bit interface, which takes 32-bit addresses.
+#[cfg(target_arch = "x86_64")]
 fn compat_write(fd: i32, bytes: &[u8]) -> io::Result<usize> {
     let length = bytes.len().clamp(1, 1 << 20);
     let (access, flags) =
@@ -338,7 +413,7 @@ fn compat_write(fd: i32, bytes: &[u8]) -> io::Result<usize> {
     let mut outcome: u64 = 4;
     // SAFETY: a system call with the arguments that it takes. rbx is the compiler's, and is put back.
     unsafe {
-        asm!(
+        std::arch::asm!(
             "xchg {fd:r}, rbx",
             "int 0x80",
             "xchg {fd:r}, rbx",
