@@ -85,6 +85,14 @@ impl<'a> Chunk<'a> {
         }
     }
 
+    /// The same so many bytes further.
+    #[must_use]
+    pub(crate) const fn moved(mut self, bytes: u64) -> Self {
+        let (Self::Bytes { position, .. } | Self::Gap { position, .. }) = &mut self;
+        *position = position.saturating_add(bytes);
+        self
+    }
+
     /// The bytes, if these are bytes.
     pub const fn bytes(&self) -> Option<&'a [u8]> {
         match self {

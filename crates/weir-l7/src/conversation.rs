@@ -14,7 +14,6 @@ use crate::{
     decoder::{Decode, decoder},
     detect::{self, PATIENCE},
     exchange::Trust,
-    redact::BehindGap,
 };
 
 /// How often a connection that was joined in the middle, or had a gap, is looked at again.
@@ -358,9 +357,7 @@ impl Conversation {
         }
         // What waits in the present one comes first.
         if let State::Unknown { redactor: Some(redactor), .. } = &mut self.state {
-            for way in [Way::Sent, Way::Received] {
-                redactor.end(part(Way::Sent, way), &mut |chunk| sink.chunk(way, chunk));
-            }
+            end_both(redactor, sink);
         }
         self.conclude(way, recognised);
     }
@@ -376,40 +373,22 @@ impl Conversation {
                         sink.chunk(way, chunk);
                         decode(decoder, part, chunk, calls);
                     }
-                    Some(redactor) if chunk.bytes().is_some() => {
-                        let mut pass = |chunk: Chunk<'_>| {
-                            sink.chunk(way, chunk);
-                            decode(decoder, part, chunk, calls);
-                        };
-                        redactor.push(part, chunk, &mut pass);
-                        // Where the end of a body waits, nothing of it is to come that could decide.
-                        let waiting = redactor.waiting(part);
-                        if waiting > 0 && decoder.left_in_body(part) == Some(waiting as u64) {
-                            redactor.end(part, &mut |chunk| {
-                                sink.chunk(way, chunk);
-                                decode(decoder, part, chunk, calls);
-                            });
-                        }
-                    }
-                    Some(redactor) => {
-                        // What waits comes first; then the decoder tells what is behind the gap.
-                        redactor.end(part, &mut |chunk| {
-                            sink.chunk(way, chunk);
-                            decode(decoder, part, chunk, calls);
-                        });
+                    Some(redactor) => redactor.push(part, chunk, &mut |chunk| {
+                        sink.chunk(way, chunk);
                         decode(decoder, part, chunk, calls);
-                        let behind = match decoder.left_in_body(part) {
-                            Some(left) => BehindGap::Body(left),
-                            None => BehindGap::Unknown,
-                        };
-                        redactor.push_knowing(part, chunk, behind, &mut |chunk| sink.chunk(way, chunk));
-                    }
+                    }),
                 }
             }
-            State::Unknown { redactor: Some(redactor), .. } => {
+            State::Unknown { redactor: Some(redactor), foreign } => {
+                let is_stream = self.settings.transport == Transport::Stream;
+                if foreign.is_none() && is_stream && !self.is_whole && detect::is_binary(chunk.bytes()) {
+                    // Something else is spoken, perhaps packed, and its beginning would have told what.
+                    end_both(redactor, sink);
+                    redactor.hide();
+                }
                 let part = part(Way::Sent, way);
                 redactor.push(part, chunk, &mut |chunk| sink.chunk(way, chunk));
-                if self.settings.transport == Transport::Datagram {
+                if !is_stream {
                     // Nothing goes on in the next one.
                     redactor.end(part, &mut |chunk| sink.chunk(way, chunk));
                 }
@@ -417,6 +396,13 @@ impl Conversation {
             State::Unknown { redactor: None, .. } | State::Deciding(_) => sink.chunk(way, chunk),
         }
         self.hand_out(sink);
+    }
+}
+
+/// Hands on what waits of a connection that is not understood.
+fn end_both(redactor: &mut Redactor, sink: &mut impl Sink) {
+    for way in [Way::Sent, Way::Received] {
+        redactor.end(part(Way::Sent, way), &mut |chunk| sink.chunk(way, chunk));
     }
 }
 

@@ -36,11 +36,6 @@ pub(crate) trait Decode: Debug + Send {
 
     /// Gives up on datagrams without answers that were said before this time.
     fn expire(&mut self, _before: Monotonic, _out: &mut Vec<Call>) {}
-
-    /// How many bytes of a body this side has still to say before its next message, where that is known.
-    fn left_in_body(&self, _part: Part) -> Option<u64> {
-        None
-    }
 }
 
 /// For a protocol; `trust` is certain for a connection that is seen from its beginning.

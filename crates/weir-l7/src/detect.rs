@@ -124,6 +124,12 @@ pub fn datagram(bytes: &[u8], hint: Option<Protocol>) -> Recognised {
     }
 }
 
+/// Whether there is a byte that no text has.
+pub(crate) fn is_binary(bytes: Option<&[u8]>) -> bool {
+    let is_other = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | 0x1b);
+    bytes.is_some_and(|bytes| bytes.iter().any(is_other))
+}
+
 /// Whether `bytes` begin with `whole`, or may when more come.
 fn begins(bytes: &[u8], whole: &[u8], then: Recognised) -> Guess {
     let length = bytes.len().min(whole.len());
@@ -143,6 +149,11 @@ pub(crate) fn begins_http(bytes: &[u8]) -> bool {
         Guess::Maybe => bytes.contains(&b' '),
         Guess::No => false,
     }
+}
+
+/// The same where a message is due: a part of its first word is enough.
+pub(crate) fn may_begin_http(bytes: &[u8]) -> bool {
+    !matches!(http(bytes), Guess::No)
 }
 
 fn http(bytes: &[u8]) -> Guess {

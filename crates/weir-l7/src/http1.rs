@@ -4,14 +4,14 @@
 //! then the next request is looked for where the client speaks after the server did, and the next response where the
 //! server speaks after a request. Text in the middle of a body is never taken for a message.
 
-mod head;
-mod reader;
+pub(crate) mod head;
+pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
 use weir_flow::Monotonic;
 
-use self::reader::{Framing, Reader, Step};
+use self::reader::{Framing, Place, Reader, Step};
 use crate::{
     Moment, Part,
     call::{Call, Detail, Ending, Half, HttpCall, Keep, limit, text},
@@ -296,10 +296,6 @@ impl Decode for Http1 {
         self.sides.understands(part)
     }
 
-    fn left_in_body(&self, part: Part) -> Option<u64> {
-        self.sides.of(part).left_in_body()
-    }
-
     fn bytes(&mut self, part: Part, at: Moment, data: &[u8], out: &mut Vec<Call>) {
         if self.sides.speaks(part, data, self.exchange.trust()) {
             self.begun[part as usize] = None;
@@ -316,14 +312,14 @@ impl Decode for Http1 {
                 (Some(Step::Body(body)), _) => self.body(part, body),
                 (Some(Step::Ended), Part::Client) => self.request_ended(out),
                 (Some(Step::Ended), Part::Server) => self.response_ended(out),
-                (Some(Step::Skipped), _) => {}
+                (Some(Step::Framing | Step::Skipped), _) => {}
                 (Some(Step::Broken), _) => self.lose(part, Ending::Malformed, out),
             }
         }
     }
 
     fn gap(&mut self, part: Part, at: Moment, length: u64, out: &mut Vec<Call>) {
-        let is_body = self.sides.of(part).is_in_body();
+        let is_body = self.sides.of(part).place() == Place::Body;
         if self.sides.gap(part, length) {
             if let Some(call) = self.call(part) {
                 add_gap(half(call, part), length, is_body);

@@ -7,6 +7,7 @@
 
 mod bind;
 mod form;
+mod http;
 mod json;
 mod names;
 mod postgresql;
@@ -16,10 +17,11 @@ mod sql;
 mod tests;
 mod text;
 mod token;
+mod weave;
 
 use weir_flow::Monotonic;
 
-use self::{postgresql::PostgresqlMask, redis::RedisMask, text::TextMask, token::TokenMask};
+use self::{http::HttpMask, postgresql::PostgresqlMask, redis::RedisMask, text::TextMask, token::TokenMask};
 use crate::{Chunk, Foreign, Part, Protocol, Recognised};
 
 /// What stands in place of secrets.
@@ -33,8 +35,9 @@ pub struct Redactor {
 
 #[derive(Debug)]
 enum Mask {
-    /// HTTP, and what is not known: lines of text, addresses, forms and JSON.
+    /// What is not known: lines of text, addresses, forms and JSON.
     Text(Box<[TextSide; 2]>),
+    Http(Box<HttpMask>),
     Redis(Box<RedisMask>),
     Postgresql(Box<PostgresqlMask>),
     /// There are no secrets, or all is encrypted.
@@ -52,7 +55,7 @@ struct TextSide {
 
 /// What is known of the place behind a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BehindGap {
+enum BehindGap {
     /// Nothing.
     Unknown,
     /// So many bytes of a body follow, and then a new message.
@@ -62,10 +65,6 @@ pub(crate) enum BehindGap {
 impl Redactor {
     /// For what was recognised. `is_joined` says that the connection was joined in the middle.
     pub fn new(recognised: Recognised, is_joined: bool) -> Self {
-        let text = |has_commands, is_joined| {
-            let side = |()| TextSide::new(has_commands, is_joined);
-            Mask::Text(Box::new([(); 2].map(side)))
-        };
         let mask = match recognised {
             Recognised::Protocol(Protocol::Dns, _) | Recognised::Foreign(Foreign::Tls | Foreign::Ssh) => {
                 Mask::None
@@ -74,11 +73,12 @@ impl Redactor {
             Recognised::Protocol(Protocol::Postgresql, _) => {
                 Mask::Postgresql(Box::new(PostgresqlMask::new(is_joined)))
             }
-            // It was recognised by the beginning of a message.
-            Recognised::Protocol(Protocol::Http, _) => text(false, false),
+            Recognised::Protocol(Protocol::Http, _) => Mask::Http(Box::new(HttpMask::new(is_joined))),
             // Headers are packed, and each depends on those before (RFC 7541).
             Recognised::Foreign(Foreign::Http2) => Mask::All,
-            Recognised::Unknown | Recognised::Undecided => text(true, is_joined),
+            Recognised::Unknown | Recognised::Undecided => {
+                Mask::Text(Box::new([(); 2].map(|()| TextSide::new(true, is_joined))))
+            }
         };
         Self { mask }
     }
@@ -86,17 +86,6 @@ impl Redactor {
     /// Takes what one side said, and hands on the same without secrets. What follows what waits comes behind it, so pieces
     /// come in the order of the stream.
     pub fn push(&mut self, part: Part, chunk: Chunk<'_>, out: &mut dyn FnMut(Chunk<'_>)) {
-        self.push_knowing(part, chunk, BehindGap::Unknown, out);
-    }
-
-    /// The same, by somebody who knows what is behind a gap.
-    pub(crate) fn push_knowing(
-        &mut self,
-        part: Part,
-        chunk: Chunk<'_>,
-        behind: BehindGap,
-        out: &mut dyn FnMut(Chunk<'_>),
-    ) {
         match chunk {
             Chunk::Bytes { position, time, data } => {
                 let mut writer = Writer { position, time, out };
@@ -107,6 +96,7 @@ impl Redactor {
                         sides[1 - part as usize].names.others_turn();
                         sides[part as usize].bytes(data, &mut writer);
                     }
+                    Mask::Http(mask) => mask.bytes(part, data, &mut writer),
                     Mask::Redis(mask) => mask.bytes(part, data, &mut writer),
                     Mask::Postgresql(mask) => mask.bytes(part, data, &mut writer),
                 }
@@ -116,8 +106,9 @@ impl Redactor {
                     Mask::None | Mask::All => {}
                     Mask::Text(sides) => {
                         sides[1 - part as usize].names.others_turn();
-                        sides[part as usize].gap(behind, out);
+                        sides[part as usize].gap(BehindGap::Unknown, out);
                     }
+                    Mask::Http(mask) => return mask.gap(part, chunk, out),
                     Mask::Redis(mask) => mask.gap(part, length),
                     Mask::Postgresql(mask) => mask.gap(part, length),
                 }
@@ -128,17 +119,16 @@ impl Redactor {
 
     /// One side will say no more: hands on what waits, masked.
     pub fn end(&mut self, part: Part, out: &mut dyn FnMut(Chunk<'_>)) {
-        if let Mask::Text(sides) = &mut self.mask {
-            sides[part as usize].end(out);
+        match &mut self.mask {
+            Mask::Text(sides) => sides[part as usize].end(out),
+            Mask::Http(mask) => mask.end(part, out),
+            Mask::Redis(_) | Mask::Postgresql(_) | Mask::None | Mask::All => {}
         }
     }
 
-    /// How many bytes of this side wait because what follows decides whether they are secret.
-    pub(crate) fn waiting(&self, part: Part) -> usize {
-        match &self.mask {
-            Mask::Text(sides) => sides[part as usize].waiting(),
-            Mask::Redis(_) | Mask::Postgresql(_) | Mask::None | Mask::All => 0,
-        }
+    /// From here on everything is masked, of both sides; what waits was handed on.
+    pub(crate) fn hide(&mut self) {
+        self.mask = Mask::All;
     }
 }
 
@@ -163,6 +153,20 @@ impl TextSide {
     fn end(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
         let Self { names, tokens } = self;
         names.end(&mut |chunk| tokens.take(chunk, out));
+        tokens.end(out);
+    }
+
+    /// What waits must not wait any longer, though it is not known what it is.
+    fn hide(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
+        let Self { names, tokens } = self;
+        names.end(&mut |chunk| tokens.take(chunk, out));
+        tokens.gap(out);
+    }
+
+    /// What comes next begins a line, whatever this one said.
+    fn begin_anew(&mut self, out: &mut dyn FnMut(Chunk<'_>)) {
+        let Self { names, tokens } = self;
+        names.begin_anew(&mut |chunk| tokens.take(chunk, out));
         tokens.end(out);
     }
 

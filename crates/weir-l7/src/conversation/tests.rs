@@ -163,6 +163,34 @@ fn a_connection_that_is_joined_in_the_middle_is_understood_later() {
 }
 
 #[test]
+fn what_is_packed_and_has_no_beginning_is_masked_until_something_is_understood() {
+    // A frame of HTTP/2 with headers, after another one that went before.
+    let frame = b"\x00\x00\x09\x01\x04\x00\x00\x00\x01\x82\x10canary";
+    let mut talk = Talk::new(Settings { is_from_start: false, ..Settings::default() });
+    talk.says(SENT, frame).says(RECEIVED, b"canary without end").says(SENT, b"canary");
+    assert_eq!(talk.conversation.recognised(), Recognised::Unknown);
+    talk.says(RECEIVED, b"HTTP/1.1 200 OK\r\n\r\n");
+    assert_eq!(talk.conversation.recognised(), Recognised::Protocol(Protocol::Http, Part::Client));
+    talk.shown();
+    assert!(talk.out.said[0].bytes().all(|byte| byte == b'*'), "{}", talk.out.said[0]);
+    assert!(!talk.out.said[1].contains("canary"), "{}", talk.out.said[1]);
+    // Text has no such bytes, and neither has anything to fear that is seen from its beginning.
+    for (is_from_start, said) in [(false, &b"a line\r\nplain\t\x1b[1m"[..]), (true, frame)] {
+        let mut talk = Talk::new(Settings { is_from_start, ..Settings::default() });
+        talk.says(SENT, said).shown();
+        assert!(!talk.out.said[0].ends_with('*'), "{}", talk.out.said[0]);
+    }
+}
+
+#[test]
+fn calls_follow_a_form_with_a_secret_at_its_end() {
+    let mut talk = Talk::new(Settings::default());
+    talk.says(SENT, "POST /login HTTP/1.1\r\nContent-Length: 14\r\n\r\npassword=hello").says(RECEIVED, OK);
+    talk.says(SENT, "GET /next HTTP/1.1\r\n\r\n").says(RECEIVED, OK);
+    assert_eq!(talk.shown(), ["POST /login 200 complete", "GET /next 200 complete"]);
+}
+
+#[test]
 fn what_stands_behind_a_gap_in_a_body_is_shown_from_the_next_message_on() {
     let mut talk = Talk::new(Settings::default());
     talk.says(SENT, "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");

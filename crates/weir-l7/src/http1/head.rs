@@ -7,28 +7,31 @@ use crate::call::{Header, Keep, limit, text};
 
 /// What a request says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request<'h> {
-    pub(super) method: &'h [u8],
-    pub(super) target: &'h [u8],
-    pub(super) minor_version: u8,
+pub(crate) struct Request<'h> {
+    pub(crate) method: &'h [u8],
+    pub(crate) target: &'h [u8],
+    pub(crate) minor_version: u8,
 }
 
 /// What a response says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) minor_version: u8,
-    pub(super) status: u16,
+pub(crate) struct Response {
+    pub(crate) minor_version: u8,
+    pub(crate) status: u16,
 }
 
 /// What of the headers is needed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Headers {
-    pub(super) host: Option<String>,
-    pub(super) user_agent: Option<String>,
-    pub(super) content_type: Option<String>,
-    pub(super) kept: Vec<Header>,
+pub(crate) struct Headers {
+    pub(crate) host: Option<String>,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) kept: Vec<Header>,
     length: Length,
     coding: Coding,
+    /// Whether the body is not what its type says, but something that becomes it: compressed, say.
+    is_coded: bool,
+    is_http2: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,7 +53,7 @@ enum Coding {
 }
 
 /// Whether a line is the first one of a message of this kind.
-pub(super) fn is_start(kind: Kind, line: &[u8]) -> bool {
+pub(crate) fn is_start(kind: Kind, line: &[u8]) -> bool {
     match kind {
         Kind::Request => request(line).is_some(),
         Kind::Response => response(line).is_some(),
@@ -58,7 +61,7 @@ pub(super) fn is_start(kind: Kind, line: &[u8]) -> bool {
 }
 
 /// Reads the line of a request (RFC 9112 3).
-pub(super) fn request(head: &[u8]) -> Option<Request<'_>> {
+pub(crate) fn request(head: &[u8]) -> Option<Request<'_>> {
     let mut words = first_line(head).split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let is_over = words.next().is_none();
@@ -69,7 +72,7 @@ pub(super) fn request(head: &[u8]) -> Option<Request<'_>> {
 }
 
 /// Reads the line of a status (RFC 9112 4). The reason may be empty, and the space before it missing.
-pub(super) fn response(head: &[u8]) -> Option<Response> {
+pub(crate) fn response(head: &[u8]) -> Option<Response> {
     let line = first_line(head);
     let (version, rest) = line.split_at_checked(8)?;
     let digits = match rest {
@@ -105,7 +108,7 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// Reads the headers behind the first line.
-pub(super) fn headers(head: &[u8], keep: Keep) -> Headers {
+pub(crate) fn headers(head: &[u8], keep: Keep) -> Headers {
     let mut headers = Headers::default();
     let mut kept = 0;
     for (name, value) in lines(head) {
@@ -114,9 +117,14 @@ pub(super) fn headers(head: &[u8], keep: Keep) -> Headers {
             headers.add_length(&value);
         } else if is("transfer-encoding") {
             // Several lines are one list (RFC 9110 5.3); the last coding decides (RFC 9112 6.3).
+            headers.is_coded |= has_other_than(&value, &["chunked", "identity"]);
             let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
             headers.coding =
                 if last.eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other };
+        } else if is("content-encoding") {
+            headers.is_coded |= has_other_than(&value, &["identity"]);
+        } else if is("upgrade") {
+            headers.is_http2 |= list(&value).any(|word| word.eq_ignore_ascii_case(b"h2c"));
         } else if is("host") {
             headers.host.get_or_insert_with(|| text(&value, limit::NAME));
         } else if is("user-agent") {
@@ -157,7 +165,26 @@ fn lines(head: &[u8]) -> impl Iterator<Item = (&[u8], Cow<'_, [u8]>)> {
     })
 }
 
+/// The words of a list (RFC 9110 5.6.1).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
+}
+
+fn has_other_than(value: &[u8], words: &[&str]) -> bool {
+    list(value).any(|word| !words.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())))
+}
+
 impl Headers {
+    /// Whether the body is coded, so that it cannot be read as it is.
+    pub(crate) const fn is_coded(&self) -> bool {
+        self.is_coded
+    }
+
+    /// Whether HTTP/2 without encryption is wanted, or begins (RFC 7540 3.2).
+    pub(crate) const fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
     /// A list of equal numbers is that number (RFC 9112 6.3, fifth rule).
     fn add_length(&mut self, value: &[u8]) {
         for number in value.split(|byte| *byte == b',') {
@@ -171,7 +198,7 @@ impl Headers {
     }
 
     /// How the body of a request ends (RFC 9112 6.3); `None` where nobody can know.
-    pub(super) const fn of_request(&self) -> Option<Framing> {
+    pub(crate) const fn of_request(&self) -> Option<Framing> {
         match (&self.coding, &self.length) {
             (Coding::Chunked, _) => Some(Framing::Chunked),
             (Coding::Absent, Length::Bytes(length)) => Some(Framing::Length(*length)),
@@ -181,7 +208,7 @@ impl Headers {
     }
 
     /// How the body of the answer to a request with this method ends (RFC 9112 6.3); `None` where nobody can know.
-    pub(super) fn of_response(&self, status: u16, method: &str) -> Option<Framing> {
+    pub(crate) fn of_response(&self, status: u16, method: &str) -> Option<Framing> {
         match status {
             101 => return Some(Framing::Opaque),
             100..200 | 204 | 304 => return Some(Framing::None),
@@ -199,7 +226,7 @@ impl Headers {
 }
 
 /// Length of a chunk, from its line (RFC 9112 7.1); extensions are passed over.
-pub(super) fn chunk_length(line: &[u8]) -> Option<u64> {
+pub(crate) fn chunk_length(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
     // Some put spaces behind the number.

@@ -48,12 +48,29 @@ pub(crate) enum Step<'d> {
     Head,
     /// A piece of the body.
     Body(&'d [u8]),
+    /// A line in front of a chunk or behind one.
+    Framing,
     /// The message is over.
     Ended,
     /// Bytes that belong to no message.
     Skipped,
     /// It breaks the rules, or goes beyond the limits; nothing is known until [`Direction::find_again`].
     Broken,
+}
+
+/// Of what the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Of a head, or of headers behind the last chunk.
+    Head,
+    /// Of a body.
+    Body,
+    /// Of a line in front of a chunk or behind one.
+    Framing,
+    /// Of another protocol.
+    Opaque,
+    /// Nobody knows.
+    Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +110,20 @@ impl Reader {
         self.state == State::UntilClose
     }
 
-    /// Whether what comes next is of a body.
-    pub(crate) fn is_in_body(&self) -> bool {
-        matches!(self.state, State::Length(_) | State::ChunkData(_) | State::UntilClose)
+    /// Of what the next byte is.
+    pub(crate) const fn place(&self) -> Place {
+        match self.state {
+            State::Between | State::Head | State::Trailer | State::Ended => Place::Head,
+            State::Length(_) | State::ChunkData(_) | State::UntilClose => Place::Body,
+            State::ChunkLine | State::ChunkEnd => Place::Framing,
+            State::Opaque => Place::Opaque,
+            State::Lost => Place::Lost,
+        }
+    }
+
+    /// Whether headers may come that stand behind the last chunk.
+    pub(crate) fn is_in_trailer(&self) -> bool {
+        self.state == State::Trailer
     }
 
     /// How many bytes are left of a body; none between two messages. `None` elsewhere, and where it is not known.
@@ -270,6 +298,7 @@ impl Direction for Reader {
                             return Some(Step::Broken);
                         }
                     };
+                    return Some(Step::Framing);
                 }
                 State::ChunkData(left) => {
                     let body = take(data, left);
@@ -287,6 +316,7 @@ impl Direction for Reader {
                         return Some(Step::Broken);
                     }
                     self.state = State::ChunkLine;
+                    return Some(Step::Framing);
                 }
                 State::Trailer => {
                     let Some(is_empty) = self.line(data, MOST_HEAD) else { return self.more(MOST_HEAD) };

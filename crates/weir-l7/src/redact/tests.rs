@@ -1,5 +1,7 @@
 //! `Z` stands for every letter of a secret, and nowhere else. What is left of it is a star.
 
+mod http;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -84,7 +86,7 @@ fn samples() -> Vec<Sample> {
         "GET /a?token=ZZZ&b=c&X-Amz-Signature=ZZ HTTP/1.1\r\nHost: a\r\nAuthorization: ZZZZZ ZZZ\r\nAccept: */*\r\n\r\n",
         "GET http://ZZ:ZZ@host:80/ HTTP/1.1\r\nproxy-authorization:ZZZ\r\nReferer: https://ZZ@b/?code=ZZ#x\r\nCOOKIE: \tZZ;ZZ\r\n\tZZ\r\n ZZ\r\nA: b\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: http://a/b:c@d?api_key=ZZ\r\nSet-Cookie: ZZZ\nX-Api-Key: ZZ\r\nX-Auth-Who: ZZ\r\nX-Vault-Token : ZZ\r\n\r\n{\"a\": 1, \"password\" : \"ZZ\\\"ZZ\", \"pin\":2,\"refresh_token\":ZZZ}\r\n",
-        "POST /login HTTP/1.1\r\nContent-Length: 30\r\n\r\npassword=ZZZ&user=me&client_secret=ZZ",
+        "POST /login HTTP/1.1\r\nContent-Length: 37\r\n\r\npassword=ZZZ&user=me&client_secret=ZZ",
         "GET / HTTP/1.1\r\nX-Secret-Key: ZZ\r\nX-Api-Key-V2: ZZ\r\nX-Token-Value: ZZ\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"AccessKeyId\":\"ZZ\",\"SecretAccessKey\" : \"ZZZ/Z\",\"secretKey\":\"ZZ\",\"encryption_key\":\"Z\",\"SPRING_DATASOURCE_HIKARI_DATA_SOURCE_PROPERTIES_PASSWORD\":\"ZZ\"}\r\n",
         "HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"a\":\"{\\\"password\\\": \\\"ZZ\\\\\\\"Z\\\", \\\"token\\\":ZZ,\\\"b\\\":{\\\"c\\\":1}}\", \"d\":\"{\\\"e\\\":\\\"{\\\\\\\"api_key\\\\\\\":\\\\\\\"ZZ\\\\\\\"}\\\"}\"}\r\n",

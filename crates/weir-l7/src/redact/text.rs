@@ -12,7 +12,10 @@ use super::{
     json::Quotes,
     names::{Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query, measure},
 };
-use crate::{Chunk, detect::begins_http};
+use crate::{
+    Chunk,
+    detect::{begins_http, may_begin_http},
+};
 
 /// Most bytes that wait to be known: of an authority, or of a line that may end a part of a form. More are masked.
 const MOST_HELD: usize = 512;
@@ -38,7 +41,7 @@ pub(super) struct TextMask {
     /// Of the present string of JSON, how its quotes are written.
     quotes: Quotes,
     held: Held,
-    /// Who spoke last, behind a gap.
+    /// Who spoke last.
     last: Speaker,
 }
 
@@ -47,6 +50,8 @@ enum Speaker {
     This,
     /// So the next byte may begin a message.
     Other,
+    /// A message of this one is over.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +122,16 @@ impl TextMask {
         }
     }
 
+    /// By its length the message is over.
+    pub(super) fn message_ended(&mut self) {
+        self.last = Speaker::Ended;
+    }
+
     /// The other side spoke: what this one says next may be the beginning of something.
     pub(super) fn others_turn(&mut self) {
-        self.last = Speaker::Other;
+        if self.last == Speaker::This {
+            self.last = Speaker::Other;
+        }
     }
 
     /// A message is over, or its body is: what comes next begins a line.
@@ -162,7 +174,13 @@ impl TextMask {
         // The other side may also speak in the middle of what this one says. Then it goes on with anything.
         let last = std::mem::replace(&mut self.last, Speaker::This);
         let is_open = matches!(self.state, State::Unknown(_) | State::Part | State::PartLine);
-        if last == Speaker::Other && is_open && begins_http(data) {
+        let is_new = match last {
+            Speaker::This => false,
+            Speaker::Other => is_open && begins_http(data),
+            // Should the message not be over after all, it goes on with anything, too.
+            Speaker::Ended => may_begin_http(data),
+        };
+        if is_new {
             self.begin_anew(writer.out);
         }
         let mut run = 0;
