@@ -8,6 +8,7 @@ mod backends;
 pub mod cluster;
 pub mod config;
 pub mod connect;
+pub mod endpoints;
 mod feed;
 mod intervals;
 pub mod names;

@@ -17,14 +17,17 @@ mod owner;
 pub mod process;
 pub mod proxy;
 pub mod reference;
+pub mod resolve;
 mod routes;
 pub mod rules;
+pub mod service;
 pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod text;
 pub mod trace;
 pub mod view;
+mod watching;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -89,12 +89,26 @@ pub struct RuleView {
     pub listen: Vec<String>,
     /// Who answers.
     pub backends: Vec<BackendView>,
+    /// Services of Kubernetes whose endpoints are among the backends.
+    #[serde(default)]
+    pub services: Vec<ServiceView>,
     /// How backends are checked.
     pub health: String,
     /// Whether it was told to take no new connections.
     pub is_drained: bool,
     /// Connections.
     pub connections: u64,
+}
+
+/// A service of Kubernetes whose endpoints are backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// As it is written in the rule.
+    pub service: String,
+    /// Endpoints that are backends, those that take nothing new included.
+    pub endpoints: usize,
+    /// Why there are none, or why they may not be those of now.
+    pub trouble: Option<String>,
 }
 
 /// A backend.

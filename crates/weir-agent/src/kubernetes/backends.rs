@@ -1,6 +1,11 @@
 //! Where a service leads: the endpoints of all its slices, as one table to look up in.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hashbrown::HashMap;
 use weir_flow::Wall;
@@ -51,7 +56,7 @@ impl Backends {
     }
 
     /// The number of the protocol; 0 is none that has ports.
-    fn protocol(port: &Port) -> u8 {
+    pub(super) fn protocol(port: &Port) -> u8 {
         match port.protocol.as_str() {
             "" | "TCP" => 6,
             "UDP" => 17,
@@ -70,7 +75,8 @@ pub(super) struct Slices {
 
 #[derive(Debug)]
 struct Slice {
-    addresses: Box<[IpAddr]>,
+    /// Addresses, and whether new connections may go there; sorted.
+    endpoints: Box<[(IpAddr, bool)]>,
     ports: Box<[Port]>,
     list: u32,
 }
@@ -78,9 +84,14 @@ struct Slice {
 impl Slices {
     /// Takes in a slice; `list` numbers the list that it was in.
     pub(super) fn apply(&mut self, service: ServiceName, slice: &EndpointSlice, list: u32) {
-        let firsts = slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
-        let addresses = addresses(firsts.map(String::as_str)).into();
-        let slice_of = Slice { addresses, ports: slice.ports.clone().into(), list };
+        let firsts = slice.endpoints.iter().filter_map(|endpoint| {
+            let address = addresses(endpoint.addresses.first().map(String::as_str).into_iter());
+            Some((*address.first()?, endpoint.conditions.takes_new()))
+        });
+        let mut endpoints: Vec<(IpAddr, bool)> = firsts.collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        let slice_of = Slice { endpoints: endpoints.into(), ports: slice.ports.clone().into(), list };
         self.services.entry(service).or_default().insert(slice.metadata.uid.as_str().into(), slice_of);
     }
 
@@ -108,6 +119,29 @@ impl Slices {
         changed
     }
 
+    /// Endpoints of a service at the ports that are meant, and whether new connections may go there; sorted. One that two
+    /// slices have, as while it moves from one to the other, takes them if either says so.
+    pub(super) fn endpoints(
+        &self,
+        service: &ServiceName,
+        is_meant: impl Fn(&Port) -> bool,
+    ) -> Vec<(SocketAddr, bool)> {
+        let mut found = BTreeMap::new();
+        for slice in self.services.get(service).into_iter().flat_map(HashMap::values) {
+            for port in slice.ports.iter().filter(|port| is_meant(port)).filter_map(|port| port.port) {
+                for (address, takes_new) in &slice.endpoints {
+                    *found.entry(SocketAddr::new(*address, port)).or_insert(false) |= *takes_new;
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Ports that the endpoints of a service have.
+    pub(super) fn ports(&self, service: &ServiceName) -> impl Iterator<Item = &Port> {
+        self.services.get(service).into_iter().flat_map(HashMap::values).flat_map(|slice| &slice.ports)
+    }
+
     /// Where a service with these ports leads now. What did not change since `before` keeps its age.
     pub(super) fn backends(
         &self,
@@ -119,15 +153,20 @@ impl Slices {
         let mut ways = Vec::new();
         let mut endpoints = Vec::new();
         for slice in self.services.get(service).into_iter().flat_map(HashMap::values) {
-            endpoints.extend_from_slice(&slice.addresses);
+            endpoints.extend(slice.endpoints.iter().map(|(address, _)| *address));
             for port in ports {
                 let protocol = Backends::protocol(port);
                 let belongs =
                     |target: &&Port| target.name == port.name && Backends::protocol(target) == protocol;
                 for target in slice.ports.iter().filter(belongs) {
                     let (Some(port), Some(target_port)) = (port.port, target.port) else { continue };
-                    let way = |address: &IpAddr| Way { protocol, port, target_port, address: key(*address) };
-                    ways.extend(slice.addresses.iter().map(way));
+                    let way = |(address, _): &(IpAddr, bool)| Way {
+                        protocol,
+                        port,
+                        target_port,
+                        address: key(*address),
+                    };
+                    ways.extend(slice.endpoints.iter().map(way));
                 }
             }
         }
@@ -158,7 +197,10 @@ mod tests {
     }
 
     fn slice(uid: &str, addresses: &[&str]) -> EndpointSlice {
-        let endpoint = |address: &&str| SliceEndpoint { addresses: vec![(*address).to_owned()] };
+        let endpoint = |address: &&str| SliceEndpoint {
+            addresses: vec![(*address).to_owned()],
+            ..SliceEndpoint::default()
+        };
         let mut slice = EndpointSlice {
             endpoints: addresses.iter().map(endpoint).collect(),
             ports: vec![port("http", 8080), port("admin", 9000)],

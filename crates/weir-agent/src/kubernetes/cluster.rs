@@ -33,7 +33,7 @@ use self::{
 pub const GRACE: Duration = Duration::from_mins(5);
 
 /// Label by which a slice tells its service.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// A kind of objects that is listed and watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -29,7 +29,7 @@ use super::{
 };
 
 /// News that may wait for the index. A watch that is faster waits.
-const QUEUE: usize = 1024;
+pub(super) const QUEUE: usize = 1024;
 
 /// While there is more to take in, snapshots are published this often only.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -241,7 +241,7 @@ impl Feed {
 }
 
 /// What the news mean for the status.
-fn note(status: &mut Status, news: &News, now: Wall) {
+pub(super) fn note(status: &mut Status, news: &News, now: Wall) {
     let resource = match news {
         News::Trouble(resource, _) => resource,
         News::Change(change) => match change {
@@ -278,7 +278,7 @@ fn note(status: &mut Status, news: &News, now: Wall) {
     }
 }
 
-fn wall() -> Wall {
+pub(super) fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

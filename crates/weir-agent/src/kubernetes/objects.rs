@@ -265,6 +265,26 @@ pub struct SliceEndpoint {
     /// Its addresses, of which only the first counts.
     #[serde(deserialize_with = "null_is_empty")]
     pub addresses: Vec<String>,
+    /// What holds of it.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub conditions: EndpointConditions,
+}
+
+/// What holds of an endpoint; what is not said is to be taken for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct EndpointConditions {
+    /// Whether it should get new connections.
+    pub ready: Option<bool>,
+    /// Whether it is on its way out.
+    pub terminating: Option<bool>,
+}
+
+impl EndpointConditions {
+    /// Whether new connections may go there.
+    pub(super) fn takes_new(self) -> bool {
+        self.ready != Some(false) && self.terminating != Some(true)
+    }
 }
 
 /// One page of a list.

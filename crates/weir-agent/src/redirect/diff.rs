@@ -48,6 +48,7 @@ pub fn lines(rule: &Rule) -> Vec<String> {
     let mut line = |key: &str, value: &dyn fmt::Display| lines.push(format!("{key}: {value}"));
     rule.listeners.iter().for_each(|listener| line("listen", &ListenerText(*listener)));
     rule.backends.iter().for_each(|backend| line("backend", backend));
+    rule.services.iter().for_each(|service| line("backend", service));
     let health = &rule.health;
     if health.check != Check::None {
         line("health", &health.check);

@@ -33,7 +33,8 @@ pub struct RuleDocument {
     /// `tcp:10.0.0.10:*`, a network `tcp:10.1.0.0/16:443`.
     pub listen: Vec<String>,
     /// Who answers: `ADDRESS:PORT`, or `ADDRESS` alone to keep the port; behind it `,weight=N` (0 to 256, 1 goes
-    /// without saying) and `,drain` (keeps its connections, takes none).
+    /// without saying) and `,drain` (keeps its connections, takes none). `service:NAMESPACE/NAME:PORT` stands for the
+    /// endpoints of a service of Kubernetes, by the number or the name of its port; each gets what is behind it.
     pub backends: Vec<String>,
     /// How backends are checked: `tcp` (a connection opens), `http:/PATH` (a status below 400), `udp:HEX` (an answer to
     /// this datagram), `none`.

@@ -178,6 +178,7 @@ mod tests {
                     place: None,
                     connections: 1,
                 }],
+                services: vec![],
                 health: "tcp".into(),
                 is_drained: false,
                 connections: 1,

@@ -25,14 +25,17 @@ use super::{
     follow,
     owner::{Owner, Work},
     proxy::{ChangeError, Parts, Proxy, merged},
+    resolve::Services,
     routes,
     rules::{RuleSet, Rules, judge_set},
     state::{Sockets, State, StateError},
+    watching::Watching,
 };
 use crate::{
     causes::with_causes,
     config::Problems,
     journal,
+    kubernetes::endpoints::NoApi,
     server::{Guard, Refusals, ServeError, Server, ServerConfig, Tokens, Transport, guard_requests},
     signals,
 };
@@ -65,6 +68,8 @@ pub struct Options {
     pub local: Option<LocalMode>,
     /// The cgroup whose processes these are of; `None` is as before, at first the topmost one.
     pub cgroup: Option<PathBuf>,
+    /// The file that says where the API server of Kubernetes is; `None` is as before.
+    pub kubeconfig: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
     /// The state.
@@ -105,6 +110,9 @@ pub enum ProxyError {
     /// What is wanted cannot be had.
     #[error(transparent)]
     Change(#[from] Box<ChangeError>),
+    /// Rules name services, and there is no way to an API server.
+    #[error(transparent)]
+    NoApi(#[from] NoApi),
     /// A thread cannot be started.
     #[error("cannot start a thread of the control process")]
     Thread(#[source] io::Error),
@@ -150,19 +158,29 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), ProxyError> {
     let metrics = options.metrics.or(file.as_ref().and_then(|file| file.metrics));
     // Before anything is changed: whoever finds another control process leaves everything alone.
     let mut server = bind(&options.socket, metrics)?;
+    let (owner, requests) = Owner::new();
+    let runtime = server.runtime().handle().clone();
+    let kubeconfig = options.kubeconfig.as_ref().map(absolute);
+    let kubeconfig = kubeconfig.or_else(|| state.as_ref().and_then(|state| state.kubeconfig.clone()));
+    let mut watching = Watching::new(runtime.clone(), owner.clone(), kubeconfig);
+    if name_services(file.as_ref(), state.as_ref()) {
+        watching.connect()?;
+    }
     let sockets = sockets(options, state.as_ref());
     let (datapath, start, published) = open(options, &sockets, file.as_ref())?;
-    let (engine, sources) = begin(&published, file, state)?;
+    let Begun { engine, written, services, sources } = begin(&published, file, state)?;
 
-    let (owner, requests) = Owner::new();
     let mut proxy = Proxy::new(Parts {
         datapath,
         engine,
+        written,
+        services,
         sources,
         sockets,
         state_path: options.state.clone(),
         file: options.file.clone(),
-        checks: Checks::new(server.runtime().handle().clone(), owner.clone()),
+        checks: Checks::new(runtime, owner.clone()),
+        watching,
     });
     if let Err(error) = proxy.begin(places) {
         drop(proxy);
@@ -205,12 +223,25 @@ fn places(
 /// What becomes of sockets: what the command line says, else what was before.
 fn sockets(options: &Options, state: Option<&State>) -> Sockets {
     let before = state.map(|state| state.sockets.clone()).unwrap_or_default();
-    // The next start may be in another directory.
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let named = options.cgroup.as_ref().map(absolute);
     // Whoever names a cgroup means it to be used.
     let local = options.local.or_else(|| named.is_some().then_some(LocalMode::Cgroup));
     Sockets { local: local.unwrap_or(before.local), cgroup: named.or(before.cgroup) }
+}
+
+/// The next start may be in another directory.
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
+}
+
+/// Whether any rule that will be in effect names a service.
+fn name_services(file: Option<&Rules>, state: Option<&State>) -> bool {
+    let stays = |name: &Arc<str>, state: &State| {
+        file.is_none() || state.sources.get(name).copied().unwrap_or(Source::Command) == Source::Command
+    };
+    let of_state =
+        state.into_iter().flat_map(|state| state.rules.values().filter(|rule| stays(&rule.name, state)));
+    file.iter().flat_map(|file| file.rules.values()).chain(of_state).any(|rule| !rule.services.is_empty())
 }
 
 fn make_directory(file: &Path) -> Result<(), ProxyError> {
@@ -266,28 +297,33 @@ fn open(
     Ok((datapath, start, published))
 }
 
-/// The wanted state at the start: the rules of the file and those of commands; without both, what the kernel has.
-fn begin(
-    published: &Desired,
-    file: Option<Rules>,
-    state: Option<State>,
-) -> Result<(Engine, Sources), ProxyError> {
+/// The wanted state at the start.
+struct Begun {
+    engine: Engine,
+    written: RuleSet,
+    services: Services,
+    sources: Sources,
+}
+
+/// The rules of the file and those of commands; without both, what the kernel has.
+fn begin(published: &Desired, file: Option<Rules>, state: Option<State>) -> Result<Begun, ProxyError> {
     let mut engine = Engine::new(published);
-    let State { rules, sources, orders, .. } = state.unwrap_or_else(|| {
+    let State { rules, sources, orders, services, .. } = state.unwrap_or_else(|| {
         let rules = recovered(published);
         if !rules.is_empty() && file.is_none() {
             journal::warn("the names of rules are lost, and with them their checks: see `weir proxy ls`");
         }
         State { rules: if file.is_none() { rules } else { RuleSet::new() }, ..State::default() }
     });
-    let (rules, sources) = match file {
+    let (written, sources) = match file {
         Some(file) => merged(&rules, &sources, &file.rules),
         None => (rules, sources),
     };
-    judge_set(&rules).map_err(ProxyError::Rules)?;
-    engine.replace(rules, Instant::now());
+    judge_set(&written).map_err(ProxyError::Rules)?;
+    let services = Services::new(services);
+    engine.replace(services.expand(&written), Instant::now());
     engine.restore(orders);
-    Ok((engine, sources))
+    Ok(Begun { engine, written, services, sources })
 }
 
 /// Answers: everything on the socket, the metrics alone on the address.

@@ -3,105 +3,35 @@
 //! Every change is made on a copy of the wanted state, published, and kept only if the kernel took it. What is wrong with
 //! a change is said before anything is touched.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+mod change;
+mod error;
+mod places;
 
-use serde_json::{Value, json};
-use thiserror::Error;
-use weir_api::proxy::{Change, ChangeAnswer};
-use weir_datapath::redirect::{BackendId, Place, PlaceChange, PlaceState, Redirect, RedirectError};
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::Arc, time::Instant};
 
+use weir_datapath::redirect::{BackendId, Place, Redirect, RedirectError};
+
+pub use self::{change::merged, error::ChangeError};
 use super::{
     Source, Sources,
     checks::Checks,
-    diff::diff,
     engine::{Condition, Engine},
     health::{Outcome, Target, Turn},
-    rules::{RuleSet, Rules, judge_set},
-    state::{Sockets, State, place_text},
+    resolve::{Services, services_of},
+    rules::RuleSet,
+    state::{Sockets, State},
     text::AddressText,
+    watching::Watching,
 };
-use crate::{causes::with_causes, config::Problems, journal};
-
-/// Why nothing was changed.
-#[derive(Debug, Error)]
-pub enum ChangeError {
-    /// The rules are wrong.
-    #[error("{0}")]
-    Rules(Problems),
-    /// There is no such rule.
-    #[error("no rule is called `{name}`{}", known(.there))]
-    NoRule {
-        /// What was asked for.
-        name: String,
-        /// The rules that there are.
-        there: Vec<String>,
-    },
-    /// The rule has no such backend.
-    #[error("rule {rule} has no backend {backend}: it has {}", .there.join(", "))]
-    NoBackend {
-        /// The rule.
-        rule: String,
-        /// What was asked for.
-        backend: String,
-        /// The backends that there are.
-        there: Vec<String>,
-    },
-    /// The file drains it, so a command cannot undo that.
-    #[error("the rules file drains {0}: change it there")]
-    DrainedByFile(String),
-    /// The kernel did not take it.
-    #[error("the kernel did not take the change, so everything is as before")]
-    Datapath(#[source] Box<RedirectError>),
-    /// An interface cannot be used.
-    #[error("cannot use the interface {name}")]
-    Interface {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: Box<RedirectError>,
-    },
-}
-
-fn known(there: &[String]) -> String {
-    match there {
-        [] => ": there is none".to_owned(),
-        some if some.len() > 12 => String::new(),
-        some => format!(": there are {}", some.join(", ")),
-    }
-}
-
-impl ChangeError {
-    /// Whether it is the request that is wrong, not the machine.
-    pub fn is_usage(&self) -> bool {
-        match self {
-            Self::Datapath(_) => false,
-            Self::Interface { source, .. } => matches!(**source, RedirectError::UnknownInterface(_)),
-            _ => true,
-        }
-    }
-}
-
-fn datapath_error(error: RedirectError) -> ChangeError {
-    ChangeError::Datapath(Box::new(error))
-}
-
-/// What is wrong with an interface.
-fn interface_error(name: &str) -> impl FnOnce(RedirectError) -> ChangeError {
-    move |source| ChangeError::Interface { name: name.to_owned(), source: Box::new(source) }
-}
+use crate::{causes::with_causes, journal, kubernetes::endpoints::Told};
 
 /// The datapath and what it should do.
 pub struct Proxy {
     pub(super) datapath: Redirect,
+    /// Its rules are [`Self::written`] with the endpoints of services put in.
     pub(super) engine: Engine,
+    pub(super) written: RuleSet,
+    pub(super) services: Services,
     pub(super) sources: Sources,
     pub(super) places: Vec<(Place, Source)>,
     sockets: Sockets,
@@ -112,6 +42,7 @@ pub struct Proxy {
     pub(super) file_trouble: Option<String>,
     pub(super) trouble: Option<String>,
     pub(super) checks: Checks,
+    watching: Watching,
     pub(super) started: Instant,
     is_published: bool,
     is_stopping: bool,
@@ -121,19 +52,35 @@ pub struct Proxy {
 pub(super) struct Parts {
     pub(super) datapath: Redirect,
     pub(super) engine: Engine,
+    pub(super) written: RuleSet,
+    pub(super) services: Services,
     pub(super) sources: Sources,
     pub(super) sockets: Sockets,
     pub(super) state_path: PathBuf,
     pub(super) file: Option<PathBuf>,
     pub(super) checks: Checks,
+    pub(super) watching: Watching,
 }
 
 impl Proxy {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { datapath, engine, sources, sockets, state_path, file, checks } = parts;
+        let Parts {
+            datapath,
+            engine,
+            written,
+            services,
+            sources,
+            sockets,
+            state_path,
+            file,
+            checks,
+            watching,
+        } = parts;
         Self {
             datapath,
             engine,
+            written,
+            services,
             sources,
             places: Vec::new(),
             sockets,
@@ -143,6 +90,7 @@ impl Proxy {
             file_trouble: None,
             trouble: None,
             checks,
+            watching,
             started: Instant::now(),
             is_published: true,
             is_stopping: false,
@@ -153,108 +101,12 @@ impl Proxy {
     pub(super) fn begin(&mut self, places: Vec<(Place, Source)>) -> Result<(), ChangeError> {
         self.check_places(&places)?;
         let desired = self.engine.desired();
-        self.datapath.publish(&desired).map_err(datapath_error)?;
+        self.datapath.publish(&desired).map_err(error::datapath_error)?;
         self.settle_places(places)?;
-        self.checks.set(&self.engine);
+        self.follow();
         self.tell_sockets();
         self.save();
         Ok(())
-    }
-
-    /// Makes the rules of commands and file those of this file.
-    pub fn apply(&mut self, wanted: Rules, dry_run: bool) -> Result<ChangeAnswer, ChangeError> {
-        let (rules, sources) = merged(self.engine.rules(), &self.sources, &wanted.rules);
-        let commanded = self.places.iter().filter(|(_, source)| *source == Source::Command).cloned();
-        let mut places: Vec<(Place, Source)> = commanded.collect();
-        for place in wanted.places {
-            if !places.iter().any(|(other, _)| other.interface == place.interface) {
-                places.push((place, Source::File));
-            }
-        }
-        self.check_places(&places)?;
-        let mut answer = self.change(rules, sources, dry_run)?;
-        // A file that names no interface leaves those that there are.
-        if places.iter().any(|(_, source)| *source == Source::File) {
-            answer.notes.extend(places_notes(&self.places, &places));
-            if !dry_run {
-                self.settle_places(places)?;
-                self.save();
-            }
-        }
-        Ok(answer)
-    }
-
-    /// Adds one rule, or replaces the one of that name.
-    pub fn put_rule(
-        &mut self,
-        name: &str,
-        mut document: Value,
-        dry_run: bool,
-    ) -> Result<ChangeAnswer, ChangeError> {
-        if let Some(object) = document.as_object_mut() {
-            object.insert("name".to_owned(), name.into());
-        }
-        let wanted = Rules::of_tree(json!({ "rules": [document] })).map_err(|mut problems| {
-            problems.map_paths(|path| path.trim_start_matches("rules[0]").trim_start_matches('.').to_owned());
-            ChangeError::Rules(problems)
-        })?;
-        let (mut rules, mut sources) = (self.engine.rules().clone(), self.sources.clone());
-        let was_in_file = sources.get(name) == Some(&Source::File);
-        rules.extend(wanted.rules);
-        sources.insert(name.into(), Source::Command);
-        let mut answer = self.change(rules, sources, dry_run)?;
-        if was_in_file {
-            answer.notes.push(format!(
-                "{name} was a rule of the file: the next change of the file brings that one back"
-            ));
-        }
-        Ok(answer)
-    }
-
-    /// Removes a rule. Its connections go on for its drain time, or end now.
-    pub fn remove_rule(&mut self, name: &str, ends_now: bool) -> Result<ChangeAnswer, ChangeError> {
-        if !self.engine.rules().contains_key(name) {
-            return Err(self.no_rule(name));
-        }
-        let (mut rules, mut sources) = (self.engine.rules().clone(), self.sources.clone());
-        rules.remove(name);
-        let was_in_file = sources.remove(name) == Some(Source::File);
-        let mut answer = self.change(rules, sources, false)?;
-        if ends_now {
-            self.engine.end_leaving(Instant::now());
-            self.is_published = false;
-            self.publish_if_needed();
-        }
-        if was_in_file {
-            answer
-                .notes
-                .push(format!("{name} is still in the file: the next change of the file brings it back"));
-        }
-        Ok(answer)
-    }
-
-    /// Lets a rule take new connections or not.
-    pub fn drain_rule(&mut self, name: &str, is_drained: bool) -> Result<(), ChangeError> {
-        let Some(rule) = self.engine.rules().get(name) else { return Err(self.no_rule(name)) };
-        if rule.is_drained && !is_drained {
-            return Err(ChangeError::DrainedByFile(format!("rule {name}")));
-        }
-        self.order(|engine| engine.drain_rule(name, is_drained))
-    }
-
-    /// Lets a backend take new connections or not.
-    pub fn drain_backend(&mut self, target: &Target, is_drained: bool) -> Result<(), ChangeError> {
-        let backend = self.engine.backend(target).ok_or_else(|| self.no_backend(target))?;
-        if backend.is_drained && !is_drained {
-            return Err(ChangeError::DrainedByFile(AddressText(target.backend).to_string()));
-        }
-        self.order(|engine| engine.drain(target, is_drained))
-    }
-
-    /// Gives a backend another weight.
-    pub fn weigh_backend(&mut self, target: &Target, weight: u16) -> Result<(), ChangeError> {
-        self.engine.backend(target).ok_or_else(|| self.no_backend(target))?;
-        self.order(|engine| engine.weigh(target, weight))
     }
 
     /// Takes what a check found.
@@ -271,28 +123,26 @@ impl Proxy {
         self.is_published = false;
     }
 
-    /// Reads the rules file again. What is wrong with it is said, and nothing changes.
-    pub(super) fn reload(&mut self, text: Result<String, String>) {
-        let outcome = text
-            .and_then(|text| Rules::read(&text).map_err(|problems| problems.to_string()))
-            .and_then(|rules| self.apply(rules, false).map_err(|error| with_causes(&error)));
-        match outcome {
-            Ok(answer) => {
-                self.file_trouble = None;
-                let count = |change| answer.diff.rules.iter().filter(|rule| rule.change == change).count();
-                let (added, removed, changed) =
-                    (count(Change::Added), count(Change::Removed), count(Change::Changed));
-                journal::info(format_args!(
-                    "the rules file was read again: {added} added, {removed} removed, {changed} changed"
-                ));
-            }
-            Err(reason) => {
-                journal::error(format_args!(
-                    "the rules file changed, and nothing was done about it: {reason}"
-                ));
-                self.file_trouble = Some(reason);
-            }
+    /// Takes where services of a namespace lead now.
+    pub(super) fn endpoints(&mut self, namespace: &Arc<str>, told: Told) {
+        if !self.services.take_in(namespace, told) {
+            return;
         }
+        journal::debug(format_args!("endpoints of services in {namespace} have changed"));
+        // What a task told before it ended may be of no rule any more.
+        self.services.keep(&services_of(&self.written));
+        self.engine.replace(self.services.expand(&self.written), Instant::now());
+        self.checks.set(&self.engine);
+        self.is_published = false;
+        self.save();
+    }
+
+    /// Checks backends and follows services of the rules as they are now.
+    fn follow(&mut self) {
+        let wanted = services_of(&self.written);
+        self.services.keep(&wanted);
+        self.watching.set(&wanted);
+        self.checks.set(&self.engine);
     }
 
     /// Once a second: forgets connections that timed out, and lets what was removed come to its end.
@@ -316,25 +166,6 @@ impl Proxy {
                 }
             }
             Err(error) => self.note("cannot count connections", Err(error)),
-        }
-    }
-
-    /// Interfaces have changed.
-    pub(super) fn refresh(&mut self) {
-        match self.datapath.refresh() {
-            Ok(changes) => changes.into_iter().for_each(|change| match change {
-                PlaceChange::Gone { interface } => {
-                    journal::warn(format_args!("{interface} is gone; it is attached again when it comes"));
-                }
-                PlaceChange::Attached { interface, .. } => {
-                    journal::info(format_args!("attached to {interface}"));
-                }
-                PlaceChange::Failed { interface, error } => {
-                    let error = with_causes(&error);
-                    journal::error(format_args!("cannot attach to {interface}: {error}"));
-                }
-            }),
-            Err(error) => self.note("cannot look after interfaces", Err(error)),
         }
     }
 
@@ -363,92 +194,17 @@ impl Proxy {
         live(&self.datapath)
     }
 
-    /// The backend that a path names.
-    pub fn target(rule: &str, backend: SocketAddr) -> Target {
-        Target { rule: rule.into(), backend }
-    }
-
-    /// Makes these the rules, all or nothing.
-    fn change(
-        &mut self,
-        rules: RuleSet,
-        sources: Sources,
-        dry_run: bool,
-    ) -> Result<ChangeAnswer, ChangeError> {
-        judge_set(&rules).map_err(ChangeError::Rules)?;
-        let diff = diff(self.engine.rules(), &rules);
-        if dry_run {
-            return Ok(ChangeAnswer { diff, is_applied: false, notes: Vec::new() });
-        }
-        let mut next = self.engine.clone();
-        next.replace(rules, Instant::now());
-        self.keep(next)?;
-        self.sources = sources;
-        self.checks.set(&self.engine);
-        self.save();
-        Ok(ChangeAnswer { diff, is_applied: true, notes: Vec::new() })
-    }
-
-    fn order(&mut self, order: impl FnOnce(&mut Engine) -> bool) -> Result<(), ChangeError> {
-        let mut next = self.engine.clone();
-        order(&mut next);
-        self.keep(next)?;
-        self.save();
-        Ok(())
-    }
-
-    /// Publishes; only then it counts. What an error left behind half done is published again as it was before.
-    fn keep(&mut self, mut next: Engine) -> Result<(), ChangeError> {
-        self.datapath.publish(&next.desired()).map_err(|error| {
-            self.is_published = false;
-            datapath_error(error)
-        })?;
-        self.engine = next;
-        self.is_published = true;
-        Ok(())
-    }
-
-    /// Makes sure, before anything is changed, that every interface is there, or was and may come back.
-    fn check_places(&self, places: &[(Place, Source)]) -> Result<(), ChangeError> {
-        let attached = self.datapath.places();
-        for (place, _) in places {
-            if !attached.iter().any(|known| known.interface == place.interface) {
-                self.datapath.find(&place.interface).map_err(interface_error(&place.interface))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Attaches to what is new and takes the programs off what is gone. The first that fails ends it.
-    fn settle_places(&mut self, places: Vec<(Place, Source)>) -> Result<(), ChangeError> {
-        let attached: BTreeMap<String, PlaceState> =
-            self.datapath.places().into_iter().map(|place| (place.interface.clone(), place)).collect();
-        for (place, _) in &places {
-            let known = attached.get(&place.interface);
-            if known.is_none_or(|known| known.role != place.role || !known.is_alive) {
-                match self.datapath.attach(place) {
-                    Ok(_) => journal::info(format_args!("attached to {}", place_text(place))),
-                    // It was there before, so it will be again.
-                    Err(RedirectError::UnknownInterface(name)) if known.is_some() => {
-                        journal::warn(format_args!("{name} is gone; it is attached again when it comes"));
-                    }
-                    Err(error) => return Err(interface_error(&place.interface)(error)),
-                }
-            }
-        }
-        for interface in attached.keys() {
-            if !places.iter().any(|(place, _)| place.interface == *interface) {
-                self.datapath.detach(interface).map_err(interface_error(interface))?;
-                journal::info(format_args!("detached from {interface}"));
-            }
-        }
-        self.places = places;
-        Ok(())
-    }
-
     fn save(&mut self) {
-        let outcome =
-            State::of(&self.engine, &self.sources, &self.places, &self.sockets).write(&self.state_path);
+        let state = State {
+            places: self.places.clone(),
+            sockets: self.sockets.clone(),
+            kubeconfig: self.watching.kubeconfig().cloned(),
+            services: self.services.known().clone(),
+            rules: self.written.clone(),
+            sources: self.sources.clone(),
+            orders: self.engine.orders().clone(),
+        };
+        let outcome = state.write(&self.state_path);
         if let Err(error) = outcome {
             journal::error(format_args!("a restart would not know this: {}", with_causes(&error)));
             self.trouble = Some(with_causes(&error));
@@ -481,22 +237,6 @@ impl Proxy {
             }
         }
     }
-
-    fn no_rule(&self, name: &str) -> ChangeError {
-        let there = self.engine.rules().keys().map(ToString::to_string).collect();
-        ChangeError::NoRule { name: name.to_owned(), there }
-    }
-
-    fn no_backend(&self, target: &Target) -> ChangeError {
-        match self.engine.rules().get(&target.rule) {
-            None => self.no_rule(&target.rule),
-            Some(rule) => ChangeError::NoBackend {
-                rule: target.rule.to_string(),
-                backend: AddressText(target.backend).to_string(),
-                there: rule.backends.iter().map(|it| AddressText(it.address).to_string()).collect(),
-            },
-        }
-    }
 }
 
 /// Connections of each backend, counted now.
@@ -507,31 +247,6 @@ pub(super) fn live(datapath: &Redirect) -> Result<HashMap<BackendId, u64>, Redir
         ControlFlow::Continue(())
     })?;
     Ok(live)
-}
-
-/// Rules of commands stay; those of the old file give way to those of the new one.
-pub fn merged(rules: &RuleSet, sources: &Sources, file: &RuleSet) -> (RuleSet, Sources) {
-    let is_commanded = |name: &Arc<str>| sources.get(name) != Some(&Source::File);
-    let mut merged: RuleSet = rules
-        .iter()
-        .filter(|(name, _)| is_commanded(name))
-        .map(|(name, rule)| (Arc::clone(name), Arc::clone(rule)))
-        .collect();
-    let mut from: Sources = merged.keys().map(|name| (Arc::clone(name), Source::Command)).collect();
-    for (name, rule) in file {
-        merged.insert(Arc::clone(name), Arc::clone(rule));
-        from.insert(Arc::clone(name), Source::File);
-    }
-    (merged, from)
-}
-
-fn places_notes(old: &[(Place, Source)], new: &[(Place, Source)]) -> Vec<String> {
-    let without = |list: &[(Place, Source)], others: &[(Place, Source)]| -> Vec<String> {
-        let is_other = |place: &Place| !others.iter().any(|(other, _)| other == place);
-        list.iter().filter(|(place, _)| is_other(place)).map(|(place, _)| place_text(place)).collect()
-    };
-    let removed = without(old, new).into_iter().map(|text| format!("- interface {text}"));
-    removed.chain(without(new, old).into_iter().map(|text| format!("+ interface {text}"))).collect()
 }
 
 /// A condition in a word.

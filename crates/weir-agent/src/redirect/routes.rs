@@ -145,7 +145,13 @@ async fn status(State(owner): State<Owner>) -> Answer<ProxyStatus> {
 impl Proxy {
     /// Names and datapath.
     pub(super) fn book(&self) -> Book<'_> {
-        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources }
+        Book {
+            datapath: &self.datapath,
+            engine: &self.engine,
+            written: &self.written,
+            services: &self.services,
+            sources: &self.sources,
+        }
     }
 }
 

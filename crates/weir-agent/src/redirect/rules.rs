@@ -16,6 +16,7 @@ use weir_datapath::redirect::{Listener, OnEmpty, OnFull, Place, PortPolicy, Role
 use super::{
     document::{OnEmptyDocument, OnFullDocument, PortPolicyDocument, RuleDocument, RulesDocument},
     overlap::Listeners,
+    service::{ServiceBackends, ServiceText, parse_service},
     text::{self, AddressText, ListenerText},
 };
 use crate::config::{At, Problems, check_shape, parse_yaml};
@@ -45,6 +46,8 @@ pub struct Rule {
     pub listeners: Vec<Listener>,
     /// Who answers; of the same family, no two alike.
     pub backends: Vec<Backend>,
+    /// Services whose endpoints answer besides.
+    pub services: Vec<ServiceBackends>,
     /// How backends are checked.
     pub health: Health,
     /// How long a client keeps its backend.
@@ -246,7 +249,7 @@ impl Rule {
         problems.take(&at.key("name"), text::check_name(&document.name));
         let listeners = listeners(&document.listen, &at.key("listen"), problems);
         let family = listeners.first().map(|listener| listener.prefix.address.is_ipv4());
-        let backends = backends(&document.backends, family, &at.key("backends"), problems);
+        let (backends, services) = backends(&document.backends, family, &at.key("backends"), problems);
         let health = health(document, at, problems);
         if health.check != Check::None && health.port.is_none() {
             let has_port = |backend: &Backend| backend.address.port() != 0;
@@ -280,6 +283,7 @@ impl Rule {
             name: document.name.as_str().into(),
             listeners,
             backends,
+            services,
             health,
             affinity,
             on_empty: match document.on_empty {
@@ -321,11 +325,26 @@ fn listeners(texts: &[String], at: &At, problems: &mut Problems) -> Vec<Listener
     listeners
 }
 
-fn backends(texts: &[String], is_ipv4: Option<bool>, at: &At, problems: &mut Problems) -> Vec<Backend> {
+fn backends(
+    texts: &[String],
+    is_ipv4: Option<bool>,
+    at: &At,
+    problems: &mut Problems,
+) -> (Vec<Backend>, Vec<ServiceBackends>) {
     let mut seen = BTreeSet::new();
     let mut backends = Vec::new();
+    let mut services: Vec<ServiceBackends> = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let at = at.index(index);
+        if let Some(service) = parse_service(text) {
+            let Some(service) = problems.take(&at, service) else { continue };
+            if services.iter().any(|other| other.port == service.port) {
+                problems
+                    .add(&at, format!("{} is there twice: give it more weight", ServiceText(&service.port)));
+            }
+            services.push(service);
+            continue;
+        }
         let Some(backend) = problems.take(&at, text::parse_backend(text)) else { continue };
         if is_ipv4.is_some_and(|is_ipv4| backend.address.is_ipv4() != is_ipv4) {
             let family = if backend.address.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -339,7 +358,7 @@ fn backends(texts: &[String], is_ipv4: Option<bool>, at: &At, problems: &mut Pro
         }
         backends.push(backend);
     }
-    backends
+    (backends, services)
 }
 
 fn health(document: &RuleDocument, at: &At, problems: &mut Problems) -> Health {

@@ -4,8 +4,10 @@
 //! kernel. Lost, it costs names and checks, never a connection.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write as _},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,12 +23,17 @@ use super::{
     document::{
         OnEmptyDocument, OnFullDocument, PortPolicyDocument, RuleDocument, RulesDocument, TimeoutsDocument,
     },
-    engine::{Engine, Orders},
+    engine::Orders,
     health::Target,
+    resolve::ServiceKey,
     rules::{Rule, RuleSet, Rules, parse_place},
+    service::{ServiceText, parse_service},
     text::{AddressText, ListenerText, parse_backend_address},
 };
-use crate::config::Problems;
+use crate::{
+    config::Problems,
+    kubernetes::endpoints::{Endpoint, Protocol},
+};
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -76,7 +83,11 @@ pub struct State {
     pub places: Vec<(Place, Source)>,
     /// What becomes of sockets of this machine.
     pub sockets: Sockets,
-    /// The rules.
+    /// The file that says where the API server of Kubernetes is.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where services led.
+    pub services: BTreeMap<ServiceKey, Vec<Endpoint>>,
+    /// The rules, as written.
     pub rules: RuleSet,
     /// Where each of them comes from.
     pub sources: Sources,
@@ -90,6 +101,10 @@ struct StateDocument {
     interfaces: Vec<(Source, String)>,
     #[serde(default)]
     sockets: SocketsDocument,
+    #[serde(default)]
+    kubeconfig: Option<PathBuf>,
+    #[serde(default)]
+    services: Vec<ServiceDocument>,
     rules: Vec<(Source, RuleDocument)>,
     drained_rules: Vec<String>,
     drained: Vec<(String, String)>,
@@ -102,18 +117,40 @@ struct SocketsDocument {
     cgroup: Option<PathBuf>,
 }
 
-impl State {
-    /// The state as it is now.
-    pub fn of(engine: &Engine, sources: &Sources, places: &[(Place, Source)], sockets: &Sockets) -> Self {
+/// Where a port of a service led: the port, its transport, addresses and whether they take new connections.
+#[derive(Debug, Serialize, Deserialize)]
+struct ServiceDocument {
+    service: String,
+    transport: String,
+    endpoints: Vec<(SocketAddr, bool)>,
+}
+
+impl ServiceDocument {
+    fn of((key, endpoints): (&ServiceKey, &Vec<Endpoint>)) -> Self {
+        let (port, protocol) = key;
         Self {
-            places: places.to_vec(),
-            sockets: sockets.clone(),
-            rules: engine.rules().clone(),
-            sources: sources.clone(),
-            orders: engine.orders().clone(),
+            service: ServiceText(port).to_string(),
+            transport: match protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            }
+            .to_owned(),
+            endpoints: endpoints.iter().map(|it| (it.address, it.takes_new)).collect(),
         }
     }
 
+    fn read(&self) -> Result<(ServiceKey, Vec<Endpoint>), String> {
+        let service = parse_service(&self.service)
+            .ok_or_else(|| format!("`{}` is no service", self.service))?
+            .map_err(|error| error.to_string())?;
+        let protocol = if self.transport == "udp" { Protocol::Udp } else { Protocol::Tcp };
+        let endpoint =
+            |(address, takes_new): &(SocketAddr, bool)| Endpoint { address: *address, takes_new: *takes_new };
+        Ok(((service.port, protocol), self.endpoints.iter().map(endpoint).collect()))
+    }
+}
+
+impl State {
     /// Reads it. `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, StateError> {
         let text = match fs::read_to_string(path) {
@@ -154,6 +191,8 @@ impl State {
                 is_off: self.sockets.local == LocalMode::Off,
                 cgroup: self.sockets.cgroup.clone(),
             },
+            kubeconfig: self.kubeconfig.clone(),
+            services: self.services.iter().map(ServiceDocument::of).collect(),
             rules: self.rules.iter().map(|(name, rule)| (source(name), document_of(rule))).collect(),
             drained_rules: self.orders.drained_rules.iter().map(ToString::to_string).collect(),
             drained: self.orders.drained.iter().map(pair).collect(),
@@ -193,7 +232,9 @@ impl State {
         }
         let SocketsDocument { is_off, cgroup } = document.sockets;
         let sockets = Sockets { local: if is_off { LocalMode::Off } else { LocalMode::Cgroup }, cgroup };
-        Ok(Self { places, sockets, rules: rules.rules, sources, orders })
+        let services = document.services.iter().map(ServiceDocument::read).collect::<Result<_, _>>()?;
+        let kubeconfig = document.kubeconfig;
+        Ok(Self { places, sockets, kubeconfig, services, rules: rules.rules, sources, orders })
     }
 }
 
@@ -217,7 +258,10 @@ pub fn document_of(rule: &Rule) -> RuleDocument {
     RuleDocument {
         name: rule.name.to_string(),
         listen: rule.listeners.iter().map(|listener| ListenerText(*listener).to_string()).collect(),
-        backends: rule.backends.iter().map(ToString::to_string).collect(),
+        backends: {
+            let backends = rule.backends.iter().map(ToString::to_string);
+            backends.chain(rule.services.iter().map(ToString::to_string)).collect()
+        },
         health: health.check.to_string(),
         health_port: health.port,
         health_interval: text(health.interval),
@@ -254,11 +298,10 @@ pub fn document_of(rule: &Rule) -> RuleDocument {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Instant};
-
-    use weir_datapath::redirect::Desired;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::redirect::resolve;
 
     const FILE: &str = "
 interfaces: [veth0, veth1=client]
@@ -266,7 +309,7 @@ rules:
   - {name: plain, listen: [tcp:10.0.0.10:80], backends: [10.1.0.1:80]}
   - name: full
     listen: [udp:10.0.0.11:53, tcp:10.0.0.11:53]
-    backends: ['10.1.0.1:53,weight=3', '10.1.0.2:53,drain']
+    backends: ['10.1.0.1:53,weight=3', '10.1.0.2:53,drain', 'service:kube-system/kube-dns:53,weight=2']
     health: udp:0a0b
     health_port: 54
     health_interval: 500ms
@@ -286,17 +329,22 @@ rules:
     #[test]
     fn what_is_written_is_what_is_read() {
         let rules = Rules::read(FILE).unwrap();
-        let mut engine = Engine::new(&Desired::default());
-        engine.replace(rules.rules.clone(), Instant::now());
         let target = Target { rule: "full".into(), backend: ([10, 1, 0, 1], 53).into() };
-        engine.drain(&target, true);
-        engine.weigh(&target, 9);
-        engine.drain_rule("plain", true);
+        let orders = Orders {
+            drained_rules: ["plain".into()].into(),
+            drained: [target.clone()].into(),
+            weights: [(target, 9)].into(),
+        };
+        let ports = resolve::services_of(&rules.rules);
+        let endpoint = |takes_new| Endpoint { address: ([10, 2, 0, 1], 53).into(), takes_new };
+        let services = ports.into_iter().map(|key| (key, vec![endpoint(true), endpoint(false)])).collect();
         let sources =
             [("plain".into(), Source::File), ("full".into(), Source::Command)].into_iter().collect();
         let places: Vec<_> = rules.places.into_iter().map(|place| (place, Source::File)).collect();
         let sockets = Sockets { local: LocalMode::Off, cgroup: Some("/sys/fs/cgroup/x".into()) };
-        let state = State::of(&engine, &sources, &places, &sockets);
+        let kubeconfig = Some("/etc/kubeconfig".into());
+        let state = State { places, sockets, kubeconfig, services, rules: rules.rules, sources, orders };
+        assert_eq!(state.services.len(), 2);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(State::read(&path).unwrap(), None);

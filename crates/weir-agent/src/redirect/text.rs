@@ -72,9 +72,14 @@ pub enum TextError {
     },
     /// No backend at all.
     #[error(
-        "`{0}` is no backend: write ADDRESS:PORT, such as 10.0.0.138:8080 or [fd00::2]:8080, or ADDRESS alone to keep the port"
+        "`{0}` is no backend: write ADDRESS:PORT, such as 10.0.0.138:8080 or [fd00::2]:8080, ADDRESS alone to keep the port, or service:NAMESPACE/NAME:PORT"
     )]
     Backend(String),
+    /// No service.
+    #[error(
+        "`{0}` is no service: write service:NAMESPACE/NAME:PORT, such as service:shop/web:http or service:shop/web:80"
+    )]
+    Service(String),
     /// A property that backends do not have.
     #[error("unknown property `{0}` of a backend: use weight=N or drain")]
     Property(String),
@@ -119,19 +124,34 @@ pub fn parse_listener(text: &str) -> Result<Listener, TextError> {
     Ok(Listener { transport, prefix: parse_prefix(address)?, ports: parse_ports(ports)? })
 }
 
+/// What a backend gets of the new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    /// Its weight.
+    pub weight: u16,
+    /// Whether it takes no new connections.
+    pub is_drained: bool,
+}
+
 /// Reads a backend, such as `10.0.0.138:8080,weight=3`.
 pub fn parse_backend(text: &str) -> Result<Backend, TextError> {
-    let mut parts = text.split(',').map(str::trim);
-    let address = parts.next().unwrap_or_default();
-    let mut backend = Backend { address: parse_backend_address(address)?, weight: 1, is_drained: false };
-    for property in parts {
+    let (address, properties) = text.split_once(',').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    let address = parse_backend_address(address.trim())?;
+    let Share { weight, is_drained } = parse_share(properties)?;
+    Ok(Backend { address, weight, is_drained })
+}
+
+/// Reads the properties of a backend, such as `weight=3,drain`.
+pub(super) fn parse_share(properties: Option<&str>) -> Result<Share, TextError> {
+    let mut share = Share { weight: 1, is_drained: false };
+    for property in properties.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
         match property.split_once('=') {
-            Some(("weight" | "w", number)) => backend.weight = parse_weight(number)?,
-            None if property == "drain" => backend.is_drained = true,
+            Some(("weight" | "w", number)) => share.weight = parse_weight(number)?,
+            None if property == "drain" => share.is_drained = true,
             _ => return Err(TextError::Property(property.to_owned())),
         }
     }
-    Ok(backend)
+    Ok(share)
 }
 
 /// Reads a weight.
@@ -340,7 +360,13 @@ impl fmt::Display for AddressText {
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", AddressText(self.address))?;
+        let Self { address, weight, is_drained } = *self;
+        write!(f, "{}{}", AddressText(address), Share { weight, is_drained })
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.weight != 1 {
             write!(f, ",weight={}", self.weight)?;
         }

@@ -27,7 +27,8 @@ use super::{
     engine::{Condition, Engine, recovered},
     health::Target,
     proxy::{condition_text, live},
-    rules::{Backend, Rule},
+    resolve::Services,
+    rules::{Backend, Rule, RuleSet},
     state::{State, StateError, role_text},
     text::{AddressText, ListenerText, transport},
 };
@@ -39,6 +40,10 @@ pub struct Book<'a> {
     pub datapath: &'a Redirect,
     /// What it should do.
     pub engine: &'a Engine,
+    /// The rules as written.
+    pub written: &'a RuleSet,
+    /// Where services lead.
+    pub services: &'a Services,
     /// Where rules come from.
     pub sources: &'a Sources,
 }
@@ -47,6 +52,8 @@ pub struct Book<'a> {
 pub struct Left {
     datapath: Redirect,
     engine: Engine,
+    written: RuleSet,
+    services: Services,
     sources: Sources,
 }
 
@@ -80,15 +87,22 @@ impl Left {
         let mut engine = Engine::new(&published);
         let state =
             State::read(state)?.unwrap_or_else(|| State { rules: recovered(&published), ..State::default() });
-        engine.replace(state.rules, Instant::now());
-        engine.restore(state.orders);
-        let sources = state.sources;
-        Ok(Some(Self { datapath, engine, sources }))
+        let State { rules: written, sources, orders, services, .. } = state;
+        let services = Services::new(services);
+        engine.replace(services.expand(&written), Instant::now());
+        engine.restore(orders);
+        Ok(Some(Self { datapath, engine, written, services, sources }))
     }
 
     /// Names and datapath.
     pub fn book(&self) -> Book<'_> {
-        Book { datapath: &self.datapath, engine: &self.engine, sources: &self.sources }
+        Book {
+            datapath: &self.datapath,
+            engine: &self.engine,
+            written: &self.written,
+            services: &self.services,
+            sources: &self.sources,
+        }
     }
 }
 
@@ -99,6 +113,7 @@ impl Book<'_> {
         let mut places: BTreeMap<IpAddr, bool> = BTreeMap::new();
         let mut here = |address| *places.entry(address).or_insert_with(|| is_here(address));
         let count = |id: Option<BackendId>| id.and_then(|id| live.get(&id)).copied().unwrap_or(0);
+        let mut services = self.services.states(self.written);
         let mut rules = Vec::new();
         for rule in self.engine.rules().values() {
             let backends: Vec<BackendView> = rule
@@ -119,6 +134,7 @@ impl Book<'_> {
                 is_drained: rule.is_drained || self.engine.orders().drained_rules.contains(&rule.name),
                 connections: backends.iter().map(|backend| backend.connections).sum(),
                 backends,
+                services: services.remove(&rule.name).unwrap_or_default(),
             });
         }
         let leaving = self.engine.leaving().map(|(listener, address, id, since)| LeavingView {

@@ -11,6 +11,7 @@ use weir_agent::{
     redirect::{
         process::{DEFAULT_ROOT, DEFAULT_STATE},
         rules::parse_place,
+        service::parse_service,
         text::{check_name, parse_backend, parse_backend_address, parse_check, parse_listener, parse_weight},
     },
     units::parse_duration,
@@ -93,6 +94,10 @@ pub(crate) struct RunArgs {
     /// With `--local cgroup`: whose processes connect [default: as before, at first the topmost cgroup]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) cgroup: Option<PathBuf>,
+    /// Where the API server of Kubernetes is, for backends of a service [default: as before, at first the service account of
+    /// the pod, `$KUBECONFIG`, `~/.kube/config`]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Go to the background once everything is in effect
     #[arg(long)]
     pub(crate) detach: bool,
@@ -159,7 +164,8 @@ pub(crate) struct AddArgs {
     /// What clients call, such as `tcp:10.0.0.10:80-90`; may be given several times
     #[arg(long, value_name = "LISTENER", required = true, value_parser = listener)]
     pub(crate) listen: Vec<String>,
-    /// Who answers, such as `10.0.0.138:8080,weight=3`; may be given several times
+    /// Who answers, such as `10.0.0.138:8080,weight=3`, or `service:NAMESPACE/NAME:PORT` for the endpoints of a service of
+    /// Kubernetes; may be given several times
     #[arg(long = "backend", value_name = "ADDRESS[:PORT][,weight=N]", required = true, value_parser = backend)]
     pub(crate) backends: Vec<String>,
     /// How backends are checked: `tcp`, `http:/PATH`, `udp:HEX` or `none`
@@ -410,7 +416,10 @@ fn listener(text: &str) -> Result<String, String> {
 }
 
 fn backend(text: &str) -> Result<String, String> {
-    accepted(text, parse_backend(text))
+    match parse_service(text) {
+        Some(service) => accepted(text, service),
+        None => accepted(text, parse_backend(text)),
+    }
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -461,7 +470,8 @@ Examples:
   weir proxy rule add web --listen tcp:10.0.0.10:12345 --backend 10.0.0.138:23456
   weir proxy rule add shop --listen tcp:10.0.0.20:443 --backend 10.1.0.1:8443,weight=3 --backend 10.1.0.2:8443 --health tcp
   weir proxy rule add dns --listen 'udp:[fd00::1]:53' --listen 'tcp:[fd00::1]:53' --backend '[fd00::5]:53'
-  weir proxy rule add range --listen tcp:10.0.0.30:8000-8099 --backend 10.1.0.3 --on-empty pass";
+  weir proxy rule add range --listen tcp:10.0.0.30:8000-8099 --backend 10.1.0.3 --on-empty pass
+  weir proxy rule add pods --listen tcp:10.0.0.40:80 --backend service:shop/web:http";
 
 const RULE_EXAMPLES: &str = "\
 Examples:

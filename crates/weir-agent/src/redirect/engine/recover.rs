@@ -43,6 +43,7 @@ fn recover(state: &RuleState, published: &Desired) -> Option<Rule> {
         name: format!("recovered-{}", state.id.0).into(),
         listeners: vec![state.listener],
         backends,
+        services: Vec::new(),
         health: Health {
             check: Check::None,
             port: None,

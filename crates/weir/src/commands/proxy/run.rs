@@ -30,6 +30,7 @@ pub(super) fn run(paths: &ProxyPaths, args: &RunArgs) -> Result<ExitCode> {
         root: paths.root.clone(),
         local: args.local.map(Into::into),
         cgroup: args.cgroup.clone(),
+        kubeconfig: args.kubeconfig.clone(),
         socket: paths.socket.clone(),
         state: paths.state.clone(),
         metrics: args.metrics,

@@ -15,7 +15,9 @@ use weir_agent::{
     redirect::view::{ConnectionsWanted, Left},
     units::Grouped,
 };
-use weir_api::proxy::{Carried, ConnectionsAnswer, ProxySockets, RulesAnswer, StatsAnswer, escaped};
+use weir_api::proxy::{
+    Carried, ConnectionsAnswer, ProxySockets, RulesAnswer, ServiceView, StatsAnswer, escaped,
+};
 use weir_datapath::redirect::RedirectError;
 
 use super::{
@@ -139,10 +141,14 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
     writeln!(out, "sockets:    {}\n", sockets_text(&answer.sockets)).expect("a string takes any text");
     let mut rows = Vec::new();
     for rule in &answer.rules {
-        for line in 0..rule.listen.len().max(rule.backends.len()).max(1) {
+        let backends = rule.backends.len();
+        for line in 0..rule.listen.len().max(backends + rule.services.len()).max(1) {
             let first = |text: &str| if line == 0 { text.to_owned() } else { String::new() };
             let backend = rule.backends.get(line);
-            let what = backend.map_or(String::new(), |it| match (&it.trouble, &it.place) {
+            let service = line.checked_sub(backends).and_then(|line| rule.services.get(line));
+            let address = backend.map(|it| &it.address).or(service.map(|it| &it.service));
+            let of_service = service.map_or_else(String::new, service_text);
+            let what = backend.map_or(of_service, |it| match (&it.trouble, &it.place) {
                 (Some(trouble), _) => trouble.clone(),
                 (None, Some(_)) if answer.sockets.is_alive => {
                     "on this machine: its sockets are led there (cgroup)".to_owned()
@@ -153,7 +159,7 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
             rows.push([
                 first(&rule.name),
                 rule.listen.get(line).cloned().unwrap_or_default(),
-                backend.map(|it| it.address.clone()).unwrap_or_default(),
+                address.cloned().unwrap_or_default(),
                 backend.map(|it| it.weight.to_string()).unwrap_or_default(),
                 backend.map(|it| it.state.clone()).unwrap_or_default(),
                 backend.map(|it| Grouped(it.connections).to_string()).unwrap_or_default(),
@@ -192,6 +198,17 @@ fn rules_table(answer: &RulesAnswer, out: &mut String) {
         ("", Side::Left),
     ];
     table(heading, &rows, out);
+}
+
+fn service_text(service: &ServiceView) -> String {
+    let endpoints = match service.endpoints {
+        1 => "1 endpoint".to_owned(),
+        several => format!("{several} endpoints"),
+    };
+    match &service.trouble {
+        None => endpoints,
+        Some(trouble) => format!("{endpoints}; {trouble}"),
+    }
 }
 
 fn sockets_text(sockets: &ProxySockets) -> String {

@@ -1,0 +1,292 @@
+//! [`Services`]: where services lead, as far as it is known, and rules with their endpoints put in. Pure.
+//!
+//! What is written in a rule stays as it is; the engine gets [`Services::expand`]ed rules, whose backends are those of the
+//! rule and the endpoints of its services. What was heard last is what counts, however long ago.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use weir_api::proxy::ServiceView;
+use weir_datapath::redirect::Transport;
+
+use super::{
+    overlap::Listeners,
+    rules::{Backend, Rule, RuleSet},
+    service::{ServiceBackends, ServiceText},
+    text::{AddressText, ListenerText},
+};
+use crate::kubernetes::endpoints::{Endpoint, Nowhere, Protocol, ServicePort, Told};
+
+/// A port of a service for one transport.
+pub type ServiceKey = (ServicePort, Protocol);
+
+/// Where services lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Services {
+    known: BTreeMap<ServiceKey, Vec<Endpoint>>,
+    nowhere: BTreeMap<ServiceKey, Nowhere>,
+    /// By namespace, why what is known may be old.
+    troubles: BTreeMap<Arc<str>, String>,
+}
+
+/// What services these rules name, each for the transports of its rule.
+pub fn services_of(rules: &RuleSet) -> BTreeSet<ServiceKey> {
+    rules.values().flat_map(|rule| rule.services.iter().flat_map(|service| keys(rule, service))).collect()
+}
+
+fn keys(rule: &Rule, service: &ServiceBackends) -> impl Iterator<Item = ServiceKey> {
+    let transports: BTreeSet<Transport> = rule.listeners.iter().map(|it| it.transport).collect();
+    transports.into_iter().map(|transport| {
+        let protocol = match transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        };
+        (service.port.clone(), protocol)
+    })
+}
+
+impl Services {
+    /// Begins with what was known before.
+    pub fn new(known: BTreeMap<ServiceKey, Vec<Endpoint>>) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// What is known.
+    pub fn known(&self) -> &BTreeMap<ServiceKey, Vec<Endpoint>> {
+        &self.known
+    }
+
+    /// Forgets what no rule names any more.
+    pub fn keep(&mut self, wanted: &BTreeSet<ServiceKey>) {
+        self.known.retain(|key, _| wanted.contains(key));
+        self.nowhere.retain(|key, _| wanted.contains(key));
+        self.troubles.retain(|namespace, _| wanted.iter().any(|(port, _)| port.namespace == *namespace));
+    }
+
+    /// Takes what was told of a namespace. Says whether any endpoint is not what it was.
+    pub fn take_in(&mut self, namespace: &Arc<str>, told: Told) -> bool {
+        match told.trouble {
+            Some(trouble) => self.troubles.insert(Arc::clone(namespace), trouble),
+            None => self.troubles.remove(namespace),
+        };
+        let mut has_changed = false;
+        for (key, endpoints) in told.ports {
+            let endpoints = match endpoints {
+                Ok(endpoints) => {
+                    self.nowhere.remove(&key);
+                    endpoints
+                }
+                Err(nowhere) => {
+                    self.nowhere.insert(key.clone(), nowhere);
+                    Vec::new()
+                }
+            };
+            if self.known.get(&key) != Some(&endpoints) {
+                self.known.insert(key, endpoints);
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
+    /// The rules with endpoints among their backends. Rules without services stay the same memory.
+    pub fn expand(&self, rules: &RuleSet) -> RuleSet {
+        if rules.values().all(|rule| rule.services.is_empty()) {
+            return rules.clone();
+        }
+        let listeners = listeners(rules);
+        let expand = |rule: &Arc<Rule>| {
+            if rule.services.is_empty() {
+                return Arc::clone(rule);
+            }
+            let mut expanded = Rule::clone(rule);
+            let mut seen: BTreeSet<SocketAddr> = rule.backends.iter().map(|it| it.address).collect();
+            for service in &rule.services {
+                let (usable, _) = self.usable(rule, service, &listeners);
+                expanded.backends.extend(usable.into_iter().filter(|backend| seen.insert(backend.address)));
+            }
+            Arc::new(expanded)
+        };
+        rules.iter().map(|(name, rule)| (Arc::clone(name), expand(rule))).collect()
+    }
+
+    /// How the services of rules are doing, by rule; `rules` are all of them, as written.
+    pub fn states(&self, rules: &RuleSet) -> BTreeMap<Arc<str>, Vec<ServiceView>> {
+        let named: Vec<_> = rules.values().filter(|rule| !rule.services.is_empty()).collect();
+        if named.is_empty() {
+            return BTreeMap::new();
+        }
+        let listeners = listeners(rules);
+        named.into_iter().map(|rule| (Arc::clone(&rule.name), self.states_of(rule, &listeners))).collect()
+    }
+
+    fn states_of(&self, rule: &Rule, listeners: &Listeners) -> Vec<ServiceView> {
+        rule.services
+            .iter()
+            .map(|service| {
+                let (usable, left_out) = self.usable(rule, service, listeners);
+                let nowhere = keys(rule, service).find_map(|key| self.nowhere.get(&key));
+                let is_heard = keys(rule, service).all(|key| self.known.contains_key(&key));
+                let trouble = self
+                    .troubles
+                    .get(&service.port.namespace)
+                    .cloned()
+                    .or_else(|| nowhere.map(ToString::to_string))
+                    .or(left_out)
+                    .or_else(|| (!is_heard).then(|| "not heard of yet".to_owned()))
+                    .or_else(|| usable.is_empty().then(|| "it has no endpoints".to_owned()));
+                let service = ServiceText(&service.port).to_string();
+                ServiceView { service, endpoints: usable.len(), trouble }
+            })
+            .collect()
+    }
+
+    /// Endpoints that can be backends of the rule, and why others cannot.
+    fn usable(
+        &self,
+        rule: &Rule,
+        service: &ServiceBackends,
+        listeners: &Listeners,
+    ) -> (Vec<Backend>, Option<String>) {
+        let is_ipv4 = rule.listeners.first().is_none_or(|listener| listener.prefix.address.is_ipv4());
+        let mut endpoints: BTreeMap<SocketAddr, bool> = BTreeMap::new();
+        let mut left_out = None;
+        let mut has_others = false;
+        for key in keys(rule, service) {
+            for endpoint in self.known.get(&key).into_iter().flatten() {
+                if endpoint.address.is_ipv4() != is_ipv4 {
+                    has_others = true;
+                    continue;
+                }
+                let transports = rule.listeners.iter().map(|it| it.transport);
+                let caught = transports
+                    .into_iter()
+                    .find_map(|transport| listeners.catching(transport, endpoint.address, &rule.listeners));
+                if let Some((listener, owner)) = caught {
+                    left_out = Some(format!(
+                        "{} is left out: it is diverted itself, by {} of {owner}",
+                        AddressText(endpoint.address),
+                        ListenerText(listener)
+                    ));
+                    continue;
+                }
+                *endpoints.entry(endpoint.address).or_insert(false) |= endpoint.takes_new;
+            }
+        }
+        if endpoints.is_empty() && has_others {
+            let (wanted, there) = if is_ipv4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            left_out = Some(format!("its endpoints are {there}, the listener is {wanted}"));
+        }
+        let share = service.share;
+        let backend = |(address, takes_new): (SocketAddr, bool)| Backend {
+            address,
+            weight: share.weight,
+            is_drained: share.is_drained || !takes_new,
+        };
+        (endpoints.into_iter().map(backend).collect(), left_out)
+    }
+}
+
+/// Who listens where, under the names of rules.
+fn listeners(rules: &RuleSet) -> Listeners {
+    let mut listeners = Listeners::default();
+    for rule in rules.values() {
+        rule.listeners.iter().for_each(|listener| listeners.add(*listener, Arc::clone(&rule.name)));
+    }
+    listeners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redirect::{rules::Rules, service::parse_service};
+
+    const FILE: &str = "
+rules:
+  - {name: web, listen: [tcp:10.0.0.10:80], backends: [10.1.0.1:8080, 'service:shop/web:http,weight=3']}
+  - {name: six, listen: ['tcp:[fd00::10]:80'], backends: [service:shop/web:http]}
+  - {name: plain, listen: [udp:10.0.0.10:53], backends: [10.1.0.1:53]}
+";
+
+    fn key(text: &str) -> ServiceKey {
+        (parse_service(text).unwrap().unwrap().port, Protocol::Tcp)
+    }
+
+    fn endpoint(address: &str, takes_new: bool) -> Endpoint {
+        Endpoint { address: address.parse().unwrap(), takes_new }
+    }
+
+    fn told(endpoints: Result<Vec<Endpoint>, Nowhere>, trouble: Option<&str>) -> Told {
+        let ports = BTreeMap::from([(key("service:shop/web:http"), endpoints)]);
+        Told { ports, trouble: trouble.map(str::to_owned) }
+    }
+
+    fn backends(services: &Services, rules: &RuleSet, name: &str) -> Vec<String> {
+        services.expand(rules)[name].backends.iter().map(ToString::to_string).collect()
+    }
+
+    fn troubles(services: &Services, rules: &RuleSet, name: &str) -> Vec<Option<String>> {
+        services.states(rules)[name].clone().into_iter().map(|state| state.trouble).collect()
+    }
+
+    #[test]
+    fn endpoints_become_backends_of_the_family_of_the_listener() {
+        let rules = Rules::read(FILE).unwrap().rules;
+        let mut services = Services::default();
+        let shop: Arc<str> = "shop".into();
+        assert_eq!(backends(&services, &rules, "web"), ["10.1.0.1:8080"]);
+        assert_eq!(troubles(&services, &rules, "web"), [Some("not heard of yet".to_owned())]);
+        let endpoints = vec![
+            endpoint("10.1.0.1:8080", true),
+            endpoint("10.1.0.2:8080", true),
+            endpoint("10.1.0.3:8080", false),
+        ];
+        assert!(services.take_in(&shop, told(Ok(endpoints.clone()), None)));
+        assert!(!services.take_in(&shop, told(Ok(endpoints), None)));
+        assert_eq!(
+            backends(&services, &rules, "web"),
+            ["10.1.0.1:8080", "10.1.0.2:8080,weight=3", "10.1.0.3:8080,weight=3,drain"]
+        );
+        assert_eq!(troubles(&services, &rules, "web"), [None]);
+        assert!(backends(&services, &rules, "six").is_empty());
+        assert_eq!(
+            troubles(&services, &rules, "six"),
+            [Some("its endpoints are IPv4, the listener is IPv6".to_owned())]
+        );
+        assert!(Arc::ptr_eq(&services.expand(&rules)["plain"], &rules["plain"]));
+    }
+
+    #[test]
+    fn what_is_known_stays_while_nothing_is_heard_and_goes_when_it_is_gone() {
+        let rules = Rules::read(FILE).unwrap().rules;
+        let known = BTreeMap::from([(key("service:shop/web:http"), vec![endpoint("10.1.0.2:80", true)])]);
+        let mut services = Services::new(known);
+        let shop: Arc<str> = "shop".into();
+        let silence = Told { trouble: Some("the API server is not heard of".to_owned()), ..Told::default() };
+        assert!(!services.take_in(&shop, silence));
+        assert_eq!(backends(&services, &rules, "web").len(), 2);
+        assert_eq!(troubles(&services, &rules, "web"), [Some("the API server is not heard of".to_owned())]);
+
+        let nowhere = Nowhere::NoService { namespace: "shop".into(), service: "web".into() };
+        assert!(services.take_in(&shop, told(Err(nowhere), None)));
+        assert_eq!(backends(&services, &rules, "web"), ["10.1.0.1:8080"]);
+        assert_eq!(troubles(&services, &rules, "web"), [Some("there is no service shop/web".to_owned())]);
+        assert!(services.take_in(&shop, told(Ok(vec![endpoint("10.1.0.2:80", true)]), None)));
+        services.keep(&BTreeSet::new());
+        assert_eq!(services, Services::default());
+    }
+
+    #[test]
+    fn an_endpoint_that_is_diverted_itself_is_left_out() {
+        let rules = Rules::read(FILE).unwrap().rules;
+        let mut services = Services::default();
+        let both = vec![endpoint("10.0.0.10:80", true), endpoint("10.1.0.2:80", true)];
+        services.take_in(&"shop".into(), told(Ok(both), None));
+        assert_eq!(backends(&services, &rules, "web"), ["10.1.0.1:8080", "10.1.0.2:80,weight=3"]);
+        let said = troubles(&services, &rules, "web").remove(0).unwrap();
+        assert_eq!(said, "10.0.0.10:80 is left out: it is diverted itself, by tcp:10.0.0.10:80 of web");
+    }
+}
