@@ -19,7 +19,9 @@ mod local;
 mod maps;
 mod pins;
 mod place;
+mod places;
 mod publish;
+mod resize;
 mod stamp;
 mod tables;
 mod teardown;
@@ -33,7 +35,9 @@ pub use desired::{
     RuleState, Standing, Timeouts, Transport,
 };
 pub use error::RedirectError;
-pub use handle::{Redirect, Removed, Settings, Start};
+pub use handle::{Redirect, Settings, Start};
 pub use place::{Attached, LocalMode, LocalState, Place, PlaceChange, PlaceHook, PlaceState, Role};
+
+pub use teardown::Removed;
 
 pub use crate::bpf::run::{CHECKSUM_COMPLETE, PacketRun, run_packet};

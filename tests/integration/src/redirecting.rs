@@ -1,14 +1,22 @@
 //! A redirect of a test's own: pins in a BPF file system of its own, rules from a few words.
 
-use std::{ffi::CString, net::SocketAddr, os::unix::ffi::OsStrExt as _, path::PathBuf, time::Duration};
+use std::{
+    ffi::CString,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use weir_datapath::redirect::{
-    BackendId, BackendState, Desired, Listener, LocalMode, OnEmpty, OnFull, PortPolicy, Ports, Prefix,
-    Redirect, RedirectError, RuleId, RuleState, Settings, Standing, Start, Timeouts, Transport,
+    BackendId, BackendState, Desired, Listener, LocalMode, OnEmpty, OnFull, Place, PortPolicy, Ports, Prefix,
+    Redirect, RedirectError, Role, RuleId, RuleState, Settings, Standing, Start, Timeouts, Transport,
 };
 
-use crate::control_plane::wait;
+use crate::{Namespace, Neighbours, Veth, control_plane::wait};
 
 /// The packets and checksums of the plans' own tests.
 #[path = "../../../crates/weir-packet/src/rewrite/reference.rs"]
@@ -46,7 +54,7 @@ impl BpfFileSystem {
 
     /// Settings with a table of `capacity` connections, and without programs at a cgroup.
     pub fn settings(&self, capacity: u32) -> Settings {
-        Settings { root: self.root(), capacity, local: LocalMode::Off, ..Settings::default() }
+        Settings { root: self.root(), capacity: Some(capacity), local: LocalMode::Off, ..Settings::default() }
     }
 
     /// Opens a redirect in the network namespace of the calling thread.
@@ -75,6 +83,40 @@ impl Drop for BpfFileSystem {
         // SAFETY: the path ends with a zero. Detached at once; what is pinned ends with the last user.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+/// A connection is redirected, and goes on through a start that gives its table another size. Needs root.
+pub fn a_connection_outlives_another_size_of_its_table() {
+    let (client, server) = (Namespace::new(), Namespace::new());
+    let wire = Veth::connect((&client, "left0"), (&server, "right0"), 1, Neighbours::Resolved);
+    client.ip(&format!("route add 10.64.0.0/16 via {}", wire.right.ipv4));
+    let listener = server.run(|| TcpListener::bind((wire.right.ipv4, 23456))).expect("nobody listens there");
+    let to = listener.local_addr().expect("it listens");
+    let listen = SocketAddr::from(([10, 64, 0, 1], 80));
+    let file_system = BpfFileSystem::new();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it listens");
+        let mut word = [0; 4];
+        while stream.read_exact(&mut word).is_ok() && stream.write_all(&word).is_ok() {}
+    });
+    client.run(|| {
+        let (mut redirect, _) = file_system.open(1024);
+        redirect.publish(&one_to_one(&[(Transport::Tcp, listen, to)])).expect("there is room");
+        let place = Place { interface: "left0".to_owned(), role: Role::Uplink };
+        redirect.attach(&place).expect("the programs fit this kernel");
+        let connected = TcpStream::connect_timeout(&listen, Duration::from_secs(20));
+        let mut stream = connected.unwrap_or_else(|error| panic!("{error}: {:?}", redirect.counters()));
+        drop(redirect);
+        let mut exchange = || {
+            stream.write_all(b"weir").expect("it is connected");
+            stream.read_exact(&mut [0; 4]).expect("it is answered");
+        };
+        exchange();
+        let (_, start) = file_system.open(4096);
+        assert_eq!(start, Start::TookOver { connections: 1, resized_from: Some(1024) });
+        exchange();
+        Redirect::teardown(&file_system.root(), false).expect("it is ours");
+    });
 }
 
 /// A rule that sends one address and port (0 for all) to backends, with a small table.

@@ -18,6 +18,8 @@ use weir_integration::{
 
 #[path = "redirect/places.rs"]
 mod places;
+#[path = "redirect/resize.rs"]
+mod resize;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -306,7 +308,7 @@ fn a_connection_outlives_the_process_an_upgrade_and_ends_with_its_backend() {
         drop(seen);
 
         let (mut redirect, start) = file_system.open(4096);
-        assert!(matches!(start, Start::TookOver { connections } if connections >= 2), "{start:?}");
+        assert!(matches!(start, Start::TookOver { connections, .. } if connections >= 2), "{start:?}");
         assert_eq!(redirect.published().unwrap(), demo());
         assert!(redirect.attach(&place("up0", Role::Uplink)).unwrap().was_attached);
         exchange(&stream, b"after");

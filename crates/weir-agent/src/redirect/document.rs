@@ -13,7 +13,8 @@ pub struct RulesDocument {
     /// saying: connections of this machine that leave by it. Role `client`: connections of others that come in by it.
     /// Those of `-i` come before.
     pub interfaces: Vec<String>,
-    /// Connections for which there is room, both transports together. Changes only with a new start after a teardown.
+    /// Connections for which there is room, both transports together; 262144 to begin with. Another number takes effect
+    /// with the next start, and no connection notices; those that there are must fit with an eighth to spare.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub connections: Option<u32>,
     /// Where to answer `GET /metrics` besides the control socket, such as `127.0.0.1:9470`. Changes only with a restart.

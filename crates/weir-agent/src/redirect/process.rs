@@ -280,18 +280,22 @@ fn open(
     sockets: &Sockets,
     file: Option<&Rules>,
 ) -> Result<(Redirect, Start, Desired), ProxyError> {
-    let mut settings = Settings {
+    let settings = Settings {
         root: options.root.clone(),
+        capacity: file.and_then(|file| file.capacity),
         local: sockets.local,
         cgroup: sockets.cgroup.clone(),
-        ..Settings::default()
     };
-    settings.capacity = file.and_then(|file| file.capacity).unwrap_or(settings.capacity);
     let (datapath, start) = Redirect::open(&settings).map_err(datapath_error)?;
-    if let Start::TookOver { connections } = start {
-        journal::info(format_args!("took over {connections} connections"));
-    } else {
-        journal::info(format_args!("loaded, with room for {} connections", settings.capacity));
+    let capacity = settings.capacity.unwrap_or(Settings::CAPACITY);
+    match start {
+        Start::TookOver { connections, resized_from: Some(before) } => journal::info(format_args!(
+            "took over {connections} connections into a table of {capacity}, which was one of {before}"
+        )),
+        Start::TookOver { connections, .. } => {
+            journal::info(format_args!("took over {connections} connections"));
+        }
+        Start::Fresh => journal::info(format_args!("loaded, with room for {capacity} connections")),
     }
     let published = datapath.published().map_err(datapath_error)?;
     Ok((datapath, start, published))

@@ -167,4 +167,6 @@ pub struct Expired {
     pub removed: u64,
     /// Connections there are, once the last sweep came to its end.
     pub connections: u64,
+    /// Whether this call came to the end of the table.
+    pub is_whole: bool,
 }

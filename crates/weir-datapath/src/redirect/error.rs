@@ -149,6 +149,24 @@ pub enum RedirectError {
         /// The longest piece that is left for it.
         free: usize,
     },
+    /// What is in use does not fit into a table of connections of another size.
+    #[error(
+        "{used} connections are in the table, too many for one of {wanted}, which must have an eighth to spare: ask for more room, or wait until some are over"
+    )]
+    Capacity {
+        /// Connections that should fit.
+        wanted: u32,
+        /// Connections that there are.
+        used: u64,
+    },
+    /// While connections were moved to a table of another size more began than fit.
+    #[error(
+        "more connections began than fit into the table of {capacity} that those of before are moved to: nothing is lost yet; take everything away by `weir proxy teardown` and start with more room"
+    )]
+    Full {
+        /// Connections that fit.
+        capacity: u32,
+    },
     /// The handle came from [`Redirect::peek`](super::Redirect::peek).
     #[error("this redirect was opened to read only")]
     ReadOnly,

@@ -10,49 +10,51 @@ use std::{
 
 use aya::Ebpf;
 use nix::ifaddrs::getifaddrs;
-use weir_common::redirect::{BackendCounts, PlaceValue, REASONS};
+use weir_common::redirect::{BackendCounts, REASONS};
 
 use super::{
-    attach::{self, Device},
     connection::{Connection, ConnectionsOf, Tuple},
     counters::{BackendCounters, Counters, DropReason, Expired, Published, RuleCounters},
     desired::{Desired, RuleId},
     error::RedirectError,
-    load,
+    load::{self, Tables},
     local::{self, Local},
-    maps::{Maps, failed, found, is_there},
-    pins::{Lock, Pins, unlink},
-    place::{Attached, LocalMode, Place, PlaceChange, PlaceState},
+    maps::{Maps, failed, found},
+    pins::{Lock, Pins},
+    place::LocalMode,
+    places,
     publish::{Mirror, sum_counts},
+    resize,
     stamp::Stamps,
-    teardown,
+    teardown::{self, Removed},
     walk::{self, Sweep},
 };
-use crate::{
-    grace::Grace,
-    interface::{Kind, Watcher},
-    netns::Netns,
-    object,
-};
+use crate::{grace::Grace, netns::Netns, object};
 
 /// Where things are and how large they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Directory of the pins, in a BPF file system; no dots in its name below the mount point.
     pub root: PathBuf,
-    /// Connections that fit. Where a table is pinned already, its size stays until the next teardown.
-    pub capacity: u32,
+    /// Connections that fit. `None` leaves a table that is pinned already as it is, and else stands for
+    /// [`Settings::CAPACITY`].
+    pub capacity: Option<u32>,
     /// Connections of this host that packets cannot be redirected for.
     pub local: LocalMode,
     /// The cgroup (v2) whose processes these are of; the topmost one if none is named.
     pub cgroup: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Connections that fit if nothing else is said.
+    pub const CAPACITY: u32 = 262_144;
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             root: PathBuf::from("/sys/fs/bpf/weir/proxy"),
-            capacity: 262_144,
+            capacity: None,
             local: LocalMode::Cgroup,
             cgroup: None,
         }
@@ -68,49 +70,9 @@ pub enum Start {
     TookOver {
         /// Connections in them.
         connections: u64,
+        /// Connections that fitted before, if that has changed.
+        resized_from: Option<u32>,
     },
-}
-
-/// Something that [`Redirect::teardown`] removed, or would.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Removed {
-    /// A program of an interface.
-    Program {
-        /// The interface; its index if it is gone.
-        interface: String,
-        /// `ingress` or `egress`.
-        direction: &'static str,
-        /// `tcx` or `clsact`.
-        hook: &'static str,
-    },
-    /// A clsact qdisc that was added for the programs and is empty.
-    Qdisc {
-        /// The interface.
-        interface: String,
-    },
-    /// A program of a cgroup.
-    CgroupProgram {
-        /// Its name.
-        name: String,
-    },
-    /// A pin.
-    Pin {
-        /// The file or directory.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Removed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Program { interface, direction, hook } => {
-                write!(f, "program on {interface} {direction} ({hook})")
-            }
-            Self::Qdisc { interface } => write!(f, "empty clsact qdisc of {interface}"),
-            Self::CgroupProgram { name } => write!(f, "cgroup program {name}"),
-            Self::Pin { path } => write!(f, "{}", path.display()),
-        }
-    }
 }
 
 /// The loaded datapath of one network namespace.
@@ -118,7 +80,7 @@ impl fmt::Display for Removed {
 /// Dropping it changes nothing: what is pinned works on.
 pub struct Redirect {
     pub(super) pins: Pins,
-    maps: Maps,
+    pub(super) maps: Maps,
     mirror: Mirror,
     stamps: Stamps,
     sweep: Sweep,
@@ -126,13 +88,13 @@ pub struct Redirect {
     /// Those of this host when they were last looked at.
     addresses: BTreeSet<IpAddr>,
     /// `None` if this is to read only.
-    control: Option<Control>,
+    pub(super) control: Option<Control>,
 }
 
 /// What it takes to change something.
-struct Control {
-    ebpf: Ebpf,
-    netns: Netns,
+pub(super) struct Control {
+    pub(super) ebpf: Ebpf,
+    pub(super) netns: Netns,
     grace: Grace,
     _lock: Lock,
 }
@@ -151,22 +113,26 @@ impl Redirect {
         let lock = pins.lock()?;
         let was_there = pins.are_there();
         let netns = Netns::current()?;
-        let mut ebpf = load::load(&pins, settings)?;
+        let mut resized_from = None;
+        if was_there {
+            places::forget_strangers(&pins, &mut Maps::open(&pins.maps)?, netns.identity().inode)?;
+            resized_from = resize::resize(&pins, settings, &netns)?;
+        }
+        let mut ebpf = load::load(&pins, settings, Tables::One)?;
         let mut maps = Maps::open(&pins.maps)?;
-        forget_strangers(&pins, &mut maps, netns.identity().inode)?;
         let stamps = load::set_up(&mut ebpf, &mut maps)?;
         let mirror = Mirror::read(&maps)?;
         let connections = walk::count(&maps)?;
         let grace = Grace::new(object::take(&mut ebpf, "GRACE")?).map_err(failed("GRACE"))?;
         let local = Local::open(&mut ebpf, &pins, &mut maps, settings)?;
+        places::replace_programs(&mut ebpf, &pins, &mut maps, &netns)?;
         let control = Some(Control { ebpf, netns, grace, _lock: lock });
         let sweep = Sweep::new(connections);
         let addresses = BTreeSet::new();
         let mut redirect = Self { pins, maps, mirror, stamps, sweep, local, addresses, control };
-        redirect.replace_programs()?;
         redirect.look_at_addresses()?;
         redirect.local.tell(&mut redirect.maps)?;
-        let start = if was_there { Start::TookOver { connections } } else { Start::Fresh };
+        let start = if was_there { Start::TookOver { connections, resized_from } } else { Start::Fresh };
         Ok((redirect, start))
     }
 
@@ -182,105 +148,6 @@ impl Redirect {
         let sweep = Sweep::new(walk::count(&maps)?);
         let (local, addresses) = (Local::default(), BTreeSet::new());
         Ok(Some(Self { pins, maps, mirror, stamps, sweep, local, addresses, control: None }))
-    }
-
-    /// Attaches to an interface, or replaces the programs there.
-    pub fn attach(&mut self, place: &Place) -> Result<Attached, RedirectError> {
-        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
-        let device = devices(&control.netns)?
-            .into_iter()
-            .find(|device| device.name == place.interface)
-            .ok_or_else(|| RedirectError::UnknownInterface(place.interface.clone()))?;
-        let there = self.place(&place.interface)?;
-        if there
-            .is_some_and(|(index, value)| index != device.index || attach::place_role(&value) != place.role)
-        {
-            self.detach(&place.interface)?;
-        }
-        let there = self.place(&place.interface)?.map(|(_, value)| value);
-        self.attach_device(&device, place.role, there)
-    }
-
-    /// Takes the programs off an interface; nothing happens if there are none.
-    pub fn detach(&mut self, interface: &str) -> Result<(), RedirectError> {
-        self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
-        let Some((index, value)) = self.place(interface)? else { return Ok(()) };
-        teardown::detach(&self.pins, index, &value)?;
-        is_there(self.maps.places.remove(&index), "PLACES")?;
-        self.local.tell(&mut self.maps)
-    }
-
-    /// Whether an interface of that name is in this network namespace.
-    ///
-    /// # Errors
-    ///
-    /// [`RedirectError::UnknownInterface`] if not.
-    pub fn find(&self, interface: &str) -> Result<(), RedirectError> {
-        let there = devices(&Netns::current()?)?.iter().any(|device| device.name == interface);
-        if there { Ok(()) } else { Err(RedirectError::UnknownInterface(interface.to_owned())) }
-    }
-
-    /// The interfaces that are to be attached.
-    pub fn places(&self) -> Vec<PlaceState> {
-        let netns = Netns::current().ok();
-        let here = netns.as_ref().map(|netns| netns.identity().inode);
-        let present = netns.and_then(|netns| devices(&netns).ok()).unwrap_or_default();
-        let mut places: Vec<PlaceState> = self
-            .all_places()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(ifindex, value)| {
-                let interface = attach::place_name(&value);
-                // What another network namespace has cannot be listed from here.
-                let is_present = here != Some(value.netns)
-                    || present.iter().any(|device| device.index == ifindex && device.name == interface);
-                PlaceState {
-                    ifindex,
-                    role: attach::place_role(&value),
-                    hook: attach::place_hook(&value),
-                    is_alive: is_present && teardown::is_attached(&self.pins, ifindex, &value),
-                    interface,
-                }
-            })
-            .collect();
-        places.sort_by(|a, b| a.interface.cmp(&b.interface));
-        places
-    }
-
-    /// Attaches to interfaces that came again. To be called when interfaces change.
-    pub fn refresh(&mut self) -> Result<Vec<PlaceChange>, RedirectError> {
-        let control = self.control.as_ref().ok_or(RedirectError::ReadOnly)?;
-        let present = devices(&control.netns)?;
-        let mut changes = Vec::new();
-        for (index, value) in self.all_places()? {
-            let interface = attach::place_name(&value);
-            let device = present.iter().find(|device| device.name == interface);
-            match device {
-                Some(device) if device.index == index && teardown::is_attached(&self.pins, index, &value) => {
-                    // It may have become part of another one.
-                    let now = PlaceValue { is_shared: u8::from(device.is_shared), ..value };
-                    write_place(&mut self.maps, index, &now)?;
-                }
-                Some(device) => {
-                    let role = attach::place_role(&value);
-                    let again = self.move_place(index, device, role, value);
-                    changes.push(match again {
-                        Ok(_) => PlaceChange::Attached { interface, ifindex: device.index },
-                        Err(error) => PlaceChange::Failed { interface, error },
-                    });
-                }
-                // It has another name now, and goes on.
-                None if teardown::is_attached(&self.pins, index, &value) => {}
-                // Said once: the pins of what is gone are of no use.
-                None if self.pins.link(index, true).exists() => {
-                    unlink(&self.pins.link(index, true))?;
-                    unlink(&self.pins.link(index, false))?;
-                    changes.push(PlaceChange::Gone { interface });
-                }
-                None => {}
-            }
-        }
-        Ok(changes)
     }
 
     /// Brings the kernel from what is published to `desired`, each rule at once. What is wrong with `desired` is said
@@ -390,74 +257,6 @@ impl Redirect {
         Ok(named.filter(|(_, sum)| *sum != 0).map(|((reason, ..), sum)| (*reason, sum)).collect())
     }
 
-    /// Attaches both programs, or replaces them.
-    fn attach_device(
-        &mut self,
-        device: &Device,
-        role: super::place::Role,
-        there: Option<PlaceValue>,
-    ) -> Result<Attached, RedirectError> {
-        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
-        let netns = control.netns.identity().inode;
-        let mut value = there.unwrap_or_else(|| attach::place_value(device, role, netns));
-        value.is_shared = u8::from(device.is_shared);
-        let maps = &mut self.maps;
-        let mut record = |value: &PlaceValue| write_place(maps, device.index, value);
-        // Written down first: whatever comes in between is found by the next start, or by teardown.
-        record(&value)?;
-        let mut attach = |is_forward| {
-            let was_there =
-                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward, &mut record)?;
-            record(&value)?;
-            Ok::<_, RedirectError>(was_there)
-        };
-        let was_answered = attach(false)?;
-        let was_forwarded = attach(true)?;
-        self.local.tell(&mut self.maps)?;
-        Ok(Attached {
-            ifindex: device.index,
-            hook: attach::place_hook(&value),
-            was_attached: was_answered && was_forwarded,
-        })
-    }
-
-    /// Attaches to an interface that has come again.
-    fn move_place(
-        &mut self,
-        old: u32,
-        device: &Device,
-        role: super::place::Role,
-        value: PlaceValue,
-    ) -> Result<Attached, RedirectError> {
-        let there = (old == device.index).then_some(value);
-        if there.is_none() {
-            unlink(&self.pins.link(old, true))?;
-            unlink(&self.pins.link(old, false))?;
-            is_there(self.maps.places.remove(&old), "PLACES")?;
-        }
-        self.attach_device(device, role, there)
-    }
-
-    /// Replaces the programs of all interfaces: first those that see answers, so that no old one meets an answer that it
-    /// does not know.
-    fn replace_programs(&mut self) -> Result<(), RedirectError> {
-        let places = self.all_places()?;
-        let control = self.control.as_mut().ok_or(RedirectError::ReadOnly)?;
-        let present = devices(&control.netns)?;
-        for is_forward in [false, true] {
-            for (index, value) in &places {
-                let name = attach::place_name(value);
-                let device = present.iter().find(|device| device.index == *index && device.name == name);
-                let Some(device) = device else { continue };
-                let mut value = *value;
-                let maps = &mut self.maps;
-                let mut record = |value: &PlaceValue| write_place(maps, *index, value);
-                attach::attach(&mut control.ebpf, &self.pins, device, &mut value, is_forward, &mut record)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Tells the programs which addresses are this host's, if they have changed.
     fn look_at_addresses(&mut self) -> Result<(), RedirectError> {
         let addresses = local_addresses()?;
@@ -468,62 +267,6 @@ impl Redirect {
         }
         Ok(())
     }
-
-    fn all_places(&self) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
-        all_places(&self.maps)
-    }
-
-    fn place(&self, interface: &str) -> Result<Option<(u32, PlaceValue)>, RedirectError> {
-        Ok(self.all_places()?.into_iter().find(|(_, value)| attach::place_name(value) == interface))
-    }
-}
-
-pub(super) fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
-    let mut places = Vec::new();
-    for entry in &maps.places {
-        let (index, words) = entry.map_err(failed("PLACES"))?;
-        places.push((index, zerocopy::transmute!(words)));
-    }
-    Ok(places)
-}
-
-/// Interfaces go by numbers, which mean something in one network namespace only: those of others that are gone are
-/// forgotten, and where one may be at work nothing is touched.
-fn forget_strangers(pins: &Pins, maps: &mut Maps, here: u64) -> Result<(), RedirectError> {
-    for (index, value) in all_places(maps)?.into_iter().filter(|(_, value)| value.netns != here) {
-        if teardown::may_live(pins, index, &value) {
-            return Err(RedirectError::OtherNamespace {
-                path: pins.root.clone(),
-                interface: attach::place_name(&value),
-            });
-        }
-        unlink(&pins.link(index, true))?;
-        unlink(&pins.link(index, false))?;
-        is_there(maps.places.remove(&index), "PLACES")?;
-    }
-    Ok(())
-}
-
-fn write_place(maps: &mut Maps, index: u32, value: &PlaceValue) -> Result<(), RedirectError> {
-    let words: [u64; 4] = zerocopy::transmute!(*value);
-    maps.places.insert(index, words, 0).map_err(failed("PLACES"))
-}
-
-/// The interfaces of a network namespace.
-fn devices(netns: &Netns) -> Result<Vec<Device>, RedirectError> {
-    let watcher = Watcher::open(netns)?;
-    let on_top: BTreeSet<u32> = watcher
-        .interfaces()
-        .filter(|interface| matches!(interface.kind, Kind::Macvlan) && interface.link_netnsid.is_none())
-        .filter_map(|interface| interface.link_index)
-        .collect();
-    let devices = watcher.interfaces().map(|interface| Device {
-        index: interface.index,
-        name: interface.name.to_string(),
-        link: interface.link,
-        is_shared: interface.master.is_some() || on_top.contains(&interface.index),
-    });
-    Ok(devices.collect())
 }
 
 /// The addresses of this host, in the network namespace of the calling thread.

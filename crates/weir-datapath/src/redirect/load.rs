@@ -14,6 +14,7 @@ use super::{
     handle::Settings,
     maps::{Maps, PINNED, failed},
     pins::Pins,
+    resize,
     stamp::Stamps,
 };
 use crate::{
@@ -27,8 +28,17 @@ use crate::{
 /// `BPF_F_IPV6`.
 const IPV6_FLAG: u64 = 1 << 7;
 
+/// Which tables of connections programs look into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tables {
+    /// The one that is pinned.
+    One,
+    /// That, and first the one that connections are moved to.
+    Moving,
+}
+
 /// Loads maps and programs.
-pub(super) fn load(pins: &Pins, settings: &Settings) -> Result<Ebpf, RedirectError> {
+pub(super) fn load(pins: &Pins, settings: &Settings, tables: Tables) -> Result<Ebpf, RedirectError> {
     if object::REDIRECT.is_empty() {
         return Err(LoadError::NoObject.into());
     }
@@ -36,15 +46,22 @@ pub(super) fn load(pins: &Pins, settings: &Settings) -> Result<Ebpf, RedirectErr
     let flag = if bpf::run::knows_ipv6_checksums() { IPV6_FLAG } else { 0 };
     let rate = ticks_per_second();
     let caching = u32::from(!softirqs_interleave(&Facts::of_process()));
+    let moving = u32::from(tables == Tables::Moving);
+    let capacity = settings.capacity.unwrap_or(Settings::CAPACITY).max(1);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("IPV6_FLAG", &flag, true)
         .override_global("HZ", &rate, true)
         .override_global("CACHING", &caching, true)
+        .override_global("MOVING", &moving, true)
         // Two entries for each.
-        .map_max_entries("CONNECTIONS", settings.capacity.max(1).saturating_mul(2));
+        .map_max_entries("CONNECTIONS", capacity.saturating_mul(2));
     for name in PINNED {
         loader.map_pin_path(name, pins.maps.join(name));
+    }
+    if tables == Tables::Moving {
+        loader.map_pin_path("CONNECTIONS", resize::next(pins));
+        loader.map_pin_path("OLD_CONNECTIONS", pins.maps.join("CONNECTIONS"));
     }
     let mut ebpf = loader.load(object::REDIRECT)?;
     object::load_programs(&mut ebpf, &PROGRAMS)?;

@@ -27,12 +27,13 @@ use weir_common::redirect::{LocalConfig, MOST_OWN_ADDRESSES, OwnAddress, PLACE_U
 use super::{
     attach::pinned_link,
     error::RedirectError,
-    handle::{Redirect, Removed, Settings, all_places},
-    load,
+    handle::{Redirect, Settings},
+    load::{self, Tables},
     maps::{Maps, failed, is_there},
     pins::Pins,
     place::{LocalMode, LocalState},
-    teardown::remove_pinned,
+    places::all_places,
+    teardown::{Removed, remove_pinned},
     words::address_words,
 };
 use crate::{bpf, features::mount_of_type, object};
@@ -147,7 +148,7 @@ impl Redirect {
         }
         // It happens seldom, so nothing is kept ready for it.
         let mut maps = Maps::open(&self.pins.maps)?;
-        let mut ebpf = load::load(&self.pins, &settings)?;
+        let mut ebpf = load::load(&self.pins, &settings, Tables::One)?;
         match Local::attach(&mut ebpf, &self.pins, &mut maps, &settings) {
             Ok(netns) => {
                 (self.local.netns, self.local.trouble) = (netns, None);

@@ -80,8 +80,7 @@ impl Maps {
             let data = MapData::from_pin(directory.join(name));
             data.and_then(Map::from_map_data).map_err(failed(name))
         };
-        let connections = pinned("CONNECTIONS")?;
-        let entries = entries(&connections, "CONNECTIONS")?;
+        let (connections, entries) = open_connections(&directory.join("CONNECTIONS"))?;
         let tables = pinned("TABLES")?;
         let chunks = self::entries(&tables, "TABLES")?;
         let share = |name| move |source| RedirectError::MapCall { name, source };
@@ -89,7 +88,7 @@ impl Maps {
             ports: SharedArray::new(&pinned("PORTS")?, PORT_BITMAPS).map_err(share("PORTS"))?,
             connections_data: MapData::from_pin(directory.join("CONNECTIONS"))
                 .map_err(failed("CONNECTIONS"))?,
-            connections: connections.try_into().map_err(failed("CONNECTIONS"))?,
+            connections,
             listeners: pinned("LISTENERS")?.try_into().map_err(failed("LISTENERS"))?,
             prefixes: pinned("PREFIXES")?.try_into().map_err(failed("PREFIXES"))?,
             rules: pinned("RULES")?.try_into().map_err(failed("RULES"))?,
@@ -129,6 +128,14 @@ impl Maps {
         let found: Option<[u64; CONNECTION_WORDS]> = found(self.connections.get(key, 0), "CONNECTIONS")?;
         Ok(found.map(|words| zerocopy::transmute!(words)))
     }
+}
+
+/// A table of connections, and how many entries it has room for.
+pub(super) fn open_connections(pin: &Path) -> Result<(Connections, u32), RedirectError> {
+    let failed = || failed("CONNECTIONS");
+    let map = MapData::from_pin(pin).and_then(Map::from_map_data).map_err(failed())?;
+    let entries = entries(&map, "CONNECTIONS")?;
+    Ok((map.try_into().map_err(failed())?, entries))
 }
 
 /// What a failed access to a map is called.

@@ -3,7 +3,11 @@
 //! Ours are the links that are pinned under the root, filters with our handle and our programs' names on the interfaces
 //! that are written down, and the pins. A clsact qdisc goes only if it was added for us and is empty.
 
-use std::{fs, io, os::fd::AsFd as _, path::Path};
+use std::{
+    fmt, fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{HashMap, Map, MapData};
 use weir_common::redirect::{HOOK_CLSACT, PlaceValue};
@@ -12,12 +16,53 @@ use weir_flow::Direction;
 use super::{
     attach::{direction, filters, pinned_link, place_name, place_role, remove_filters},
     error::RedirectError,
-    handle::Removed,
     local,
     maps::failed,
     pins::{Pins, unlink},
 };
 use crate::{bpf, netns::Netns};
+
+/// Something that [`Redirect::teardown`](super::Redirect::teardown) removed, or would.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Removed {
+    /// A program of an interface.
+    Program {
+        /// The interface; its index if it is gone.
+        interface: String,
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// `tcx` or `clsact`.
+        hook: &'static str,
+    },
+    /// A clsact qdisc that was added for the programs and is empty.
+    Qdisc {
+        /// The interface.
+        interface: String,
+    },
+    /// A program of a cgroup.
+    CgroupProgram {
+        /// Its name.
+        name: String,
+    },
+    /// A pin.
+    Pin {
+        /// The file or directory.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program { interface, direction, hook } => {
+                write!(f, "program on {interface} {direction} ({hook})")
+            }
+            Self::Qdisc { interface } => write!(f, "empty clsact qdisc of {interface}"),
+            Self::CgroupProgram { name } => write!(f, "cgroup program {name}"),
+            Self::Pin { path } => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// Takes the programs off an interface: first what sends connections elsewhere. Filters are looked for whatever is
 /// written down, because a process may have ended before it wrote.

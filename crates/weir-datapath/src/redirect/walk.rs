@@ -20,7 +20,7 @@ use super::{
 use crate::bpf::batch::BatchWalk;
 
 /// Entries that are read at a time.
-const BATCH: usize = 4096;
+pub(super) const BATCH: usize = 4096;
 
 /// Entries that one call of [`Sweep::step`] looks at.
 const MOST_AT_ONCE: u64 = 131_072;
@@ -162,6 +162,16 @@ pub(super) fn count(maps: &Maps) -> Result<u64, RedirectError> {
     Ok(count)
 }
 
+/// How many entries there are: two for each connection, and those whose other one is missing.
+pub(super) fn entries(maps: &Maps) -> Result<u64, RedirectError> {
+    let mut count = 0;
+    each(maps.connections_fd(), |_, _| {
+        count += 1;
+        ControlFlow::Continue(())
+    })?;
+    Ok(count)
+}
+
 /// How many connections these backends have.
 pub(super) fn count_of(maps: &Maps, backends: &BTreeSet<BackendId>) -> Result<u64, RedirectError> {
     let mut count = 0;
@@ -260,6 +270,7 @@ impl Sweep {
                 }
             }
             if is_end {
+                expired.is_whole = true;
                 self.connections = self.counted;
                 expired.connections = self.counted;
                 self.counted = 0;

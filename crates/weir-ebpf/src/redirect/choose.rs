@@ -15,13 +15,10 @@ use weir_packet::{
 };
 
 use crate::{
-    count,
+    connections, count,
     fast::{ACK, RST, SYN},
     keys::{self, Way},
-    maps::{
-        AFFINITY, BACKENDS, CONFIG, CONNECTIONS, HZ, LISTENERS, PREFIXES, RATES, RULES, Scratch, TABLES,
-        scratch,
-    },
+    maps::{AFFINITY, BACKENDS, CONFIG, HZ, LISTENERS, PREFIXES, RATES, RULES, Scratch, TABLES, scratch},
     slow::now,
 };
 
@@ -386,7 +383,7 @@ fn direct(scratch: &mut Scratch) -> u64 {
         layout.source[1],
         keys::word(swapped(layout.ports), layout.protocol, layout.is_ipv6 != 0, false),
     ];
-    let Some(taken) = CONNECTIONS.get_ptr(&scratch.pair_key) else { return PASS };
+    let Some(taken) = connections::find(&scratch.pair_key) else { return PASS };
     // SAFETY: a valid entry.
     let taken = unsafe { *taken };
     let is_tcp = layout.protocol == protocol::TCP;

@@ -3,17 +3,17 @@
 //! The entry of the answers is made first and never over another one: that is how it is found out that the client's port
 //! is taken, by another connection of its to the same backend.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_common::redirect::{
-    ACTION_PASS, CONNECTION_CLOSED, CONNECTION_DIRECT, ConnectionValue, FIRST_SPARE_PORT, PORTS_ALWAYS,
-    PORTS_PRESERVE, Reason, pair_key,
+    ACTION_PASS, CONNECTION_CLOSED, CONNECTION_DIRECT, FIRST_SPARE_PORT, PORTS_ALWAYS, PORTS_PRESERVE,
+    Reason, pair_key,
 };
 
 use crate::{
+    connections::{self, EEXIST},
     count,
     fast::is_there_of,
     keys,
-    maps::{CONNECTIONS, Scratch, forget_cached, scratch},
+    maps::{Scratch, forget_cached, scratch},
 };
 
 /// Both entries are there.
@@ -28,17 +28,6 @@ const ATTEMPTS: u32 = 32;
 
 /// How many spare ports there are.
 const SPARE_PORTS: u32 = 65_536 - FIRST_SPARE_PORT as u32;
-
-const EEXIST: i32 = -17;
-
-/// Inserts an entry that is not there yet. Returns 0 or an error number.
-#[inline(always)]
-pub(crate) fn insert(key: &[u64; 5], value: &ConnectionValue) -> i32 {
-    match CONNECTIONS.insert(key, value, u64::from(BPF_NOEXIST)) {
-        Ok(()) => 0,
-        Err(error) => error,
-    }
-}
 
 /// Enters the connection whose key and value are in the scratch memory.
 #[unsafe(no_mangle)]
@@ -79,7 +68,7 @@ pub(crate) extern "C" fn weir_enter() -> u64 {
         return DROP;
     }
     if outcome == 0 {
-        outcome = insert(&scratch.key, &scratch.value);
+        outcome = connections::insert(&scratch.key, &scratch.value);
         if outcome == 0 {
             count::opened(scratch.value.backend);
             return ENTERED;
@@ -87,8 +76,7 @@ pub(crate) extern "C" fn weir_enter() -> u64 {
         if outcome == EEXIST {
             return theirs(scratch);
         }
-        // Who is not there need not be removed.
-        let _gone = CONNECTIONS.remove(&scratch.pair_key);
+        connections::remove(&scratch.pair_key);
     }
     if is_direct || scratch.rule.on_full == ACTION_PASS {
         count::reason(rule, Reason::FullPassed);
@@ -103,21 +91,21 @@ pub(crate) extern "C" fn weir_enter() -> u64 {
 fn answer(scratch: &mut Scratch) -> i32 {
     scratch.pair_key = pair_key(&scratch.key, &scratch.value);
     keys::pair_value(&scratch.key, &scratch.value, &mut scratch.pair);
-    let outcome = insert(&scratch.pair_key, &scratch.pair);
+    let outcome = connections::insert(&scratch.pair_key, &scratch.pair);
     if outcome != EEXIST {
         return outcome;
     }
-    let Some(there) = CONNECTIONS.get_ptr_mut(&scratch.pair_key) else { return EEXIST };
+    let Some(there) = connections::find(&scratch.pair_key) else { return EEXIST };
     // SAFETY: a valid entry.
-    let there = unsafe { &mut *there };
+    let there = unsafe { &*there };
     let is_own = there.ports == scratch.pair.ports
         && there.address[0] == scratch.pair.address[0]
         && there.address[1] == scratch.pair.address[1];
     if is_own || there.flags & CONNECTION_CLOSED != 0 {
         // Left from an earlier connection, or another packet of this one on another CPU.
-        *there = scratch.pair;
+        let outcome = connections::replace(&scratch.pair_key, &scratch.pair);
         forget_cached();
-        return 0;
+        return outcome;
     }
     EEXIST
 }
@@ -125,14 +113,14 @@ fn answer(scratch: &mut Scratch) -> i32 {
 /// Another CPU entered the same connection at the same time: what it chose counts.
 #[inline(always)]
 fn theirs(scratch: &mut Scratch) -> u64 {
-    let Some(there) = CONNECTIONS.get_ptr(&scratch.key) else { return PASS };
+    let Some(there) = connections::find(&scratch.key) else { return PASS };
     // SAFETY: a valid entry.
     let there = unsafe { *there };
     let is_same = there.ports == scratch.value.ports
         && there.address[0] == scratch.value.address[0]
         && there.address[1] == scratch.value.address[1];
     if !is_same {
-        let _gone = CONNECTIONS.remove(&scratch.pair_key);
+        connections::remove(&scratch.pair_key);
         scratch.value = there;
     }
     ENTERED

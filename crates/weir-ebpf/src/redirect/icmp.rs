@@ -9,9 +9,9 @@ use weir_packet::{
 };
 
 use crate::{
-    count,
+    connections, count,
     keys::{self, Way},
-    maps::{CONNECTIONS, scratch},
+    maps::scratch,
     route,
     write::{
         self, IPV4_CHECK, IPV6, PSEUDO_HEADER, TCP_CHECK, UDP_CHECK, change_check, store, store_address,
@@ -38,7 +38,7 @@ pub(crate) extern "C" fn weir_icmp(context: *mut __sk_buff, hint: u64) -> i32 {
     scratch.key[2] = inner.source[0];
     scratch.key[3] = inner.source[1];
     scratch.key[4] = keys::word(swapped(inner.ports), inner.protocol, inner.is_ipv6 != 0, way.is_forward());
-    let Some(entry) = CONNECTIONS.get_ptr(&scratch.key) else { return TC_ACT_UNSPEC };
+    let Some(entry) = connections::find(&scratch.key) else { return TC_ACT_UNSPEC };
     // SAFETY: a valid entry.
     scratch.value = unsafe { *entry };
     let rule = scratch.value.rule;

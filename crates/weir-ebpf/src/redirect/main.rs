@@ -5,7 +5,7 @@
 //!
 //! `fast` is the path of nearly all packets: those that nothing here is interested in, and those of connections that are
 //! under way. `slow` is everything else, written so that any packet goes through it: `choose` finds a backend, `enter`
-//! makes the two entries of a connection, `icmp` and `fragment` do what their names say, `reset` refuses, `write` carries
+//! makes the two entries of a connection in the table (`connections`), `icmp` and `fragment` do what their names say, `reset` refuses, `write` carries
 //! out what `weir_packet::rewrite` plans. `local` is for sockets of this host, at a cgroup; needs 5.14.
 
 #![no_std]
@@ -16,6 +16,7 @@
 mod choose;
 #[path = "../flow/clock.rs"]
 mod clock;
+mod connections;
 mod count;
 mod enter;
 mod fast;

@@ -32,6 +32,14 @@ pub(crate) static PORTS: Array<[u64; PORT_WORDS], { PORT_BITMAPS as usize }, { B
 #[btf_map]
 pub(crate) static CONNECTIONS: HashMap<[u64; 5], ConnectionValue, 524_288> = HashMap::new();
 
+/// The table that connections are moved from, while [`MOVING`] says so.
+#[btf_map]
+pub(crate) static OLD_CONNECTIONS: HashMap<[u64; 5], ConnectionValue, 1> = HashMap::new();
+
+/// 1 while the table of connections gets another size.
+#[unsafe(no_mangle)]
+pub(crate) static MOVING: Global<u32> = Global::new(0);
+
 /// Listeners of one address and one port, or all ports: the number of their rule.
 #[btf_map]
 pub(crate) static LISTENERS: HashMap<ListenerKey, u32, { MOST_RULES as usize }> = HashMap::new();

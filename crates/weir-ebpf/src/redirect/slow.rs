@@ -15,11 +15,11 @@ use weir_packet::{
 };
 
 use crate::{
-    choose, count, enter,
+    choose, connections, count, enter,
     fast::{ACK, FIN, RST, SYN, is_of_interest, is_there_of},
     fragment, icmp,
     keys::{self, Way},
-    maps::{CONNECTIONS, Scratch, forget_cached, scratch},
+    maps::{Scratch, forget_cached, scratch},
     reset, route, write,
 };
 
@@ -124,7 +124,7 @@ pub(crate) extern "C" fn weir_transport(context: *mut __sk_buff, hint: u64) -> i
         return untouched(scratch, way);
     }
     keys::of_packet(&scratch.layout, way, &mut scratch.key);
-    if let Some(entry) = CONNECTIONS.get_ptr_mut(&scratch.key) {
+    if let Some(entry) = connections::find(&scratch.key) {
         // SAFETY: a valid entry.
         scratch.value = unsafe { *entry };
         if scratch.value.key_ports == scratch.layout.ports {
@@ -212,7 +212,7 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
     let is_ending = tcp_flags & (FIN | RST) != 0 && flags & CONNECTION_CLOSED == 0;
     if is_due || is_ending || begins {
         let mut pair_flags = 0;
-        match CONNECTIONS.get_ptr_mut(&scratch.pair_key) {
+        match connections::find(&scratch.pair_key) {
             // SAFETY: a valid entry.
             Some(pair) if is_pair(&scratch.key, unsafe { &*pair }) => {
                 // SAFETY: as above.
@@ -238,7 +238,7 @@ pub(crate) extern "C" fn weir_known(context: *mut __sk_buff, hint: u64) -> u64 {
     if is_due && way == Way::Uplink {
         route::weir_route(context, u64::from(is_ip_link(hint)));
     }
-    if let Some(entry) = CONNECTIONS.get_ptr_mut(&scratch.key) {
+    if let Some(entry) = connections::find(&scratch.key) {
         // SAFETY: a valid entry.
         let entry = unsafe { &mut *entry };
         entry.seen = now;
@@ -256,7 +256,7 @@ fn repair(scratch: &mut Scratch, now: u32) {
     keys::pair_value(&scratch.key, &scratch.value, &mut scratch.pair);
     scratch.pair.seen = now;
     scratch.pair.flags = CONNECTION_SEEN;
-    if enter::insert(&scratch.pair_key, &scratch.pair) == 0 {
+    if connections::insert(&scratch.pair_key, &scratch.pair) == 0 {
         count::reason(scratch.value.rule, Reason::Repaired);
     }
 }
@@ -264,12 +264,11 @@ fn repair(scratch: &mut Scratch, now: u32) {
 /// Forgets the connection whose keys are in the scratch memory.
 #[inline(always)]
 fn forget(scratch: &Scratch) {
-    // Who is not there need not be removed.
-    let _gone = CONNECTIONS.remove(&scratch.key);
-    if let Some(pair) = CONNECTIONS.get_ptr(&scratch.pair_key) {
+    connections::remove(&scratch.key);
+    if let Some(pair) = connections::find(&scratch.pair_key) {
         // SAFETY: a valid entry.
         if is_pair(&scratch.key, unsafe { &*pair }) {
-            let _gone = CONNECTIONS.remove(&scratch.pair_key);
+            connections::remove(&scratch.pair_key);
         }
     }
     forget_cached();

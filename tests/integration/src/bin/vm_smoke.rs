@@ -15,7 +15,7 @@ use weir_datapath::{
     packets::PacketOptions,
     tap::{Settings, Tap, TapError, Tier},
 };
-use weir_integration::{checks, observing, tapping::matrix};
+use weir_integration::{checks, observing, redirecting, tapping::matrix};
 
 #[derive(Default)]
 struct Report {
@@ -103,6 +103,9 @@ fn main() -> ExitCode {
     });
     report.check("what a socket knew is told after its end", || {
         observing::what_a_socket_knew_is_told_after_its_end();
+    });
+    report.check("a redirected connection outlives another size of its table", || {
+        redirecting::a_connection_outlives_another_size_of_its_table();
     });
     if gives_reasons(&kernel) {
         report.check("packets are counted by the reason they were dropped for", || {
