@@ -18,6 +18,8 @@ use weir_integration::{
     require_root,
 };
 
+#[path = "redirect/here.rs"]
+mod here;
 #[path = "redirect/room.rs"]
 mod room;
 #[path = "redirect/turns.rs"]

@@ -12,7 +12,7 @@ use super::{
     proxy::condition_text,
     rules::Rule,
     text::{AddressText, ListenerText, masked, transport},
-    view::{Book, is_here},
+    view::Book,
 };
 
 /// Follows a connection through the rules.
@@ -40,7 +40,7 @@ pub fn trace(book: &Book<'_>, tuple: &Tuple) -> Result<TraceAnswer, RedirectErro
     answer.steps.push(format!("rule {} listens there: {}", rule.name, ListenerText(listener)));
     choose(book, rule, tuple, &mut answer);
     let places = book.datapath.places();
-    let is_led = sockets(book, rule, tuple, &places, &mut answer.steps);
+    let is_led = sockets(book, rule, tuple, &places, &mut answer.steps)?;
     if !is_led && !places.iter().any(|place| place.is_alive) {
         "passed".clone_into(&mut answer.verdict);
     }
@@ -171,21 +171,21 @@ fn sockets(
     tuple: &Tuple,
     places: &[PlaceState],
     steps: &mut Vec<String>,
-) -> bool {
+) -> Result<bool, RedirectError> {
     let client = tuple.client.ip();
-    if !client.is_unspecified() && !is_here(client) {
-        return false;
+    if !client.is_unspecified() && !book.datapath.is_here(client)? {
+        return Ok(false);
     }
-    let here: Vec<String> = rule
-        .backends
-        .iter()
-        .filter(|backend| is_here(backend.address.ip()))
-        .map(|backend| AddressText(backend.address).to_string())
-        .collect();
+    let mut here = Vec::new();
+    for backend in &rule.backends {
+        if book.datapath.is_here(backend.address.ip())? {
+            here.push(AddressText(backend.address).to_string());
+        }
+    }
     let has_uplink = places.iter().any(|place| place.role == Role::Uplink);
-    let to_all = is_here(tuple.listen.ip());
+    let to_all = book.datapath.is_here(tuple.listen.ip())?;
     if !to_all && !has_uplink {
-        return false;
+        return Ok(false);
     }
     let local = book.datapath.local();
     let Some(cgroup) = local.cgroup.filter(|_| local.is_alive) else {
@@ -195,7 +195,7 @@ fn sockets(
                 here.join(", ")
             ));
         }
-        return false;
+        return Ok(false);
     };
     let cgroup = cgroup.display();
     if to_all {
@@ -204,7 +204,7 @@ fn sockets(
         let here = here.join(", ");
         steps.push(format!("a socket of a process in {cgroup} is led to {here} as it connects"));
     }
-    to_all || !here.is_empty()
+    Ok(to_all || !here.is_empty())
 }
 
 /// Whether the listener is called.

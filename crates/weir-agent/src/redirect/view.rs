@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     path::Path,
     sync::Arc,
@@ -110,21 +110,18 @@ impl Book<'_> {
     /// Rules and backends, and how they are.
     pub fn rules(&self) -> Result<RulesAnswer, RedirectError> {
         let live = live(self.datapath)?;
-        let mut places: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        let mut here = |address| *places.entry(address).or_insert_with(|| is_here(address));
         let count = |id: Option<BackendId>| id.and_then(|id| live.get(&id)).copied().unwrap_or(0);
         let mut services = self.services.states(self.written);
         let mut rules = Vec::new();
         for rule in self.engine.rules().values() {
-            let backends: Vec<BackendView> = rule
-                .backends
-                .iter()
-                .map(|backend| BackendView {
+            let mut backends = Vec::with_capacity(rule.backends.len());
+            for backend in &rule.backends {
+                backends.push(BackendView {
                     connections: self.ids(rule, backend).map(|id| count(Some(id))).sum(),
-                    place: here(backend.address.ip()).then(|| "here".to_owned()),
+                    place: self.datapath.is_here(backend.address.ip())?.then(|| "here".to_owned()),
                     ..self.backend(rule, backend)
-                })
-                .collect();
+                });
+            }
             let source = self.sources.get(&rule.name).copied().unwrap_or(Source::Command);
             rules.push(RuleView {
                 name: rule.name.to_string(),
@@ -294,9 +291,4 @@ fn carried(counters: BackendCounters) -> Carried {
 
 fn named(reasons: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     reasons.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect()
-}
-
-/// Whether an address is one of this machine: only those can be bound to.
-pub(super) fn is_here(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }

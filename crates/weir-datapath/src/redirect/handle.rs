@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -277,5 +277,6 @@ fn local_addresses() -> Result<BTreeSet<IpAddr>, RedirectError> {
         let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
     });
-    Ok(addresses.collect())
+    // Programs know the loopback of IPv4 by themselves.
+    Ok(addresses.chain([Ipv6Addr::LOCALHOST.into()]).collect())
 }

@@ -29,7 +29,7 @@ use super::{
     error::RedirectError,
     handle::{Redirect, Settings},
     load::{self, Tables},
-    maps::{Maps, failed, is_there},
+    maps::{Maps, failed, found, is_there},
     pins::Pins,
     place::{LocalMode, LocalState},
     places::all_places,
@@ -125,6 +125,16 @@ impl Redirect {
             cgroup: id.map(cgroup_path),
             is_alive: id.is_some_and(|id| id != 0 && is_attached(&self.pins, id)),
         }
+    }
+
+    /// Whether packets to an address do not leave this host, as the programs have it.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError::Map`] if the kernel does not say.
+    pub fn is_here(&self, address: IpAddr) -> Result<bool, RedirectError> {
+        let known = found(self.maps.own_addresses.get(&own_key(address), 0), "OWN_ADDRESSES")?;
+        Ok(address.is_loopback() || known.is_some())
     }
 
     /// Why sockets of this host are not led to backends though they should be.
@@ -254,14 +264,22 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool, removed: &mut Vec<Removed>) -
     Ok(())
 }
 
+/// Whether an address is this host's: one of its own, or of loopback.
+pub(super) fn is_here(address: IpAddr, own: &BTreeSet<IpAddr>) -> bool {
+    address.is_loopback() || own.contains(&address)
+}
+
+/// An address as a key.
+fn own_key(address: IpAddr) -> [u64; 3] {
+    let own = OwnAddress { address: address_words(address), is_ipv6: u64::from(address.is_ipv6()) };
+    zerocopy::transmute!(own)
+}
+
 /// Brings the addresses that programs know to those that this host has.
 pub(super) fn write_addresses(maps: &mut Maps, addresses: &BTreeSet<IpAddr>) -> Result<(), RedirectError> {
-    let words = |address: &IpAddr| -> [u64; 3] {
-        let own = OwnAddress { address: address_words(*address), is_ipv6: u64::from(address.is_ipv6()) };
-        zerocopy::transmute!(own)
-    };
     // Whoever has more than fit is led to backends at the first of them only.
-    let wanted: BTreeSet<[u64; 3]> = addresses.iter().take(MOST_OWN_ADDRESSES as usize).map(words).collect();
+    let wanted: BTreeSet<[u64; 3]> =
+        addresses.iter().take(MOST_OWN_ADDRESSES as usize).copied().map(own_key).collect();
     let known: Result<Vec<[u64; 3]>, _> = maps.own_addresses.keys().collect();
     let known: BTreeSet<[u64; 3]> = known.map_err(failed("OWN_ADDRESSES"))?.into_iter().collect();
     for key in known.difference(&wanted) {

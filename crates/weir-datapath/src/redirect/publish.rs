@@ -21,6 +21,7 @@ use super::{
     counters::Published,
     desired::{BackendId, BackendState, Desired, Ports, RuleId, RuleState, Standing, Transport},
     error::RedirectError,
+    local::is_here,
     maps::{Maps, failed, found, is_there},
     tables::{Extent, Need, Room},
     words::{backend_state, backend_value, rule_state, rule_value},
@@ -151,7 +152,7 @@ impl Mirror {
         let mut changed = 0;
         for backend in backends {
             let id = backend.id;
-            let value = backend_value(backend, local.contains(&backend.address.ip()));
+            let value = backend_value(backend, is_here(backend.address.ip(), local));
             let words: [u64; 4] = zerocopy::transmute!(value);
             if self.written.get(&id) != Some(&words) {
                 maps.backends.set(id.0, words, 0).map_err(failed("BACKENDS"))?;
