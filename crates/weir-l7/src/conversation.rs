@@ -104,6 +104,19 @@ pub struct Conversation {
     /// Who spoke last.
     last: Option<Way>,
     calls: Vec<Call>,
+    is_brief: bool,
+}
+
+/// What a connection holds of calls that are not over, and what it left out because there was no room. Whoever follows many
+/// connections adds this up, and tells those that speak to [be brief](Conversation::be_brief).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// About how many bytes of memory open calls take at present.
+    pub held: u64,
+    /// Bytes of bodies and heads that were not kept, so far.
+    pub left_out: u64,
+    /// Calls that were told before their answers came, so far.
+    pub cut: u64,
 }
 
 #[derive(Debug)]
@@ -149,6 +162,24 @@ impl Conversation {
             attempts: 0,
             last: None,
             calls: Vec::new(),
+            is_brief: false,
+        }
+    }
+
+    /// What is held of calls that are not over, and what was left out.
+    pub fn load(&self) -> Load {
+        match &self.state {
+            State::Known { decoder, .. } => decoder.load(),
+            State::Deciding(_) | State::Unknown { .. } => Load::default(),
+        }
+    }
+
+    /// Says whether there is no room: then nothing more is kept of messages, and a request that has no answer when the next one comes is
+    /// told without.
+    pub fn be_brief(&mut self, is_brief: bool) {
+        self.is_brief = is_brief;
+        if let State::Known { decoder, .. } = &mut self.state {
+            decoder.be_brief(is_brief);
         }
     }
 
@@ -243,14 +274,20 @@ impl Conversation {
             (State::Known { protocol, .. }, Some(wanted)) => *protocol == wanted,
             _ => true,
         };
-        for call in self.calls.drain(..).filter(|_| is_wanted) {
-            sink.call(call);
+        for call in self.calls.drain(..) {
+            if let State::Known { decoder, .. } = &mut self.state {
+                decoder.told(&call);
+            }
+            if is_wanted {
+                sink.call(call);
+            }
         }
     }
 
     fn know(&mut self, protocol: Protocol, client: Way) {
         let trust = if self.is_whole { Trust::Certain } else { Trust::Inferred };
-        let decoder = decoder(protocol, self.settings.transport, trust, self.settings.keep);
+        let mut decoder = decoder(protocol, self.settings.transport, trust, self.settings.keep);
+        decoder.be_brief(self.is_brief);
         let redactor = self.redactor(Recognised::Protocol(protocol, Part::Client));
         self.state = State::Known { client, decoder, redactor, protocol };
     }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use weir_flow::Monotonic;
 
 use crate::{
-    Moment, Part, Transport,
+    Load, Moment, Part, Transport,
     call::{Call, Keep, Protocol},
     dns::Dns,
     exchange::Trust,
@@ -33,6 +33,15 @@ pub(crate) trait Decode: Debug + Send {
 
     /// Whether what this side says is understood at present; otherwise a boundary was lost, or it is another protocol by now.
     fn understands(&self, part: Part) -> bool;
+
+    /// What is held of calls that are not over, and what was left out.
+    fn load(&self) -> Load;
+
+    /// Says whether there is no room for more than one request without an answer, and none for what is kept of messages.
+    fn be_brief(&mut self, is_brief: bool);
+
+    /// A call was handed out.
+    fn told(&mut self, _call: &Call) {}
 
     /// Gives up on datagrams without answers that were said before this time.
     fn expire(&mut self, _before: Monotonic, _out: &mut Vec<Call>) {}

@@ -12,9 +12,10 @@ use weir_flow::{Monotonic, RecordType, ResponseCode};
 use weir_packet::dns::{Data, HEADER_BYTES, Message, Question};
 
 use crate::{
-    Moment, Part,
+    Load, Moment, Part,
     call::{Call, Detail, DnsCall, Ending, Half},
     decoder::Decode,
+    exchange::OPEN_CALL,
 };
 
 /// Most queries that may wait for their responses. The oldest goes without.
@@ -33,6 +34,10 @@ pub(crate) struct Dns {
     /// Of a stream, what is being read of each side.
     sides: [Side; 2],
     is_stream: bool,
+    /// Whether there is room for one query alone.
+    is_brief: bool,
+    /// Queries that got no response for that reason.
+    cut: u64,
 }
 
 #[derive(Debug)]
@@ -72,7 +77,7 @@ impl Dns {
     /// Of a stream that is seen from its beginning or was joined in the middle, or of datagrams.
     pub(crate) fn new(is_stream: bool, is_joined: bool) -> Self {
         let side = || Side { is_lost: is_joined, is_turn: true, ..Side::default() };
-        Self { open: VecDeque::new(), sides: [side(), side()], is_stream }
+        Self { open: VecDeque::new(), sides: [side(), side()], is_stream, is_brief: false, cut: 0 }
     }
 
     fn lose(&mut self, part: Part) {
@@ -118,7 +123,9 @@ impl Dns {
             let mut call = Call::begin(begin, 0, Detail::Dns(Box::new(asked(question.as_ref()))));
             call.request = said;
             call.end = end;
-            if self.open.len() >= MOST_OPEN {
+            let most = if self.is_brief { 1 } else { MOST_OPEN };
+            if self.open.len() >= most {
+                self.cut += u64::from(self.is_brief);
                 out.extend(self.open.pop_front().map(|open| open.call.ended(Ending::NoAnswer)));
             }
             self.open.push_back(Open { id: message.id(), question, call });
@@ -149,6 +156,14 @@ impl Dns {
 }
 
 impl Decode for Dns {
+    fn load(&self) -> Load {
+        Load { held: self.open.len() as u64 * OPEN_CALL, cut: self.cut, left_out: 0 }
+    }
+
+    fn be_brief(&mut self, is_brief: bool) {
+        self.is_brief = is_brief;
+    }
+
     fn understands(&self, part: Part) -> bool {
         !self.sides[part as usize].is_lost || !self.is_stream
     }

@@ -8,8 +8,13 @@ use std::collections::VecDeque;
 
 use weir_flow::Monotonic;
 
+use crate::Load;
+
 /// Most requests that may wait for their answers.
 pub(crate) const MOST_OPEN: usize = 1024;
+
+/// About how many bytes of memory an open call takes, besides what is kept of its messages.
+pub(crate) const OPEN_CALL: u64 = 2048;
 
 /// How sure it is that the oldest open request is the one that is answered next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,10 @@ pub(crate) struct Exchange<E> {
     may_have_missed: bool,
     /// When the last answer without a request began.
     last_orphan: Option<Monotonic>,
+    /// Whether there is room for one request alone.
+    is_brief: bool,
+    /// Requests that got no answer for that reason.
+    cut: u64,
 }
 
 impl<E> Exchange<E> {
@@ -43,6 +52,8 @@ impl<E> Exchange<E> {
             has_overlapped: false,
             may_have_missed: trust != Trust::Certain,
             last_orphan: None,
+            is_brief: false,
+            cut: 0,
         }
     }
 
@@ -50,8 +61,27 @@ impl<E> Exchange<E> {
         self.trust
     }
 
+    /// Says whether there is room for one request alone.
+    pub(crate) const fn be_brief(&mut self, is_brief: bool) {
+        self.is_brief = is_brief;
+    }
+
+    pub(crate) const fn is_brief(&self) -> bool {
+        self.is_brief
+    }
+
+    /// What the open requests take, and how many were given up for want of room.
+    pub(crate) fn load(&self) -> Load {
+        Load { held: self.open.len() as u64 * OPEN_CALL, cut: self.cut, left_out: 0 }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Every request, the oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &E> {
+        self.open.iter()
     }
 
     /// The request that is answered next.
@@ -94,7 +124,11 @@ impl<E> Exchange<E> {
             Trust::Broken => {}
         }
         self.may_have_missed = false;
-        if self.open.len() >= MOST_OPEN {
+        let most = if self.is_brief { 1 } else { MOST_OPEN };
+        if self.open.len() >= most {
+            if self.is_brief {
+                self.cut += self.open.len() as u64;
+            }
             cut.extend(self.open.drain(..));
             self.trust = Trust::Broken;
         }

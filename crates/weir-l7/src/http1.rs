@@ -13,8 +13,8 @@ use weir_flow::Monotonic;
 
 use self::reader::{Framing, Place, Reader, Step};
 use crate::{
-    Moment, Part,
-    call::{Call, Detail, Ending, Half, HttpCall, Keep, limit, text},
+    Load, Moment, Part,
+    call::{Call, Detail, Ending, Half, Header, HttpCall, Keep, limit, text},
     decoder::Decode,
     exchange::{Exchange, Trust},
     sides::{Direction as _, Saying, Sides, Taken},
@@ -30,6 +30,12 @@ pub(crate) struct Http1 {
     begun: [Option<Begun>; 2],
     receiving: Receiving,
     answering: Answering,
+    /// Bytes of bodies and headers that open calls keep.
+    kept: u64,
+    /// Bytes that would have been kept if there had been room.
+    left_out: u64,
+    /// Whether a part of the present body was left out, by [`Part`]: what follows cannot be kept either.
+    is_left_out: [bool; 2],
 }
 
 /// A message of which the head is not whole.
@@ -78,6 +84,9 @@ impl Http1 {
             begun: [None; 2],
             receiving: Receiving::Nothing,
             answering: Answering::Nothing,
+            kept: 0,
+            left_out: 0,
+            is_left_out: [false; 2],
         }
     }
 
@@ -116,6 +125,8 @@ impl Http1 {
 
     fn body(&mut self, part: Part, body: &[u8]) {
         let most = self.keep.body_bytes;
+        self.is_left_out[part as usize] |= self.exchange.is_brief();
+        let is_left_out = self.is_left_out[part as usize];
         let Some(call) = self.call(part) else { return };
         half(call, part).body_bytes += body.len() as u64;
         let http = http(call);
@@ -124,7 +135,24 @@ impl Http1 {
             Part::Server => &mut http.response_body,
         };
         let room = most.saturating_sub(kept.len()).min(body.len());
-        kept.extend_from_slice(&body[..room]);
+        if is_left_out {
+            self.left_out += room as u64;
+        } else {
+            kept.extend_from_slice(&body[..room]);
+            self.kept += room as u64;
+        }
+    }
+
+    /// What is kept of the message whose head is whole.
+    fn keep(&mut self, part: Part, begun: Begun) -> Keep {
+        self.is_left_out[part as usize] = false;
+        if !self.exchange.is_brief() {
+            return self.keep;
+        }
+        if self.keep.headers {
+            self.left_out += begun.bytes;
+        }
+        Keep::default()
     }
 
     fn lose(&mut self, part: Part, ending: Ending, out: &mut Vec<Call>) {
@@ -136,13 +164,14 @@ impl Http1 {
 
     fn request_head(&mut self, out: &mut Vec<Call>) {
         let Some(begun) = self.begun[Part::Client as usize].take() else { return self.sides.client.lose() };
+        let keep = self.keep(Part::Client, begun);
         let head = self.sides.client.head();
         let Some(request) = head::request(head) else { return self.lose_client(Ending::Malformed, out) };
         if request.method == b"PRI" {
             self.sides.become_opaque();
             return;
         }
-        let headers = head::headers(head, self.keep);
+        let headers = head::headers(head, keep);
         let framing = headers.of_request();
         let target = text(request.target, limit::TARGET);
         // A target with an authority tells more than the header (RFC 9112 3.2.2, 3.2.3).
@@ -166,6 +195,7 @@ impl Http1 {
             ..HttpCall::default()
         };
         let mut call = Call::begin(begun.at.time, begun.at.position, Detail::Http(Box::new(detail)));
+        self.kept += kept(&call);
         call.request.bytes = begun.bytes;
         call.is_inferred = self.exchange.trust() != Trust::Certain;
         let mut cut = Vec::new();
@@ -200,9 +230,10 @@ impl Http1 {
 
     fn response_head(&mut self, out: &mut Vec<Call>) {
         let Some(begun) = self.begun[Part::Server as usize].take() else { return self.sides.server.lose() };
+        let keep = self.keep(Part::Server, begun);
         let head = self.sides.server.head();
         let Some(response) = head::response(head) else { return self.lose_server(Ending::Malformed, out) };
-        let headers = head::headers(head, self.keep);
+        let headers = head::headers(head, keep);
         let method = self.exchange.front_mut().map_or("", |call| http(call).method.as_str());
         let framing = headers.of_response(response.status, method);
         // Others come before the one that counts (RFC 9110 15.2).
@@ -232,7 +263,9 @@ impl Http1 {
         let http = http(call);
         http.status = Some(response.status);
         http.content_type = headers.content_type;
+        self.kept = self.kept.saturating_sub(kept_headers(&http.response_headers));
         http.response_headers = headers.kept;
+        self.kept += kept_headers(&http.response_headers);
         match framing {
             Some(Framing::Opaque) => {
                 self.response_ended(out);
@@ -292,6 +325,19 @@ impl Http1 {
 }
 
 impl Decode for Http1 {
+    fn load(&self) -> Load {
+        let open = self.exchange.load();
+        Load { held: open.held.saturating_add(self.kept), left_out: self.left_out, ..open }
+    }
+
+    fn be_brief(&mut self, is_brief: bool) {
+        self.exchange.be_brief(is_brief);
+    }
+
+    fn told(&mut self, call: &Call) {
+        self.kept = self.kept.saturating_sub(kept(call));
+    }
+
     fn understands(&self, part: Part) -> bool {
         self.sides.understands(part)
     }
@@ -338,7 +384,7 @@ impl Decode for Http1 {
                     call.mark(Ending::Cut);
                 }
                 self.begun[Part::Client as usize] = None;
-                self.receiving = Receiving::Nothing;
+                self.request_ended(out);
             }
             // That is how some bodies end.
             Part::Server => {
@@ -367,6 +413,18 @@ fn add_gap(half: &mut Half, length: u64, is_body: bool) {
     if is_body {
         half.body_bytes = half.body_bytes.saturating_add(length);
     }
+}
+
+/// Bytes of messages that a call keeps.
+fn kept(call: &Call) -> u64 {
+    let Detail::Http(http) = &call.detail else { return 0 };
+    (http.request_body.len() + http.response_body.len()) as u64
+        + kept_headers(&http.request_headers)
+        + kept_headers(&http.response_headers)
+}
+
+fn kept_headers(headers: &[Header]) -> u64 {
+    headers.iter().map(|header| (header.name.len() + header.value.len()) as u64).sum()
 }
 
 const fn half(call: &mut Call, part: Part) -> &mut Half {

@@ -23,7 +23,7 @@ use weir_flow::Monotonic;
 
 pub use call::{Call, Ending, Keep, Protocol};
 pub use chunk::{Chunk, GapReason};
-pub use conversation::{Conversation, Settings, Sink, Way};
+pub use conversation::{Conversation, Load, Settings, Sink, Way};
 pub use detect::{Foreign, Recognised};
 pub use redact::Redactor;
 pub use stream::{Reassembly, StreamLedger, StreamLimits};

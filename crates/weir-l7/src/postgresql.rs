@@ -20,10 +20,10 @@ use self::{
     statements::Statements,
 };
 use crate::{
-    Moment, Part,
+    Load, Moment, Part,
     call::{Call, Detail, Ending, PostgresqlCall, limit, text},
     decoder::Decode,
-    exchange::{Exchange, Trust},
+    exchange::{Exchange, OPEN_CALL, Trust},
     sides::{Direction as _, Saying, Sides, Taken},
 };
 
@@ -296,6 +296,17 @@ impl Postgresql {
 }
 
 impl Decode for Postgresql {
+    fn load(&self) -> Load {
+        let alone = if let Current::Alone(group) = &self.current { Some(&**group) } else { None };
+        let steps: usize = self.exchange.iter().chain(alone).map(|group| group.steps.len()).sum();
+        let load = self.exchange.load();
+        Load { held: load.held.saturating_add(steps as u64 * OPEN_CALL), ..load }
+    }
+
+    fn be_brief(&mut self, is_brief: bool) {
+        self.exchange.be_brief(is_brief);
+    }
+
     fn understands(&self, part: Part) -> bool {
         self.sides.understands(part)
     }

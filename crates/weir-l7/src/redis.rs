@@ -16,7 +16,7 @@ use self::{
     resp::{Reader, Step},
 };
 use crate::{
-    Moment, Part,
+    Load, Moment, Part,
     call::{Call, Detail, Ending, RedisCall, limit, text},
     decoder::Decode,
     exchange::{Exchange, Trust},
@@ -278,6 +278,14 @@ impl Redis {
 }
 
 impl Decode for Redis {
+    fn load(&self) -> Load {
+        self.exchange.load()
+    }
+
+    fn be_brief(&mut self, is_brief: bool) {
+        self.exchange.be_brief(is_brief);
+    }
+
     fn understands(&self, part: Part) -> bool {
         self.sides.understands(part)
     }

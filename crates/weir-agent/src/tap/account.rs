@@ -39,6 +39,14 @@ pub struct Counts {
     pub missing: u64,
     /// How often bytes had to wait no longer because too many of all connections did.
     pub hurried: u64,
+    /// About how many bytes of memory calls that are not over take at present, and datagrams that are not whole.
+    pub held: u64,
+    /// Bytes of bodies and heads that were not kept because calls that are not over take too many.
+    pub left_out: u64,
+    /// Calls that were told before their answers came, for the same reason.
+    pub cut: u64,
+    /// Other ends of sockets that exchange datagrams, at present.
+    pub peers: u64,
 }
 
 impl Counts {

@@ -1,8 +1,8 @@
 //! [`Session`]: everything that the kernel tells, connection by connection.
 //!
 //! Pure: no I/O and no clock; time comes with the events and with [`Session::tick`]. Memory is bounded: so many sockets, so many
-//! peers of one socket, so many bytes that wait for their turn, of one stream and of all. What is beyond is counted in
-//! [`Counts`].
+//! peers of one socket and of all, so many bytes that wait for their turn, of one stream and of all, so many that calls keep
+//! which are not over. What is beyond is counted in [`Counts`].
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// The same for sockets of datagrams, while there is hardly room.
 const HURRIED_IDLE: Duration = Duration::from_secs(10);
 
-/// Most other ends with which one socket exchanges datagrams.
+/// Most other ends with which one socket exchanges datagrams, so that none takes the room of all others.
 const MOST_PEERS: usize = 4096;
 
 /// What is wanted, and how much may be kept.
@@ -54,6 +54,10 @@ pub struct SessionSettings {
     pub most_sockets: usize,
     /// Most bytes that wait for their turn, of all streams.
     pub most_waiting: u64,
+    /// Most bytes that calls take which are not over, of all connections, about; beyond that nothing more is kept of messages.
+    pub most_held: u64,
+    /// Most other ends of sockets that exchange datagrams, of all sockets.
+    pub most_peers: u64,
 }
 
 impl Default for SessionSettings {
@@ -64,6 +68,8 @@ impl Default for SessionSettings {
             protocol: None,
             most_sockets: 65_536,
             most_waiting: 64 << 20,
+            most_held: 256 << 20,
+            most_peers: 65_536,
         }
     }
 }
@@ -217,7 +223,7 @@ impl Session {
             keep: self.settings.keep,
             redaction: self.settings.redaction,
         };
-        Talk::new(head, settings)
+        Talk::new(head, settings, self.settings.most_held)
     }
 
     fn said(&mut self, place: &Place, chunk: Chunk<'_>, output: &mut dyn Output) {
@@ -250,7 +256,7 @@ impl Session {
         let peer = if opened.remote.is_some() { None } else { place.peer };
         let bytes = chunk.bytes().map_or(0, |bytes| bytes.len() as u64);
         if !peers.contains_key(&peer) {
-            if peers.len() >= MOST_PEERS {
+            if peers.len() >= MOST_PEERS || self.counts.peers >= self.settings.most_peers {
                 self.counts.refused += 1;
                 self.counts.unfollowed += bytes;
                 return;
@@ -260,6 +266,7 @@ impl Session {
             let datagrams = Box::new(Datagrams::new(self.talk(head), chunk.time()));
             if let Some(Socket { kind: Kind::Datagrams(peers), .. }) = self.sockets.get_mut(&place.socket) {
                 peers.insert(peer, datagrams);
+                self.counts.peers += 1;
             }
         }
         let Some(Socket { kind: Kind::Datagrams(peers), .. }) = self.sockets.get_mut(&place.socket) else {

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use weir_datapath::tap::{Closed, Opened, Side};
 use weir_flow::{Monotonic, Tick};
 use weir_l7::{
-    Call, Chunk, Conversation, GapReason, Protocol, Reassembly, Recognised, Sink, Way, conversation,
+    Call, Chunk, Conversation, GapReason, Load, Protocol, Reassembly, Recognised, Sink, Way, conversation,
 };
 
 use super::{At, Counts, Ended, Head, Output};
@@ -34,6 +34,10 @@ pub(super) struct Talk {
     pub(super) head: Head,
     conversation: Conversation,
     calls: u64,
+    /// What is counted of it already.
+    load: Load,
+    /// Most bytes that calls of all connections may take.
+    most_held: u64,
 }
 
 /// A connection of streams.
@@ -114,8 +118,8 @@ pub(super) struct Passing<'a> {
 }
 
 impl Talk {
-    pub(super) fn new(head: Head, settings: conversation::Settings) -> Self {
-        Self { head, conversation: Conversation::new(settings), calls: 0 }
+    pub(super) fn new(head: Head, settings: conversation::Settings, most_held: u64) -> Self {
+        Self { head, conversation: Conversation::new(settings), calls: 0, load: Load::default(), most_held }
     }
 
     fn with<T>(
@@ -123,10 +127,15 @@ impl Talk {
         passing: &mut Passing<'_>,
         work: impl FnOnce(&mut Conversation, &mut Outlet<'_>) -> T,
     ) -> T {
-        let Self { head, conversation, calls } = self;
+        let Self { head, conversation, calls, load, most_held } = self;
         let Passing { counts, tick, output } = passing;
+        conversation.be_brief(counts.held >= *most_held);
         let mut outlet = Outlet { head, calls, counts, tick: *tick, output: *output };
         let result = work(conversation, &mut outlet);
+        let before = std::mem::replace(load, conversation.load());
+        counts.held = counts.held + load.held - before.held;
+        counts.left_out += load.left_out - before.left_out;
+        counts.cut += load.cut - before.cut;
         if head.part.is_none()
             && let Recognised::Protocol(_, tapped) = conversation.recognised()
         {
@@ -295,7 +304,10 @@ impl Datagrams {
             pieces.reason = pieces.reason.or(Some(GapReason::Lost));
         }
         match piece {
-            Chunk::Bytes { data, .. } if pieces.reason.is_none() => pieces.bytes.extend_from_slice(data),
+            Chunk::Bytes { data, .. } if pieces.reason.is_none() => {
+                pieces.bytes.extend_from_slice(data);
+                passing.counts.held += data.len() as u64;
+            }
             Chunk::Bytes { .. } => {}
             Chunk::Gap { reason, .. } => pieces.reason = Some(pieces.reason.unwrap_or(reason)),
         }
@@ -304,8 +316,8 @@ impl Datagrams {
         if pieces.told >= whole.length {
             let pieces = waiting.remove(place);
             self.hand_on(way, &pieces, passing);
-        } else if waiting.len() > MOST_IN_PIECES {
-            // The rest of the oldest was lost.
+        } else if waiting.len() > MOST_IN_PIECES || passing.counts.held > self.talk.most_held {
+            // The rest of the oldest was lost, or there is no room to wait for it.
             let pieces = waiting.remove(0);
             self.hand_on(way, &pieces, passing);
         }
@@ -313,6 +325,7 @@ impl Datagrams {
 
     fn hand_on(&mut self, way: Way, pieces: &Pieces, passing: &mut Passing<'_>) {
         let length = pieces.bytes.len() as u64;
+        passing.counts.held -= length;
         if length > 0 {
             self.said(way, pieces.time, &pieces.bytes, passing);
         }
@@ -356,6 +369,7 @@ impl Datagrams {
 
     pub(super) fn close(&mut self, time: Monotonic, passing: &mut Passing<'_>) {
         self.give_up(Monotonic(u64::MAX), passing);
+        passing.counts.peers -= 1;
         self.talk.with(passing, |conversation, outlet| conversation.finish(time, outlet));
         let is_balanced = self.sides.iter().all(Side::is_balanced);
         let ended = Ended { time, sides: self.sides, calls: self.talk.calls, is_balanced };

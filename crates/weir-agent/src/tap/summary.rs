@@ -94,6 +94,8 @@ impl fmt::Display for Summary {
             ("sockets that the kernel had no memory to follow", totals.unfollowed),
             ("openings and ends that there was no room to tell", totals.untold),
             ("times that bytes could not wait for those before them", counts.hurried),
+            ("bytes of bodies and heads that there was no room to keep", counts.left_out),
+            ("calls that there was no room to wait for the answers of", counts.cut),
         ] {
             if number > 0 {
                 write!(f, "\n{} {what}", Grouped(number))?;

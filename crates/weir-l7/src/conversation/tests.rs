@@ -227,6 +227,33 @@ const WORDS: &[&[u8]] = &[
     b"x",
 ];
 
+#[test]
+fn where_there_is_no_room_nothing_is_kept_and_requests_do_not_wait() {
+    let keep = Keep { headers: true, body_bytes: 100 };
+    let mut talk = Talk::new(Settings { keep, ..Settings::default() });
+    let asked = "PUT /a HTTP/1.1\r\nA: bcd\r\nContent-Length: 10\r\n\r\n";
+    talk.says(SENT, asked).says(SENT, "01234");
+    let held = talk.conversation.load().held;
+    let headers = "Abcd".len() + "Content-Length10".len();
+    assert_eq!(held, crate::exchange::OPEN_CALL + (headers + 5) as u64);
+    talk.conversation.be_brief(true);
+    talk.says(SENT, "56");
+    talk.conversation.be_brief(false);
+    // What follows a part that is not there would be in the wrong place.
+    talk.says(SENT, "789").says(RECEIVED, OK);
+    assert_eq!(talk.conversation.load(), Load { held: 0, left_out: 5, cut: 0 });
+    talk.conversation.be_brief(true);
+    talk.says(SENT, asked).says(SENT, "0123456789").says(SENT, "GET /b HTTP/1.1\r\n\r\n");
+    let left_out = (5 + asked.len() + 10 + "GET /b HTTP/1.1\r\n\r\n".len()) as u64;
+    assert_eq!(talk.conversation.load(), Load { held: 0, left_out, cut: 1 });
+    assert_eq!(talk.shown(), ["PUT /a 200 complete", "PUT /a - gap", "GET /b - unmatched"]);
+    let crate::call::Detail::Http(http) = &talk.out.calls[0].detail else { panic!("{:?}", talk.out.calls) };
+    assert_eq!((&http.request_body[..], &http.response_body[..]), (&b"01234"[..], &b"ok"[..]));
+    assert_eq!(talk.out.calls[0].request.body_bytes, 10);
+    let crate::call::Detail::Http(http) = &talk.out.calls[1].detail else { panic!("{:?}", talk.out.calls) };
+    assert!(http.request_body.is_empty() && http.request_headers.is_empty());
+}
+
 proptest! {
     #[test]
     fn anything_goes_in_and_comes_out_at_the_same_place(
@@ -239,10 +266,13 @@ proptest! {
         tapped in prop::sample::select(vec![None, Some(Part::Client), Some(Part::Server)]),
         is_from_start in any::<bool>(),
         is_datagram in any::<bool>(),
+        brief in prop::collection::vec(any::<bool>(), 20),
     ) {
         let transport = if is_datagram { Transport::Datagram } else { Transport::Stream };
-        let mut talk = Talk::new(Settings { transport, protocol, tapped, port, is_from_start, ..Settings::default() });
-        for (is_sent, data, gap) in &lines {
+        let keep = Keep { headers: true, body_bytes: 5 };
+        let mut talk = Talk::new(Settings { transport, protocol, tapped, port, is_from_start, keep, ..Settings::default() });
+        for ((is_sent, data, gap), is_brief) in lines.iter().zip(brief) {
+            talk.conversation.be_brief(is_brief);
             let way = if *is_sent { SENT } else { RECEIVED };
             talk.says(way, data);
             if *gap > 25 {
@@ -251,5 +281,6 @@ proptest! {
         }
         talk.shown();
         prop_assert_eq!(talk.out.next, talk.positions);
+        prop_assert_eq!(talk.conversation.load().held, 0);
     }
 }

@@ -1,11 +1,11 @@
 //! What becomes of events: calls, chunks in order, and a ledger that adds up.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use proptest::prelude::*;
 use weir_datapath::tap::{Event, Finished, GapReason, Role, Side, SocketId, Transport, Way};
 use weir_flow::Tick;
-use weir_l7::{Call, Chunk, GapReason as Reason};
+use weir_l7::{Call, Chunk, GapReason as Reason, Keep};
 
 use super::{super::*, *};
 
@@ -328,6 +328,56 @@ fn what_is_too_much_to_follow_is_counted() {
     let counts = session.counts();
     assert_eq!((counts.refused, counts.unknown, counts.hurried, counts.waiting), (1, 6, 1, 0));
     assert!(counts.is_balanced());
+}
+
+#[test]
+fn calls_that_are_not_over_and_peers_share_the_room_of_all_connections() {
+    const ASKS: &[u8] = b"POST /a HTTP/1.1\r\nContent-Length: 3000\r\n\r\n";
+    let keep = Keep { headers: true, body_bytes: 100_000 };
+    // Room for the bodies of two.
+    let settings = SessionSettings { keep, most_held: 10_000, most_peers: 3, ..SessionSettings::default() };
+    let mut session = session(settings);
+    let mut recorder = Recorder::default();
+    let body = [b'b'; 3000];
+    for socket in 1..=5 {
+        let opened = Event::Opened(opened(socket, Transport::Tcp, Some(Role::Client)));
+        let asked = data(socket, Way::Sent, 0, ASKS);
+        let sent = data(socket, Way::Sent, ASKS.len() as u64, &body);
+        for event in [opened, asked, sent] {
+            session.take(&event, &mut recorder);
+        }
+    }
+    let held = session.counts().held;
+    assert!((10_000..20_000).contains(&held), "{held}");
+    for socket in 1..=5 {
+        session.take(&data(socket, Way::Received, 0, ANSWERED), &mut recorder);
+    }
+    let kept = |call: &Call| match &call.detail {
+        weir_l7::call::Detail::Http(http) => http.request_body.len(),
+        _ => 0,
+    };
+    assert_eq!(recorder.calls.iter().map(kept).collect::<Vec<_>>(), [3000, 3000, 0, 0, 0]);
+    assert!(recorder.calls.iter().all(Call::is_complete));
+    let counts = session.counts();
+    assert_eq!((counts.held, counts.cut), (0, 0));
+    assert!(counts.left_out >= 9000, "{counts:?}");
+
+    let mut sockets = [8, 9].map(|socket| opened(socket, Transport::Udp, None));
+    for socket in &mut sockets {
+        socket.remote = None;
+        session.take(&Event::Opened(*socket), &mut recorder);
+    }
+    for port in 1..=2 {
+        let peer = SocketAddr::from(([10, 0, 0, 2], port));
+        for socket in [8, 9] {
+            session.take(&datagram(socket, Way::Received, peer, b"hello"), &mut recorder);
+        }
+    }
+    let counts = session.counts();
+    assert_eq!((counts.peers, counts.refused, counts.unfollowed), (3, 1, 5));
+    session.finish(START, &mut recorder);
+    assert_eq!((session.counts().peers, session.counts().held), (0, 0));
+    assert!(session.counts().is_balanced());
 }
 
 #[test]
