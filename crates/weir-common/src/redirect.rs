@@ -13,7 +13,7 @@ pub use self::local::{
 };
 
 /// Version of the layouts in this module; a part of the path of the pins.
-pub const REDIRECT_LAYOUT: u32 = 1;
+pub const REDIRECT_LAYOUT: u32 = 2;
 
 /// Rules that fit; their numbers are below this.
 pub const MOST_RULES: u32 = 16_384;

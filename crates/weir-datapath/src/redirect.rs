@@ -12,6 +12,7 @@ mod check;
 mod connection;
 mod counters;
 mod desired;
+mod elsewhere;
 mod error;
 mod handle;
 mod load;

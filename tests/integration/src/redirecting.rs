@@ -52,6 +52,11 @@ impl BpfFileSystem {
         self.directory.path().join("proxy")
     }
 
+    /// Where one of this build pins.
+    pub fn layout(&self) -> PathBuf {
+        self.root().join("v2")
+    }
+
     /// Settings with a table of `capacity` connections, and without programs at a cgroup.
     pub fn settings(&self, capacity: u32) -> Settings {
         Settings { root: self.root(), capacity: Some(capacity), local: LocalMode::Off, ..Settings::default() }

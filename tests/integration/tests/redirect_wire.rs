@@ -16,6 +16,8 @@ use weir_integration::{
     require_root, require_tool,
 };
 
+#[path = "redirect/elsewhere.rs"]
+mod elsewhere;
 #[path = "redirect/places.rs"]
 mod places;
 #[path = "redirect/resize.rs"]

@@ -58,6 +58,14 @@ pub enum RedirectError {
         /// An interface there.
         interface: String,
     },
+    /// What is pinned is of a build with other layouts.
+    #[error(
+        "{path} is of another version of weir and diverts still: run `weir proxy teardown`, which breaks its connections, or go on with that version"
+    )]
+    OtherLayout {
+        /// The directory of that layout.
+        path: PathBuf,
+    },
     /// The interface does not exist.
     #[error("there is no interface {0} in this network namespace")]
     UnknownInterface(String),

@@ -16,6 +16,7 @@ use super::{
     connection::{Connection, ConnectionsOf, Tuple},
     counters::{BackendCounters, Counters, DropReason, Expired, Published, RuleCounters},
     desired::{Desired, RuleId},
+    elsewhere,
     error::RedirectError,
     load::{self, Tables},
     local::{self, Local},
@@ -109,10 +110,12 @@ impl Redirect {
     /// Takes over what is pinned, or loads anew. Programs that are attached are replaced, those that see answers first.
     pub fn open(settings: &Settings) -> Result<(Self, Start), RedirectError> {
         let pins = Pins::new(&settings.root);
-        pins.make()?;
+        pins.make_root()?;
         let lock = pins.lock()?;
-        let was_there = pins.are_there();
         let netns = Netns::current()?;
+        elsewhere::refuse_other_layouts(&pins, &netns)?;
+        pins.make_layout()?;
+        let was_there = pins.are_there();
         let mut resized_from = None;
         if was_there {
             places::forget_strangers(&pins, &mut Maps::open(&pins.maps)?, netns.identity().inode)?;
@@ -140,6 +143,7 @@ impl Redirect {
     pub fn peek(root: &Path) -> Result<Option<Self>, RedirectError> {
         let pins = Pins::new(root);
         if !pins.are_there() {
+            elsewhere::refuse_links_of_other_layouts(&pins)?;
             return Ok(None);
         }
         let maps = Maps::open(&pins.maps)?;

@@ -41,21 +41,43 @@ pub(super) struct Lock {
 
 impl Pins {
     pub(super) fn new(root: &Path) -> Self {
-        let version = root.join(format!("v{REDIRECT_LAYOUT}"));
+        Self::of_layout(root, REDIRECT_LAYOUT)
+    }
+
+    fn of_layout(root: &Path, layout: u32) -> Self {
+        let version = root.join(format!("v{layout}"));
         Self { root: root.to_owned(), maps: version.join("maps"), links: version.join("links"), version }
     }
 
-    /// Makes the directories, and mounts the file system where that is the custom and it is missing.
-    pub(super) fn make(&self) -> Result<(), RedirectError> {
+    /// Directories of other layouts below the same root.
+    pub(super) fn others(&self) -> Vec<Self> {
+        let names = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let layouts = names.filter_map(|name| name.to_str()?.strip_prefix('v')?.parse().ok());
+        let mut layouts: Vec<u32> = layouts.filter(|layout| *layout != REDIRECT_LAYOUT).collect();
+        layouts.sort_unstable();
+        layouts.into_iter().map(|layout| Self::of_layout(&self.root, layout)).collect()
+    }
+
+    /// Makes the root, and mounts the file system where that is the custom and it is missing.
+    pub(super) fn make_root(&self) -> Result<(), RedirectError> {
         self.mount()?;
-        for path in [&self.maps, &self.links] {
+        Self::make(&[&self.root])
+    }
+
+    /// Makes the directories of this layout.
+    pub(super) fn make_layout(&self) -> Result<(), RedirectError> {
+        Self::make(&[&self.maps, &self.links])
+    }
+
+    fn make(paths: &[&PathBuf]) -> Result<(), RedirectError> {
+        for path in paths {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| {
                 let remedy = if source.kind() == io::ErrorKind::PermissionDenied {
                     "needs root, and a name without dots"
                 } else {
                     "the directory cannot be made"
                 };
-                RedirectError::Pin { path: path.clone(), remedy, source }
+                RedirectError::Pin { path: PathBuf::clone(path), remedy, source }
             })?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use weir_common::redirect::PlaceValue;
 
 use super::{
     attach::{self, Device},
+    elsewhere,
     error::RedirectError,
     handle::Redirect,
     maps::{Maps, failed, is_there},
@@ -162,8 +163,8 @@ impl Redirect {
     ) -> Result<Attached, RedirectError> {
         let there = (old == device.index).then_some(value);
         if there.is_none() {
-            unlink(&self.pins.link(old, true))?;
-            unlink(&self.pins.link(old, false))?;
+            // It may live on under another name.
+            teardown::detach(&self.pins, old, &value)?;
             is_there(self.maps.places.remove(&old), "PLACES")?;
         }
         self.attach_device(device, role, there)
@@ -214,7 +215,7 @@ pub(super) fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, Redirect
 /// forgotten, and where one may be at work nothing is touched.
 pub(super) fn forget_strangers(pins: &Pins, maps: &mut Maps, here: u64) -> Result<(), RedirectError> {
     for (index, value) in all_places(maps)?.into_iter().filter(|(_, value)| value.netns != here) {
-        if teardown::may_live(pins, index, &value) {
+        if elsewhere::may_live(pins, index, &value) {
             return Err(RedirectError::OtherNamespace {
                 path: pins.root.clone(),
                 interface: attach::place_name(&value),
@@ -233,7 +234,7 @@ fn write_place(maps: &mut Maps, index: u32, value: &PlaceValue) -> Result<(), Re
 }
 
 /// The interfaces of a network namespace.
-fn devices(netns: &Netns) -> Result<Vec<Device>, RedirectError> {
+pub(super) fn devices(netns: &Netns) -> Result<Vec<Device>, RedirectError> {
     let watcher = Watcher::open(netns)?;
     let on_top: BTreeSet<u32> = watcher
         .interfaces()

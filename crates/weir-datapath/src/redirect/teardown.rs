@@ -15,6 +15,7 @@ use weir_flow::Direction;
 
 use super::{
     attach::{direction, filters, pinned_link, place_name, place_role, remove_filters},
+    elsewhere,
     error::RedirectError,
     local,
     maps::failed,
@@ -112,16 +113,6 @@ pub(super) fn remove_pinned(pin: &Path) -> Result<bool, RedirectError> {
     Ok(true)
 }
 
-/// Whether any program of a place of another network namespace may still be at work. Filters cannot be looked at from
-/// here.
-pub(super) fn may_live(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
-    let is_on_an_interface = |is_forward| {
-        let link = pinned_link(&pins.link(index, is_forward)).ok().flatten();
-        link.is_some_and(|link| bpf::tcx_interface(link.as_fd()).is_ok_and(|there| there != 0))
-    };
-    value.hook == HOOK_CLSACT || is_on_an_interface(true) || is_on_an_interface(false)
-}
-
 /// Removes everything under the root, of any layout.
 pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, RedirectError> {
     let mut removed = Vec::new();
@@ -129,13 +120,17 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
         return Ok(removed);
     }
     let _lock = if dry_run { None } else { Some(pins.lock()?) };
-    let here = Netns::current()?.identity().inode;
+    let netns = Netns::current()?;
+    let here = netns.identity().inode;
+    let places = places(pins)?;
+    elsewhere::refuse_what_is_out_of_reach(pins, &places, here)?;
     local::teardown(pins, dry_run, &mut removed)?;
-    for (index, value) in places(pins)? {
+    for (index, value) in places {
         remove_place(pins, index, &value, value.netns == here, dry_run, &mut removed)?;
     }
     remove_stray_links(pins, dry_run, &mut removed)?;
     remove_tree(&pins.version, dry_run, &mut removed)?;
+    elsewhere::remove_other_layouts(pins, &netns, dry_run, &mut removed)?;
     // The root goes if nothing else is in it.
     let is_empty = fs::read_dir(&pins.root).is_ok_and(|mut entries| entries.next().is_none());
     if !dry_run && is_empty && fs::remove_dir(&pins.root).is_ok() {
@@ -205,7 +200,11 @@ fn remove_stray_links(pins: &Pins, dry_run: bool, removed: &mut Vec<Removed>) ->
 }
 
 /// Removes a directory of pins.
-fn remove_tree(path: &Path, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
+pub(super) fn remove_tree(
+    path: &Path,
+    dry_run: bool,
+    removed: &mut Vec<Removed>,
+) -> Result<(), RedirectError> {
     let failed =
         |source| RedirectError::Pin { path: path.to_owned(), remedy: "it cannot be removed", source };
     let entries = match fs::read_dir(path) {
@@ -250,7 +249,7 @@ fn places(pins: &Pins) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
     Ok(places)
 }
 
-const fn named(direction: Direction) -> &'static str {
+pub(super) const fn named(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",

@@ -12,7 +12,12 @@ use super::*;
 
 /// Writes down that the interface is attached by this hook, as a process does before it attaches, and as one that was
 /// killed may have left it.
-fn write_place(file_system: &BpfFileSystem, namespace: &Namespace, interface: &str, hook: PlaceHook) {
+pub(super) fn write_place(
+    file_system: &BpfFileSystem,
+    namespace: &Namespace,
+    interface: &str,
+    hook: PlaceHook,
+) {
     let index = namespace.run(|| nix::net::if_::if_nametoindex(interface).expect("it is there"));
     let mut value = [0_u8; 32];
     value[..interface.len()].copy_from_slice(interface.as_bytes());
@@ -21,7 +26,7 @@ fn write_place(file_system: &BpfFileSystem, namespace: &Namespace, interface: &s
     value[24] = 1;
     value[25] = if hook == PlaceHook::Tcx { 1 } else { 2 };
     let words = |bytes: &[u8]| bytes.iter().map(u8::to_string).collect::<Vec<_>>();
-    let map = file_system.root().join("v1/maps/PLACES");
+    let map = file_system.layout().join("maps/PLACES");
     let mut bpftool = Command::new("bpftool");
     bpftool.args(["map", "update", "pinned"]).arg(map).arg("key").args(words(&index.to_ne_bytes()));
     let status = bpftool.arg("value").args(words(&value)).status().expect("it is installed");

@@ -150,7 +150,7 @@ fn a_kill_while_the_table_gets_another_size_is_mended_by_the_next_start() {
         child.stdout(Stdio::piped()).stderr(Stdio::null());
         child
     };
-    let next = file_system.root().join("v1/maps/CONNECTIONS_NEXT");
+    let next = file_system.layout().join("maps/CONNECTIONS_NEXT");
     under_traffic(&lan, || {
         let start = Instant::now();
         assert!(child(30_000).status().unwrap().success());

@@ -1,0 +1,119 @@
+//! What another build or another network namespace has left.
+
+use std::fs;
+
+use weir_datapath::redirect::{PlaceHook, RedirectError};
+
+use super::{places::write_place, *};
+
+/// Attaches by this hook, as a process that was killed since.
+fn attach(lan: &Lan, file_system: &BpfFileSystem, hook: PlaceHook) {
+    lan.client.run(|| {
+        let (mut redirect, _) = file_system.open(64);
+        redirect.publish(&demo()).expect("there is room");
+        write_place(file_system, &lan.client, "up0", hook);
+        assert_eq!(redirect.attach(&place("up0", Role::Uplink)).expect("it is there").hook, hook);
+    });
+}
+
+fn filters(lan: &Lan, interface: &str) -> String {
+    ["ingress", "egress"].map(|way| lan.client.tc(&format!("filter show dev {interface} {way}"))).concat()
+}
+
+#[test]
+fn what_a_build_with_other_layouts_left_is_refused_while_it_diverts_and_removed_whatever_it_is() {
+    if !require_root() || !require_tool("bpftool") {
+        return;
+    }
+    for hook in [PlaceHook::Tcx, PlaceHook::Clsact] {
+        let lan = Lan::new();
+        serve(&lan.server, &["10.0.0.138:23456"]);
+        let file_system = BpfFileSystem::new();
+        let root = file_system.root();
+        let of_another_build = || fs::rename(file_system.layout(), root.join("v1")).unwrap();
+        attach(&lan, &file_system, hook);
+        let stream = connect(&lan.client, "10.0.0.10:12345");
+        of_another_build();
+        lan.client.run(|| {
+            let error = Redirect::open(&file_system.settings(64)).unwrap_err();
+            assert!(matches!(&error, RedirectError::OtherLayout { path } if path.ends_with("v1")), "{error}");
+            assert!(!file_system.layout().exists());
+            if hook == PlaceHook::Tcx {
+                assert!(matches!(Redirect::peek(&root), Err(RedirectError::OtherLayout { .. })));
+            }
+            exchange(&stream, b"still there");
+            let would: Vec<String> =
+                Redirect::teardown(&root, true).unwrap().iter().map(ToString::to_string).collect();
+            exchange(&stream, b"still there");
+            let did: Vec<String> =
+                Redirect::teardown(&root, false).unwrap().iter().map(ToString::to_string).collect();
+            // What is above the layouts goes last, and is not said before.
+            assert!(did.starts_with(&would), "{would:?} {did:?}");
+            assert!(!root.exists());
+            assert_eq!(weir_datapath::hook::tcx_programs("up0").unwrap(), []);
+            assert_eq!(filters(&lan, "up0"), "");
+        });
+        // What does not divert any more is no hindrance.
+        attach(&lan, &file_system, hook);
+        of_another_build();
+        lan.client.ip("link delete up0");
+        lan.client.run(|| {
+            assert_eq!(file_system.open(64).1, Start::Fresh);
+            assert!(!root.join("v1").exists());
+        });
+    }
+}
+
+#[test]
+fn filters_in_another_network_namespace_are_not_forgotten_as_long_as_that_is_there() {
+    if !require_root() || !require_tool("bpftool") {
+        return;
+    }
+    let (lan, other) = (Lan::new(), Lan::new());
+    serve(&lan.server, &["10.0.0.138:23456"]);
+    let file_system = BpfFileSystem::new();
+    let root = file_system.root();
+    attach(&lan, &file_system, PlaceHook::Clsact);
+    let stream = connect(&lan.client, "10.0.0.10:12345");
+    other.client.run(|| {
+        for outcome in [
+            Redirect::open(&file_system.settings(64)).map(drop),
+            Redirect::teardown(&root, true).map(drop),
+            Redirect::teardown(&root, false).map(drop),
+        ] {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, RedirectError::OtherNamespace { .. }), "{error}");
+        }
+    });
+    exchange(&stream, b"still there");
+    drop((lan, stream));
+    other.client.run(|| {
+        // Nobody can go there any more, whatever sockets of it may still be open.
+        let (redirect, start) = file_system.open(64);
+        assert!(matches!(start, Start::TookOver { .. }) && redirect.places().is_empty());
+        drop(redirect);
+        Redirect::teardown(&root, false).unwrap();
+    });
+    assert!(!root.exists());
+}
+
+#[test]
+fn filters_leave_an_interface_whose_name_another_one_has_now() {
+    if !require_root() || !require_tool("bpftool") {
+        return;
+    }
+    let lan = Lan::new();
+    let file_system = BpfFileSystem::new();
+    attach(&lan, &file_system, PlaceHook::Clsact);
+    lan.client.ip("link set up0 down");
+    lan.client.ip("link set up0 name up1");
+    lan.client.ip("link add up0 type veth peer name up2");
+    assert_ne!(filters(&lan, "up1"), "");
+    lan.client.run(|| {
+        let (mut redirect, _) = file_system.open(64);
+        let changes = redirect.refresh().unwrap();
+        assert!(matches!(&changes[..], [PlaceChange::Attached { .. }]), "{changes:?}");
+        assert_eq!(filters(&lan, "up1"), "");
+        assert!(redirect.places()[0].is_alive);
+    });
+}
