@@ -171,7 +171,7 @@ impl Http1 {
             self.sides.become_opaque();
             return;
         }
-        let headers = head::headers(head, keep);
+        let headers = head::headers(head, Some(keep));
         let framing = headers.of_request();
         let target = text(request.target, limit::TARGET);
         // A target with an authority tells more than the header (RFC 9112 3.2.2, 3.2.3).
@@ -233,7 +233,7 @@ impl Http1 {
         let keep = self.keep(Part::Server, begun);
         let head = self.sides.server.head();
         let Some(response) = head::response(head) else { return self.lose_server(Ending::Malformed, out) };
-        let headers = head::headers(head, keep);
+        let headers = head::headers(head, Some(keep));
         let method = self.exchange.front_mut().map_or("", |call| http(call).method.as_str());
         let framing = headers.of_response(response.status, method);
         // Others come before the one that counts (RFC 9110 15.2).

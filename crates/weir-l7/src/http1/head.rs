@@ -107,8 +107,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Reads the headers behind the first line.
-pub(crate) fn headers(head: &[u8], keep: Keep) -> Headers {
+/// Reads the headers behind the first line; without `keep`, no more of them than says how the body ends and what it is.
+pub(crate) fn headers(head: &[u8], keep: Option<Keep>) -> Headers {
     let mut headers = Headers::default();
     let mut kept = 0;
     for (name, value) in lines(head) {
@@ -125,7 +125,9 @@ pub(crate) fn headers(head: &[u8], keep: Keep) -> Headers {
             headers.is_coded |= has_other_than(&value, &["identity"]);
         } else if is("upgrade") {
             headers.is_http2 |= list(&value).any(|word| word.eq_ignore_ascii_case(b"h2c"));
-        } else if is("host") {
+        }
+        let Some(keep) = keep else { continue };
+        if is("host") {
             headers.host.get_or_insert_with(|| text(&value, limit::NAME));
         } else if is("user-agent") {
             headers.user_agent.get_or_insert_with(|| text(&value, limit::NAME));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::{BehindGap, TextSide, Writer, weave::Weave};
 use crate::{
-    Chunk, Keep, Part,
+    Chunk, Part,
     detect::begins_http,
     exchange::MOST_OPEN,
     http1::{
@@ -131,7 +131,7 @@ impl HttpMask {
     fn head(&mut self, part: Part) {
         let side = &mut self.sides[part as usize];
         let head = side.reader.head();
-        let headers = head::headers(head, Keep::default());
+        let headers = head::headers(head, None);
         side.is_coded = headers.is_coded();
         let framing = match part {
             Part::Client => {
