@@ -4,11 +4,12 @@ use std::{
     io,
     net::Ipv4Addr,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr::NonNull,
 };
 
 use weir_packet::{Details, Tuple, ipv4_words, protocol};
 
-use crate::VethEnd;
+use crate::{Namespace, VethEnd};
 
 /// Frames handed to the kernel in one system call.
 const BATCH: usize = 64;
@@ -59,6 +60,76 @@ impl FrameSender {
             }
         }
     }
+}
+
+/// Sends frames of which only the link header lies in the linear part of the packet: the rest is a page of a ring that is
+/// shared with the kernel (`PACKET_TX_RING`). One frame at a time; who sends the next one has to know that the last one
+/// arrived.
+#[derive(Debug)]
+pub struct PageSender {
+    socket: OwnedFd,
+    page: NonNull<libc::c_void>,
+}
+
+impl PageSender {
+    const BYTES: u32 = 4096;
+
+    /// Opens a sender for an interface.
+    pub fn new(namespace: &Namespace, interface: &str) -> Self {
+        let version = libc::c_int::try_from(libc::tpacket_versions::TPACKET_V2 as u32).expect("it is 1");
+        let ring = libc::tpacket_req {
+            tp_block_size: Self::BYTES,
+            tp_block_nr: 1,
+            tp_frame_size: Self::BYTES,
+            tp_frame_nr: 1,
+        };
+        let socket = namespace.run(|| {
+            let index = nix::net::if_::if_nametoindex(interface).expect("it is there");
+            open(i32::try_from(index).expect("interface indexes are small"))
+                .expect("root may open packet sockets")
+        });
+        set(&socket, libc::PACKET_VERSION, &version);
+        set(&socket, libc::PACKET_TX_RING, &ring);
+        let (access, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, socket.as_raw_fd());
+        // SAFETY: a new mapping of the ring, which has this length.
+        let page = unsafe {
+            libc::mmap(std::ptr::null_mut(), Self::BYTES as usize, access, libc::MAP_SHARED, descriptor, 0)
+        };
+        assert_ne!(page, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+        Self { socket, page: NonNull::new(page).expect("it is mapped") }
+    }
+
+    /// Sends a frame that fits the interface.
+    pub fn send(&mut self, frame: &[u8]) {
+        // Status and length are the first words of the header; the frame follows it (TPACKET2_HDRLEN without an address).
+        const HEADER: usize = size_of::<libc::tpacket2_hdr>();
+        let length = u32::try_from(frame.len()).expect("it is short");
+        // SAFETY: the page is ours and has this length; the kernel reads it only when it is asked to.
+        let page = unsafe { std::slice::from_raw_parts_mut(self.page.cast().as_ptr(), Self::BYTES as usize) };
+        page[HEADER..HEADER + frame.len()].copy_from_slice(frame);
+        page[4..8].copy_from_slice(&length.to_ne_bytes());
+        page[..4].copy_from_slice(&libc::TP_STATUS_SEND_REQUEST.to_ne_bytes());
+        // SAFETY: no bytes are handed over.
+        let outcome = unsafe { libc::send(self.socket.as_raw_fd(), std::ptr::null(), 0, 0) };
+        let sent = libc::ssize_t::try_from(frame.len()).expect("it is short");
+        assert_eq!(outcome, sent, "sending a frame: {}", io::Error::last_os_error());
+    }
+}
+
+impl Drop for PageSender {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody uses it any more.
+        unsafe { libc::munmap(self.page.as_ptr(), Self::BYTES as usize) };
+    }
+}
+
+/// Sets an option of a packet socket.
+fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
+    let length = libc::socklen_t::try_from(size_of::<T>()).expect("it is short");
+    let (descriptor, value) = (socket.as_raw_fd(), std::ptr::from_ref(value));
+    // SAFETY: the value outlives the call and has the length given.
+    let outcome = unsafe { libc::setsockopt(descriptor, libc::SOL_PACKET, option, value.cast(), length) };
+    assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
 }
 
 fn open(index: i32) -> io::Result<OwnedFd> {

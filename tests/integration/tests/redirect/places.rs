@@ -5,7 +5,12 @@ use std::process::{Command, Stdio};
 use weir_datapath::redirect::{PlaceHook, RedirectError};
 use weir_integration::{
     crowd::{Size, crowd},
-    redirecting::{backend, rule},
+    frames::PageSender,
+    redirecting::{
+        backend,
+        reference::{Before, Check, Description, Part},
+        rule,
+    },
 };
 
 use super::*;
@@ -160,6 +165,71 @@ fn clients_behind_a_port_of_a_bridge_are_redirected() {
         redirect.attach(&place("client", Role::Client)).unwrap();
         exchange(&connect(&lan.client, "192.0.2.1:80"), &megabyte());
     });
+}
+
+#[test]
+fn headers_that_do_not_lie_in_the_linear_part_are_translated_both_ways() {
+    if !require_root() {
+        return;
+    }
+    let lan = Lan::new();
+    let mac = |namespace: &Namespace| -> Vec<u8> {
+        let text = namespace.ip("-o link show up0");
+        let (_, mac) = text.split_once("link/ether ").expect("it is an Ethernet device");
+        mac[..17].split(':').map(|byte| u8::from_str_radix(byte, 16).expect("it is hexadecimal")).collect()
+    };
+    let macs = lan.all().map(mac);
+    let senders = [&lan.client, &lan.server].map(|namespace| PageSender::new(namespace, "up0"));
+    let [mut of_client, mut of_server] = senders;
+    let file_system = BpfFileSystem::new();
+    lan.client.run(|| {
+        let (mut redirect, _) = file_system.open(64);
+        redirect.publish(&demo()).unwrap();
+        redirect.attach(&place("up0", Role::Uplink)).unwrap();
+    });
+    for [client, listen, backend] in [
+        ["10.0.0.1:999", "10.0.0.10:12345", "10.0.0.138:23456"],
+        ["[fd00::1]:999", "[fd00::10]:12345", "[fd00::138]:23456"],
+    ] {
+        let [client, listen, backend] = [client, listen, backend].map(address);
+        let bind = |namespace: &Namespace, at| {
+            let socket = namespace.run(|| UdpSocket::bind(at)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let (caller, server) = (bind(&lan.client, client), bind(&lan.server, backend));
+        // Connected: an answer from elsewhere does not count.
+        caller.connect(listen).unwrap();
+        let mut bytes = [0; 2000];
+        for length in [0, 1, 7, 1400] {
+            let frame = |macs: [&[u8]; 2], source, destination| {
+                let payload = (0..length).map(|byte: usize| u8::try_from(byte % 251).unwrap_or(0)).collect();
+                let (before, check, part) = (Before::default(), Check::Full, Part::Whole);
+                let packet = Description {
+                    before,
+                    is_tcp: false,
+                    source,
+                    destination,
+                    flags: 0,
+                    payload,
+                    check,
+                    part,
+                };
+                let mut frame = packet.frame();
+                frame[..12].copy_from_slice(&macs.concat());
+                (frame, packet.payload)
+            };
+            let (asked, payload) = frame([&macs[1], &macs[0]], client, listen);
+            of_client.send(&asked);
+            assert_eq!(server.recv_from(&mut bytes).unwrap(), (length, client));
+            assert_eq!(bytes[..length], payload);
+            let (answered, payload) = frame([&macs[0], &macs[2]], backend, client);
+            of_server.send(&answered);
+            assert_eq!(caller.recv(&mut bytes).unwrap(), length);
+            assert_eq!(bytes[..length], payload);
+        }
+    }
+    assert_eq!(checksum_errors(&lan.all()), [""; 0]);
 }
 
 /// A device without link headers between the client and the server, each packet in a datagram.
