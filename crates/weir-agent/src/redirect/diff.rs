@@ -10,7 +10,7 @@ use weir_datapath::redirect::{OnEmpty, OnFull, PortPolicy};
 
 use super::{
     document::TimeoutsDocument,
-    rules::{Check, Rule, RuleSet},
+    rules::{Check, Rule, RuleSet, unlike},
     text::ListenerText,
 };
 use crate::units::parse_duration;
@@ -18,14 +18,11 @@ use crate::units::parse_duration;
 /// Compares two sets of rules.
 pub fn diff(old: &RuleSet, new: &RuleSet) -> RulesDiff {
     let mut rules = Vec::new();
-    let mut names: Vec<_> = old.keys().chain(new.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let (before, after) = (old.get(name), new.get(name));
+    for (before, after) in unlike(old, new) {
         if before == after {
             continue;
         }
+        let Some(name) = before.or(after).map(|rule| &rule.name) else { continue };
         let change = match (before, after) {
             (None, _) => Change::Added,
             (_, None) => Change::Removed,

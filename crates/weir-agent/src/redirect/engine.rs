@@ -27,7 +27,7 @@ use super::{
     health::{Judge, Outcome, Target, Turn},
     maglev,
     overlap::Listeners,
-    rules::{Backend, Check, Rule, RuleSet},
+    rules::{Backend, Check, Rule, RuleSet, unlike},
 };
 
 /// Time after which nothing should be left of a backend whose connections were ended.
@@ -65,7 +65,7 @@ pub struct Orders {
 struct Listening {
     listener: Listener,
     /// Whose it is; nobody's if it is leaving.
-    owner: Option<Arc<str>>,
+    owner: Option<Arc<Rule>>,
     /// Its settings, table left out.
     state: RuleState,
 }
@@ -87,7 +87,7 @@ struct Serving {
 /// Who shares the new connections of a rule, and the table of that.
 #[derive(Clone, Debug, Default)]
 struct Table {
-    members: Vec<(BackendId, SocketAddr, u16)>,
+    members: Arc<[(BackendId, SocketAddr, u16)]>,
     places: Arc<[BackendId]>,
 }
 
@@ -154,52 +154,80 @@ impl Engine {
         self.forget_orders();
     }
 
-    /// From now on these are the rules.
+    /// From now on these are the rules. Costs as much as is not the same memory as before.
     pub fn replace(&mut self, rules: RuleSet, now: Instant) {
         let old = std::mem::replace(&mut self.rules, rules);
-        for listening in self.listening.values_mut() {
-            listening.owner = None;
+        let new = self.rules.clone();
+        let changed = unlike(&old, &new);
+        for before in changed.iter().filter_map(|(before, _)| *before) {
+            self.leave(before, now);
         }
-        let mut current: BTreeSet<(RuleId, SocketAddr)> = BTreeSet::new();
-        for rule in self.rules.values() {
-            for listener in &rule.listeners {
-                let id = *self.by_listener.entry(*listener).or_insert_with(|| self.ids.rule());
-                let state = settings(id, *listener, rule);
-                self.listening.insert(
-                    id,
-                    Listening { listener: *listener, owner: Some(Arc::clone(&rule.name)), state },
-                );
-                for backend in &rule.backends {
-                    let ids = &mut self.ids;
-                    let serving = self.serving.entry((id, backend.address)).or_insert_with(|| Serving {
-                        id: ids.backend(),
-                        left: None,
-                        ended: None,
-                        drain_timeout: rule.drain_timeout,
-                        was_up: true,
-                    });
-                    (serving.left, serving.ended) = (None, None);
-                    serving.drain_timeout = rule.drain_timeout;
-                    current.insert((id, backend.address));
+        for after in changed.iter().filter_map(|(_, after)| *after) {
+            self.come(after);
+        }
+        if old.is_empty() {
+            self.leave_unowned(now);
+        }
+        for (before, after) in changed {
+            self.replace_judges(before, after);
+            let (Some(before), Some(after)) = (before, after) else { continue };
+            for backend in &after.backends {
+                // A weight that the file changed is the last word.
+                let weight = weight_in(before, backend.address);
+                if weight.is_some_and(|weight| weight != backend.weight) {
+                    self.orders.weights.remove(&target(after, backend));
                 }
             }
         }
-        for (key, serving) in &mut self.serving {
-            if !current.contains(key) {
+        self.serving.values_mut().for_each(|serving| serving.was_up = true);
+        self.forget_orders();
+    }
+
+    /// What is of this rule is nobody's.
+    fn leave(&mut self, rule: &Rule, now: Instant) {
+        for id in rule.listeners.iter().filter_map(|listener| self.by_listener.get(listener)) {
+            if let Some(listening) = self.listening.get_mut(id) {
+                listening.owner = None;
+            }
+            for backend in &rule.backends {
+                if let Some(serving) = self.serving.get_mut(&(*id, backend.address)) {
+                    serving.left.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// What is of this rule is there, or there again.
+    fn come(&mut self, rule: &Arc<Rule>) {
+        for listener in &rule.listeners {
+            let id = *self.by_listener.entry(*listener).or_insert_with(|| self.ids.rule());
+            let state = settings(id, *listener, rule);
+            self.listening
+                .insert(id, Listening { listener: *listener, owner: Some(Arc::clone(rule)), state });
+            for backend in &rule.backends {
+                let ids = &mut self.ids;
+                let serving = self.serving.entry((id, backend.address)).or_insert_with(|| Serving {
+                    id: ids.backend(),
+                    left: None,
+                    ended: None,
+                    drain_timeout: rule.drain_timeout,
+                    was_up: true,
+                });
+                (serving.left, serving.ended) = (None, None);
+                serving.drain_timeout = rule.drain_timeout;
+            }
+        }
+    }
+
+    /// What the kernel had, and no rule has.
+    fn leave_unowned(&mut self, now: Instant) {
+        let listening = &self.listening;
+        for ((id, address), serving) in &mut self.serving {
+            let owner = listening.get(id).and_then(|listening| listening.owner.as_ref());
+            if owner.is_none_or(|rule| weight_in(rule, *address).is_none()) {
                 serving.left.get_or_insert(now);
             }
         }
-        self.replace_judges(&old);
-        for rule in self.rules.values() {
-            for backend in &rule.backends {
-                // A weight that the file changed is the last word.
-                let before = old.get(&rule.name).and_then(|old| weight_in(old, backend.address));
-                if before.is_some_and(|before| before != backend.weight) {
-                    self.orders.weights.remove(&target(rule, backend));
-                }
-            }
-        }
-        self.forget_orders();
     }
 
     /// Takes the outcome of a check. `None` if it changes nothing.
@@ -279,7 +307,7 @@ impl Engine {
 
     /// The rule that listens there under this number; `None` if it is leaving or unknown.
     pub fn owner(&self, id: RuleId) -> Option<&Arc<str>> {
-        self.listening.get(&id)?.owner.as_ref()
+        self.listening.get(&id)?.owner.as_ref().map(|rule| &rule.name)
     }
 
     /// The numbers of a rule, one for each listener.
@@ -357,14 +385,17 @@ impl Engine {
 
     /// What the kernel should have.
     pub fn desired(&mut self) -> Desired {
+        // What leaves must not meet what took its place. Mostly nothing leaves.
         let mut current = Listeners::default();
-        let owned = self.listening.values().filter(|listening| listening.owner.is_some());
-        owned.for_each(|listening| current.add(listening.listener, "".into()));
+        if self.listening.values().any(|listening| listening.owner.is_none()) {
+            let nobody: Arc<str> = "".into();
+            let owned = self.listening.values().filter(|listening| listening.owner.is_some());
+            owned.for_each(|listening| current.add(listening.listener, Arc::clone(&nobody)));
+        }
         let mut desired = Desired::default();
         let mut tables = std::mem::take(&mut self.tables);
         for (id, listening) in &self.listening {
-            let Some(rule) = listening.owner.as_ref().and_then(|name| self.rules.get(name)) else {
-                // A listener that took its place must not meet it.
+            let Some(rule) = &listening.owner else {
                 if current.overlapping(&listening.listener).is_none() {
                     let state = RuleState { on_empty: OnEmpty::Pass, ..listening.state.clone() };
                     desired.rules.push(state);
@@ -381,12 +412,12 @@ impl Engine {
                 })
                 .collect();
             let table = tables.entry(*id).or_default();
-            if table.members != members {
+            if *table.members != *members {
                 let weights: Vec<(SocketAddr, u16)> =
                     members.iter().map(|(_, address, weight)| (*address, *weight)).collect();
                 let places =
                     maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
-                *table = Table { members, places };
+                *table = Table { members: members.into(), places };
             }
             desired.rules.push(RuleState { table: Arc::clone(&table.places), ..listening.state.clone() });
         }
@@ -406,8 +437,9 @@ impl Engine {
             return Standing::Draining;
         }
         let Some(listening) = self.listening.get(&id) else { return Standing::Draining };
-        let rule = listening.owner.as_ref().and_then(|name| self.rules.get(name));
-        let found = rule
+        let found = listening
+            .owner
+            .as_ref()
             .and_then(|rule| Some((rule, rule.backends.iter().find(|backend| backend.address == address)?)));
         let Some((rule, backend)) = found else { return Standing::Draining };
         match self.condition(rule, backend) {
@@ -419,26 +451,28 @@ impl Engine {
     }
 
     /// Whoever is checked as before keeps what is thought of it.
-    fn replace_judges(&mut self, old: &RuleSet) {
-        let mut judges = BTreeMap::new();
-        for rule in self.rules.values().filter(|rule| rule.health.check != Check::None) {
-            let is_same = old.get(&rule.name).is_some_and(|old| {
-                old.health.check == rule.health.check && old.health.port == rule.health.port
-            });
-            for backend in &rule.backends {
-                let target = target(rule, backend);
-                let known = self.judges.remove(&target).filter(|_| is_same);
-                let was_up = || {
-                    self.ids_of(rule)
-                        .filter_map(|id| self.serving.get(&(id, backend.address)))
-                        .all(|serving| serving.was_up)
-                };
-                let judge = known.unwrap_or_else(|| Judge::new(was_up()));
-                judges.insert(target, judge);
-            }
+    fn replace_judges(&mut self, before: Option<&Arc<Rule>>, after: Option<&Arc<Rule>>) {
+        let mut known: HashMap<SocketAddr, Judge> = HashMap::new();
+        for (rule, backend) in
+            before.into_iter().flat_map(|rule| rule.backends.iter().map(move |it| (rule, it)))
+        {
+            let judge = self.judges.remove(&target(rule, backend));
+            known.extend(judge.map(|judge| (backend.address, judge)));
         }
-        self.judges = judges;
-        self.serving.values_mut().for_each(|serving| serving.was_up = true);
+        let Some(after) = after.filter(|rule| rule.health.check != Check::None) else { return };
+        let is_same = before.is_some_and(|before| {
+            before.health.check == after.health.check && before.health.port == after.health.port
+        });
+        for backend in &after.backends {
+            let was_up = || {
+                self.ids_of(after)
+                    .filter_map(|id| self.serving.get(&(id, backend.address)))
+                    .all(|serving| serving.was_up)
+            };
+            let judge = known.remove(&backend.address).filter(|_| is_same);
+            let judge = judge.unwrap_or_else(|| Judge::new(was_up()));
+            self.judges.insert(target(after, backend), judge);
+        }
     }
 
     fn forget_orders(&mut self) {

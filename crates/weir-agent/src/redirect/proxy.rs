@@ -19,7 +19,7 @@ use super::{
     health::{Outcome, Target, Turn},
     resolve::{Services, services_of},
     rules::RuleSet,
-    state::{Sockets, State},
+    state::{Sockets, State, StateFile},
     text::AddressText,
     watching::Watching,
 };
@@ -37,7 +37,7 @@ pub struct Proxy {
     sockets: Sockets,
     /// What was said last about sockets that are left alone.
     sockets_trouble: Option<String>,
-    pub(super) state_path: PathBuf,
+    state_file: StateFile,
     pub(super) file: Option<PathBuf>,
     pub(super) file_trouble: Option<String>,
     pub(super) trouble: Option<String>,
@@ -85,7 +85,7 @@ impl Proxy {
             places: Vec::new(),
             sockets,
             sockets_trouble: None,
-            state_path,
+            state_file: StateFile::new(&state_path),
             file,
             file_trouble: None,
             trouble: None,
@@ -204,8 +204,7 @@ impl Proxy {
             sources: self.sources.clone(),
             orders: self.engine.orders().clone(),
         };
-        let outcome = state.write(&self.state_path);
-        if let Err(error) = outcome {
+        if let Err(error) = self.state_file.write(&state) {
             journal::error(format_args!("a restart would not know this: {}", with_causes(&error)));
             self.trouble = Some(with_causes(&error));
         }

@@ -4,6 +4,7 @@
 //! it has, each with its path. Nothing is looked at but the text: interfaces are judged when they are attached to.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
@@ -148,7 +149,7 @@ impl Rules {
             let rule = Rule::validate(document, &at, problems);
             rules.push((at, rule));
         }
-        judge_together(&rules, problems);
+        judge_together(&rules.iter().map(|(at, rule)| (at.clone(), rule)).collect::<Vec<_>>(), problems);
         let rules = rules.into_iter().map(|(_, rule)| (Arc::clone(&rule.name), Arc::new(rule))).collect();
         Self { places, capacity: document.connections, metrics, rules }
     }
@@ -166,10 +167,33 @@ pub fn parse_tree(text: &str) -> Result<Value, Problems> {
 /// Judges rules that come from several places: those of a file, and those of commands. Paths are names of rules.
 pub fn judge_set(rules: &RuleSet) -> Result<(), Problems> {
     let mut problems = Problems::default();
-    let rules: Vec<_> =
-        rules.values().map(|rule| (At::default().key(&rule.name), Rule::clone(rule))).collect();
+    let rules: Vec<(At, &Rule)> =
+        rules.values().map(|rule| (At::default().key(&rule.name), &**rule)).collect();
     judge_together(&rules, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// A rule as it was and as it is; `None` where there was or is none.
+pub type Pair<'a> = (Option<&'a Arc<Rule>>, Option<&'a Arc<Rule>>);
+
+/// Rules that are not the same memory in both, by name.
+pub fn unlike<'a>(old: &'a RuleSet, new: &'a RuleSet) -> Vec<Pair<'a>> {
+    let mut changed = Vec::new();
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changed,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((before, _)), Some((after, _))) => before.cmp(after),
+        };
+        let before = if order == Ordering::Greater { None } else { old.next().map(|(_, rule)| rule) };
+        let after = if order == Ordering::Less { None } else { new.next().map(|(_, rule)| rule) };
+        let is_same = matches!((before, after), (Some(before), Some(after)) if Arc::ptr_eq(before, after));
+        if !is_same {
+            changed.push((before, after));
+        }
+    }
 }
 
 /// Reads an interface with its role, such as `veth0=client`.
@@ -206,7 +230,7 @@ fn places(interfaces: &[String], at: &At, problems: &mut Problems) -> Vec<Place>
 }
 
 /// What rules may not say together: a name twice, a listener of two, a backend that is a listener.
-fn judge_together(rules: &[(At, Rule)], problems: &mut Problems) {
+fn judge_together(rules: &[(At, &Rule)], problems: &mut Problems) {
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
     let mut listeners = Listeners::default();
     for (at, rule) in rules {

@@ -3,20 +3,20 @@
 //! One JSON file that only its owner can read, replaced as a whole. Numbers are not in it; they are read back from the
 //! kernel. Lost, it costs names and checks, never a connection.
 
+mod file;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fs, io,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use weir_datapath::redirect::{LocalMode, OnEmpty, OnFull, Place, PortPolicy, Role};
 
+pub use self::file::StateFile;
 use super::{
     Source, Sources,
     diff::length,
@@ -105,6 +105,7 @@ struct StateDocument {
     kubeconfig: Option<PathBuf>,
     #[serde(default)]
     services: Vec<ServiceDocument>,
+    #[serde(skip_serializing)]
     rules: Vec<(Source, RuleDocument)>,
     drained_rules: Vec<String>,
     drained: Vec<(String, String)>,
@@ -167,23 +168,9 @@ impl State {
         Self::of_document(document).map(Some).map_err(wrong)
     }
 
-    /// Writes it in place of the old one, which stays if this fails.
-    pub fn write(&self, path: &Path) -> Result<(), StateError> {
-        let failed = |source| StateError::Write { path: path.to_owned(), source };
-        let text = serde_json::to_vec_pretty(&self.document()).map_err(|error| failed(error.into()))?;
-        let beside = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(&text)?;
-            fs::rename(&beside, path)
-        };
-        write().map_err(failed)
-    }
-
+    /// All but the rules.
     fn document(&self) -> StateDocument {
         let pair = |target: &Target| (target.rule.to_string(), AddressText(target.backend).to_string());
-        let source = |name: &Arc<str>| self.sources.get(name).copied().unwrap_or(Source::Command);
         StateDocument {
             version: VERSION,
             interfaces: self.places.iter().map(|(place, source)| (*source, place_text(place))).collect(),
@@ -193,7 +180,7 @@ impl State {
             },
             kubeconfig: self.kubeconfig.clone(),
             services: self.services.iter().map(ServiceDocument::of).collect(),
-            rules: self.rules.iter().map(|(name, rule)| (source(name), document_of(rule))).collect(),
+            rules: Vec::new(),
             drained_rules: self.orders.drained_rules.iter().map(ToString::to_string).collect(),
             drained: self.orders.drained.iter().map(pair).collect(),
             weights: self
@@ -348,7 +335,11 @@ rules:
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(State::read(&path).unwrap(), None);
-        state.write(&path).unwrap();
+        let mut file = StateFile::new(&path);
+        file.write(&State::default()).unwrap();
+        assert_eq!(State::read(&path).unwrap(), Some(State::default()));
+        file.write(&state).unwrap();
+        file.write(&state).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(State::read(&path).unwrap(), Some(state));
     }

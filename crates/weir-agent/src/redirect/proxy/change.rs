@@ -176,9 +176,15 @@ impl Proxy {
     }
 
     fn order(&mut self, order: impl FnOnce(&mut Engine) -> bool) -> Result<(), ChangeError> {
-        let mut next = self.engine.clone();
-        order(&mut next);
-        self.keep(next)?;
+        let before = self.engine.orders().clone();
+        order(&mut self.engine);
+        if let Err(error) = self.datapath.publish(&self.engine.desired()) {
+            self.engine.restore(before);
+            // What this left behind half done is published again as it was before.
+            self.is_published = false;
+            return Err(datapath_error(error));
+        }
+        self.is_published = true;
         self.save();
         Ok(())
     }

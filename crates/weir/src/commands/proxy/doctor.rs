@@ -74,7 +74,7 @@ fn control_process(status: Option<&ProxyStatus>) -> Finding {
     let troubles: Vec<&str> =
         [&status.file_trouble, &status.trouble].into_iter().flatten().map(String::as_str).collect();
     let detail =
-        format!("process {}, {} rules, {} connections", status.pid, status.rules, status.connections);
+        format!("process {}; rules: {}, connections: {}", status.pid, status.rules, status.connections);
     if troubles.is_empty() {
         Finding { mark: Mark::Ok, name, detail, remedy: None }
     } else {

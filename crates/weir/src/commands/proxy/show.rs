@@ -73,6 +73,8 @@ fn watch<T: Serialize>(
     mut table: impl FnMut(&T, Instant, &mut String),
 ) -> Result<ExitCode> {
     let mut source = source(paths)?;
+    let is_screen = io::stdout().is_terminal();
+    let mut is_first = true;
     loop {
         let begun = Instant::now();
         let answer = match ask(&source) {
@@ -83,14 +85,16 @@ fn watch<T: Serialize>(
             }
             answer => answer?,
         };
-        let mut out = String::new();
+        // Where nothing can be overwritten, a line parts one from the next.
+        let mut out = if is_first || is_screen { String::new() } else { "\n".to_owned() };
+        is_first = false;
         match show.output {
             ShownFormat::Json => {
                 out = serde_json::to_string(&answer)?;
                 out.push('\n');
             }
             ShownFormat::Table => {
-                if show.watch && io::stdout().is_terminal() {
+                if show.watch && is_screen {
                     out.push_str("\x1b[H\x1b[2J");
                 }
                 table(&answer, begun, &mut out);
@@ -264,10 +268,10 @@ fn connections_table(answer: &ConnectionsAnswer, out: &mut String) {
 fn stats_table(answer: &StatsAnswer, before: Option<(&StatsAnswer, f64)>, out: &mut String) {
     writeln!(
         out,
-        "{} connections of {}{}\n",
+        "connections: {} of {}; the numbers below are {}\n",
         Grouped(answer.connections),
         Grouped(answer.capacity),
-        if before.is_some() { "; new, packets and bytes are a second" } else { "" }
+        if before.is_some() { "per second, CONNS apart" } else { "since the rule is there" }
     )
     .expect("a string takes any text");
     let mut rows = Vec::new();
