@@ -5,6 +5,7 @@ pub mod matrix;
 
 use std::{
     collections::BTreeMap,
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd as _},
     process,
     time::{Duration, Instant},
@@ -32,6 +33,14 @@ pub fn byte(key: u64, position: u64) -> u8 {
 /// Part of a stream.
 pub fn stream(key: u64, position: u64, length: usize) -> Vec<u8> {
     (position..).take(length).map(|position| byte(key, position)).collect()
+}
+
+/// A new connection to `to`, where `listener` listens, and the cookies of both ends, client first.
+pub fn connection(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream, [SocketId; 2]) {
+    let client = TcpStream::connect(to).expect("somebody listens");
+    let (server, _) = listener.accept().expect("a connection waits");
+    let ids = [socket_id(&client), socket_id(&server)];
+    (client, server, ids)
 }
 
 /// The cookie of a socket.
@@ -82,7 +91,7 @@ pub struct Piece {
     /// The bytes, or why there are none.
     pub bytes: Result<Vec<u8>, GapReason>,
     /// The other end, of a datagram.
-    pub peer: Option<std::net::SocketAddr>,
+    pub peer: Option<SocketAddr>,
     /// The rule.
     pub rule: RuleId,
 }

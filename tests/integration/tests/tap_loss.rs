@@ -6,10 +6,10 @@ use std::{
     thread,
 };
 
-use weir_datapath::tap::{GapReason, Limits, Payload, Rule, Settings, Side, Totals, Way};
+use weir_datapath::tap::{GapReason, Limits, Payload, Rule, Settings, Side, SocketId, Totals, Way};
 use weir_integration::{
     require_root,
-    tapping::{Recorder, Told, own_rule, socket_id, stream},
+    tapping::{Recorder, Told, connection, own_rule, stream},
 };
 
 /// Keys of the bytes that go each way.
@@ -33,17 +33,20 @@ fn rule(address: SocketAddr) -> Rule {
     Rule { ports: vec![address.port()..=address.port()], ..own_rule(5) }
 }
 
-/// Sends so many bytes over the connection, in messages of `size`.
-fn send(client: &TcpStream, server: &TcpStream, size: usize, count: usize) {
+/// Sends so many messages of `size` over a new connection, and ends it. Returns its ends, client first.
+fn send(listener: &TcpListener, size: usize, count: usize) -> [SocketId; 2] {
+    let to = listener.local_addr().expect("it listens");
+    let (client, server, ids) = connection(listener, to);
     let bytes = stream(KEYS[0], 0, size * count);
     thread::scope(|scope| {
         scope.spawn(|| {
-            bytes.chunks(size).for_each(|part| (&*client).write_all(part).expect("loopback works"));
+            bytes.chunks(size).for_each(|part| (&client).write_all(part).expect("loopback works"));
         });
         let mut buffer = vec![0; bytes.len()];
-        (&*server).read_exact(&mut buffer).expect("loopback works");
+        (&server).read_exact(&mut buffer).expect("loopback works");
         assert!(buffer == bytes);
     });
+    ids
 }
 
 /// Everything that must hold whatever was lost. Returns how many bytes were.
@@ -77,14 +80,10 @@ fn what_a_stopped_reader_loses_is_counted_to_the_byte() {
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
     let mut lost = 0;
     for size in [100, 4096, 65_536] {
-        let client = TcpStream::connect(address).expect("loopback works");
-        let (server, _) = listener.accept().expect("loopback works");
-        let ids = [socket_id(&client), socket_id(&server)];
         // Nobody reads meanwhile; then somebody does, and there is room again.
         let count = (8 << 20) / size;
-        send(&client, &server, size, count);
-        drop((client, server));
-        let [client, server] = ids.map(|id| recorder.closing(id));
+        let ends = send(&listener, size, count);
+        let [client, server] = ends.map(|id| recorder.closing(id));
         let total = (size * count) as u64;
         lost += check(&client, Way::Sent, KEYS[0], total);
         lost += check(&server, Way::Received, KEYS[0], total);
@@ -114,12 +113,8 @@ fn limits_leave_gaps_of_known_length() {
             .tap
             .set_rules(&[Rule { payload, limits, way: Some(Way::Sent), ..rule(address) }])
             .expect("loopback works");
-        let client = TcpStream::connect(address).expect("loopback works");
-        let (server, _) = listener.accept().expect("loopback works");
-        let id = socket_id(&client);
-        send(&client, &server, 4096, 16);
-        drop((client, server));
-        let told = recorder.closing(id);
+        let [client, _] = send(&listener, 4096, 16);
+        let told = recorder.closing(client);
         assert_eq!(check(&told, Way::Sent, KEYS[0], total), 0);
         let (captured, gaps) = told.sums(Way::Sent);
         assert_eq!(
@@ -131,12 +126,8 @@ fn limits_leave_gaps_of_known_length() {
     // A second may end in between, so only the order of magnitude is known.
     let limits = Limits { per_second: Some(8192), ..Limits::default() };
     recorder.tap.set_rules(&[Rule { limits, ..rule(address) }]).expect("loopback works");
-    let client = TcpStream::connect(address).expect("loopback works");
-    let (server, _) = listener.accept().expect("loopback works");
-    let id = socket_id(&client);
-    send(&client, &server, 4096, 16);
-    drop((client, server));
-    let told = recorder.closing(id);
+    let [client, _] = send(&listener, 4096, 16);
+    let told = recorder.closing(client);
     check(&told, Way::Sent, KEYS[0], total);
     assert!(told.sums(Way::Sent).1[&GapReason::Budget] > 0);
 }
@@ -149,9 +140,7 @@ fn threads_that_share_a_socket_lose_nothing() {
     let (listener, address) = listener();
     let settings = Settings { ring: 64 << 20, ..Settings::default() };
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
-    let client = TcpStream::connect(address).expect("loopback works");
-    let (mut server, _) = listener.accept().expect("loopback works");
-    let ids = [socket_id(&client), socket_id(&server)];
+    let (client, mut server, ids) = connection(&listener, address);
     let total = THREADS * MESSAGES * LENGTH;
     let received = thread::scope(|scope| {
         for thread in 0..THREADS {

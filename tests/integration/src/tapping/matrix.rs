@@ -1,7 +1,7 @@
 //! Every way to send and to receive over TCP, compared byte for byte.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     thread,
 };
 
@@ -10,7 +10,7 @@ use weir_datapath::tap::{
     selfcheck::calls::{Receive, Send},
 };
 
-use super::{Recorder, Told, own_rule, socket_id, stream};
+use super::{Recorder, Told, connection, own_rule, stream};
 
 /// Sizes around those of the kernel's records, and one that takes many.
 pub const SIZES: [usize; 9] = [1, 255, 256, 257, 4096, 16_384, 16_385, 65_536, 1 << 20];
@@ -39,9 +39,7 @@ fn exchange(
     receive: Receive,
     sizes: &[usize],
 ) -> [Told; 2] {
-    let client = TcpStream::connect(to).expect("loopback works");
-    let (server, _) = listener.accept().expect("loopback works");
-    let ids = [socket_id(&client), socket_id(&server)];
+    let (client, server, ids) = connection(listener, to);
     for (from, to, key) in [(&client, &server, KEYS[0]), (&server, &client, KEYS[1])] {
         let mut position = 0;
         for &size in sizes {
