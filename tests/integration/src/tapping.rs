@@ -94,6 +94,8 @@ pub struct Piece {
     pub peer: Option<SocketAddr>,
     /// The rule.
     pub rule: RuleId,
+    /// The process.
+    pub pid: u32,
 }
 
 /// What was told of a socket, in this order.
@@ -248,5 +250,6 @@ fn take(told: &mut BTreeMap<SocketId, Told>, event: &Event<'_>) {
         bytes,
         peer: place.peer,
         rule: place.rule,
+        pid: place.pid,
     });
 }

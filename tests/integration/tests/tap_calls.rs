@@ -228,6 +228,24 @@ fn what_redis_cli_does_are_commands() {
 }
 
 #[test]
+fn unix_sockets_are_tapped_on_request() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new();
+    let Some(redis) = Peer::redis(CANARY) else { return };
+    let socket = redis.socket();
+    let path = socket.to_str().expect("the path is UTF-8");
+    let cli = Waiting::program(&namespace, "redis-cli", &["-s", path, "-a", CANARY, "--no-auth-warning"]);
+    let tap = TapCommand::start(&["--pid", &cli.pid(), "--unix", "--payload", "full"]);
+    cli.go("SET key value\nGET key\n");
+    tap.wait(|said| said.contains("GET key"));
+    let tapped = tap.end();
+    tapped.check(&[CANARY]);
+    assert!(tapped.output.contains("SET key value  OK"), "{}", tapped.output);
+}
+
+#[test]
 fn what_dig_asks_of_dnsmasq_is_a_query_on_both_sides() {
     if !require_root() || !require_tool("dig") || !require_tool("dnsmasq") {
         return;

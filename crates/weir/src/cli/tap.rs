@@ -57,6 +57,9 @@ pub(crate) struct TapOptions {
     /// Every process of the machine
     #[arg(long, help_heading = "Whose traffic")]
     pub(crate) all: bool,
+    /// Unix sockets as well; no packets are made of them
+    #[arg(long, help_heading = "Whose traffic")]
+    pub(crate) unix: bool,
     /// Only where the tapped end is a client, or a server
     #[arg(long, value_enum, default_value_t = RoleArg::Both, help_heading = "Whose traffic")]
     pub(crate) role: RoleArg,

@@ -62,6 +62,12 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         let text = "there is nothing to write without payload: add --payload headers or --payload full";
         return Err(UsageError(text.to_owned()).into());
     }
+    if options.unix && format == TapFormat::Pcapng {
+        return Err(UsageError(
+            "packets cannot be made of Unix sockets: use -o text, json or har".to_owned(),
+        )
+        .into());
+    }
     let selector = Selector::start(&order.selection)?;
     // Before anything is written: whoever is not there cannot be tapped.
     selector.cgroups(&order.selection).map_err(select_error)?;
@@ -73,6 +79,7 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         tier: options.tier.into(),
         ring: RING,
         count_messages: options.each_message,
+        unix: options.unix,
         ..Settings::default()
     };
     let session = SessionSettings {
