@@ -1,7 +1,7 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
 //! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` and `otlp` two
-//! of its sinks, `enrich` names, `redirect` a redirected packet; `docs/internals/performance.md` explains the results.
+//! of its sinks, `enrich` names, `redirect` a redirected packet, `proxy` and `tap` what they do to connections; `docs/internals/performance.md` explains the results.
 
 mod drain;
 mod enrich;
@@ -19,7 +19,9 @@ mod sequence;
 mod stage;
 mod store;
 mod subject;
+mod tap;
 mod tell;
+mod traffic;
 mod verdict;
 
 use std::process::ExitCode;
@@ -59,6 +61,8 @@ enum Bench {
     Redirect(redirect::Arguments),
     /// Diverted connections, beside direct ones, DNAT of nftables, and proxies
     Proxy(proxy::Arguments),
+    /// Traffic whose server is tapped, beside tcpdump and beside nobody who looks
+    Tap(tap::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -99,6 +103,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Otlp(arguments) => otlp::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Redirect(arguments) => redirect::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Proxy(arguments) => proxy::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Tap(arguments) => tap::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

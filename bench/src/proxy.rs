@@ -4,7 +4,6 @@
 //! does besides hits them alike. Nothing at all is measured twice in each round: how far these two are apart is what
 //! a difference has to exceed.
 
-mod traffic;
 mod ways;
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -12,11 +11,15 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use self::{
-    traffic::{Load, Measured},
-    ways::{Stage, Way},
+use self::ways::{Stage, Way};
+use crate::{
+    machine::Machine,
+    micro::median,
+    traffic::{Load, Measured, least, ratios},
 };
-use crate::machine::Machine;
+
+/// What clients do.
+const LOADS: [Load; 3] = [Load::Connections, Load::Requests, Load::Stream(128 << 10)];
 
 /// Options of the benchmark.
 #[derive(clap::Args)]
@@ -46,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut table = Table::new();
     for round in 0..arguments.rounds {
-        for load in Load::ALL {
+        for load in LOADS {
             for turn in 0..ways.len() {
                 let place = (turn + round / 2) % ways.len();
                 // There and back, so that nobody always comes behind the same one.
@@ -72,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn report(table: &Table, ways: &[Way]) -> String {
     let mut text = String::new();
-    for load in Load::ALL {
+    for load in LOADS {
         let of = |way: Way| table.get(&(load, way)).map(Vec::as_slice).unwrap_or_default();
         let rates = |way: Way| of(way).iter().map(|it| it.rate).collect::<Vec<_>>();
         let costs = |way: Way| of(way).iter().map(|it| it.cpu_us).collect::<Vec<_>>();
@@ -90,10 +93,10 @@ fn report(table: &Table, ways: &[Way]) -> String {
                 text,
                 "  {:<16}{:>14.0}{:>12}{:>16.2}{:>12}{:>12.2}{:>12}",
                 way.name(),
-                median(rates(*way)),
-                percent(median(rate)),
-                median(costs(*way)),
-                percent(median(cost)),
+                median(&rates(*way)),
+                percent(median(&rate)),
+                median(&costs(*way)),
+                percent(median(&cost)),
                 least(&costs(*way)),
                 percent(least(&costs(*way)) / least(&costs(Way::Direct))),
             )
@@ -127,25 +130,6 @@ fn rows(table: &Table) -> Value {
         })
     };
     table.iter().map(row).collect()
-}
-
-/// Round by round.
-fn ratios(values: &[f64], bases: &[f64]) -> Vec<f64> {
-    values.iter().zip(bases).filter(|(_, base)| **base > 0.0).map(|(value, base)| value / base).collect()
-}
-
-/// What the round took that was disturbed least.
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NAN, f64::min)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[odd / 2],
-        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
-    }
 }
 
 fn percent(ratio: f64) -> String {

@@ -21,7 +21,8 @@ use crate::live::requests::reset_on_close;
 /// Clients at a time.
 const CLIENTS: usize = 4;
 
-const REQUEST: [u8; 64] = [0x5a; 64];
+/// What a request and its answer consist of.
+pub(crate) const REQUEST: [u8; 64] = [0x5a; 64];
 /// What tells the server that bytes are to be swallowed, not answered.
 const SWALLOW: [u8; 64] = [0x77; 64];
 const PIECE: usize = 128 << 10;
@@ -29,52 +30,52 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Load {
+pub(crate) enum Load {
     /// Connect, ask, hear the answer, end; again and again.
     Connections,
     /// Ask and hear the answer, again and again on one connection each.
     Requests,
-    /// Send as much as can be sent, on one connection.
-    Stream,
+    /// Send as much as can be sent, on one connection, by calls of so many bytes.
+    Stream(usize),
 }
 
 impl Load {
-    pub(super) const ALL: [Self; 3] = [Self::Connections, Self::Requests, Self::Stream];
-
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::Connections => "connect, request, response",
-            Self::Requests => "request, response",
-            Self::Stream => "one stream",
+            Self::Connections => "connect, request, response".to_owned(),
+            Self::Requests => format!("request, response of {} bytes", REQUEST.len()),
+            Self::Stream(bytes) => format!("one stream, {} KiB a call", bytes >> 10),
         }
     }
 
-    pub(super) const fn unit(self) -> &'static str {
+    pub(crate) const fn unit(self) -> &'static str {
         match self {
             Self::Connections => "connections a second",
             Self::Requests => "requests a second",
-            Self::Stream => "MiB a second",
+            Self::Stream(_) => "MiB a second",
         }
     }
 }
 
 /// What came out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    /// Operations a second.
-    pub(super) rate: f64,
+pub(crate) struct Measured {
+    /// Operations, or MiB.
+    pub(crate) operations: f64,
+    /// The same a second.
+    pub(crate) rate: f64,
     /// Processor time of each, of clients, server, kernel on their behalf, and proxies, in microseconds.
-    pub(super) cpu_us: f64,
+    pub(crate) cpu_us: f64,
 }
 
 /// A server that answers each request with as many bytes, and swallows streams. It ends with the process.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Connections that it has.
     live: Arc<AtomicUsize>,
 }
 
 impl Server {
-    pub(super) fn listen(namespace: &Namespace, address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn listen(namespace: &Namespace, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = namespace.run(|| TcpListener::bind(address))?;
         let live = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&live);
@@ -119,7 +120,7 @@ fn serve(mut stream: TcpStream) {
 }
 
 /// Whether somebody answers a request there, sooner or later.
-pub(super) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
+pub(crate) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
     namespace.run(|| {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -133,7 +134,7 @@ pub(super) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
 }
 
 /// Measures one load for a while.
-pub(super) fn measure(
+pub(crate) fn measure(
     load: Load,
     namespace: &Namespace,
     address: SocketAddr,
@@ -146,14 +147,14 @@ pub(super) fn measure(
     namespace.run(|| ask_once(address)).with_context(|| format!("nobody answers at {address}"))?;
     let before = processor_time(others)?;
     let start = Instant::now();
-    let clients = if load == Load::Stream { 1 } else { CLIENTS };
+    let clients = if matches!(load, Load::Stream(_)) { 1 } else { CLIENTS };
     let operations: f64 = thread::scope(|scope| {
         let client = |_| {
             scope.spawn(|| {
                 namespace.run(|| match load {
                     Load::Connections => connections(address, start + length),
                     Load::Requests => requests(address, start + length),
-                    Load::Stream => stream(address, start + length),
+                    Load::Stream(bytes) => stream(address, start + length, bytes),
                 })
             })
         };
@@ -163,7 +164,7 @@ pub(super) fn measure(
     let elapsed = start.elapsed().as_secs_f64();
     let cpu = processor_time(others)? - before;
     server.wait_for_quiet()?;
-    Ok(Measured { rate: operations / elapsed, cpu_us: cpu * 1e6 / operations.max(1.0) })
+    Ok(Measured { operations, rate: operations / elapsed, cpu_us: cpu * 1e6 / operations.max(1.0) })
 }
 
 fn ask_once(address: SocketAddr) -> anyhow::Result<()> {
@@ -201,18 +202,18 @@ fn requests(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
 }
 
 /// Counts MiB.
-fn stream(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
+fn stream(address: SocketAddr, end: Instant, bytes: usize) -> anyhow::Result<f64> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(&SWALLOW)?;
-    let piece = vec![0x33; PIECE];
+    let piece = vec![0x33; bytes];
     let mut pieces = 0.0;
     while Instant::now() < end {
         stream.write_all(&piece)?;
         pieces += 1.0;
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let share = PIECE as f64 / f64::from(1 << 20);
+    let share = bytes as f64 / f64::from(1 << 20);
     Ok(pieces * share)
 }
 
@@ -234,4 +235,14 @@ fn processor_time(others: &[u32]) -> anyhow::Result<f64> {
         sum += ticks / 100.0;
     }
     Ok(sum)
+}
+
+/// Round by round.
+pub(crate) fn ratios(values: &[f64], bases: &[f64]) -> Vec<f64> {
+    values.iter().zip(bases).filter(|(_, base)| **base > 0.0).map(|(value, base)| value / base).collect()
+}
+
+/// What the round took that was disturbed least.
+pub(crate) fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NAN, f64::min)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use weir_datapath::redirect::{Place, Redirect, Role, Settings, Transport};
 use weir_integration::{Namespace, Neighbours, Veth, redirecting::one_to_one};
 
-use super::traffic::{self, Load, Measured, Server};
+use crate::traffic::{self, Load, Measured, Server};
 
 /// What clients call.
 const CALLED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
