@@ -4,11 +4,12 @@
 //! does besides hits them alike. Nothing at all is measured twice in each round: how far these two are apart is what
 //! a difference has to exceed.
 
+mod rules;
 mod ways;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use self::ways::{Stage, Way};
@@ -24,9 +25,12 @@ const LOADS: [Load; 3] = [Load::Connections, Load::Requests, Load::Stream(128 <<
 /// Options of the benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How often everything is measured
+    /// How often everything is measured; 0 measures changes of rules alone
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Rules among which one is changed; 0 leaves that out
+    #[arg(long, default_value_t = 10_000)]
+    rules: usize,
     /// Milliseconds of one measurement
     #[arg(long, default_value_t = 400)]
     milliseconds: u64,
@@ -40,8 +44,13 @@ type Table = BTreeMap<(Load, Way), Vec<Measured>>;
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!(arguments.rounds > 0, "a benchmark has a round at least");
     let mut machine = Machine::look();
+    let changes = if arguments.rules > 0 { rules::measure(arguments.rules)? } else { String::new() };
+    if arguments.rounds == 0 {
+        machine.look_again();
+        print!("{}{changes}", machine.table());
+        return Ok(());
+    }
     let mut stage = Stage::new()?;
     let ways: Vec<Way> = Way::ALL.into_iter().filter(|way| stage.has(*way)).collect();
     for way in Way::ALL.into_iter().filter(|way| !ways.contains(way)) {
@@ -65,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     eprintln!();
     machine.look_again();
-    print!("{}{}", machine.table(), report(&table, &ways));
+    print!("{}{}{changes}", machine.table(), report(&table, &ways));
     if let Some(path) = &arguments.json {
         let text = json!({ "machine": machine.json(), "rounds": arguments.rounds, "rows": rows(&table) });
         std::fs::write(path, text.to_string()).with_context(|| format!("cannot write {}", path.display()))?;

@@ -13,10 +13,9 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use nix::sys::resource::{UsageWho, getrusage};
 use weir_integration::Namespace;
 
-use crate::live::requests::reset_on_close;
+use crate::{live::requests::reset_on_close, machine::processor_us};
 
 /// Clients at a time.
 const CLIENTS: usize = 4;
@@ -219,13 +218,7 @@ fn stream(address: SocketAddr, end: Instant, bytes: usize) -> anyhow::Result<f64
 
 /// Seconds of this process and of others, with those that they waited for.
 fn processor_time(others: &[u32]) -> anyhow::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let seconds = |time: nix::sys::time::TimeVal| -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "not for years")]
-        let (whole, rest) = (time.tv_sec() as f64, time.tv_usec() as f64);
-        whole + rest / 1e6
-    };
-    let mut sum = seconds(usage.user_time()) + seconds(usage.system_time());
+    let mut sum = processor_us()? / 1e6;
     for process in others {
         // Gone children are in the sums of their parent (proc_pid_stat(5): utime, stime, cutime, cstime are 14 to 17).
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
