@@ -3,7 +3,18 @@
 //! All integers are in host byte order. IPv4 addresses are written as mapped IPv6 ones. Directions are numbered
 //! [`SENT`] and [`RECEIVED`], reasons of gaps as in [`reason`].
 
+mod record;
+mod rule;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use self::{
+    record::{
+        CLOSED, Caller, ClosedRecord, ControlHeader, DATA, Ends, FINISHED, GAP, HEADER_LENGTH, OPENED,
+        OpenedRecord, RecordHeader,
+    },
+    rule::{CGROUP, CommandKey, Control, ListenerKey, NetworkKey, NumberKey, PID, Rule, RuleSet, payload},
+};
 
 /// Room that records have for bytes. Each takes the smallest that is enough for it. Constants, because the kernel reserves
 /// nothing else in a ring.
@@ -176,70 +187,6 @@ pub struct Places {
     pub table_length: u32,
 }
 
-/// What is in force.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Control {
-    /// Grows with each change of the rules; 0 while there are none.
-    pub generation: u32,
-    /// Which of two sets, 0 or 1.
-    pub set: u32,
-}
-
-/// A rule. What it matches is in the masks of its set.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Rule {
-    /// Bytes of a socket, all bits if there is no limit.
-    pub connection: u64,
-    /// Bytes per second, all bits if there is no limit.
-    pub per_second: u64,
-    /// Bytes of a call.
-    pub call: u32,
-    /// Number, 1 to 255.
-    pub id: u8,
-    /// One of [`payload`].
-    pub payload: u8,
-    /// Not used, zero.
-    pub reserved: [u8; 2],
-}
-
-/// What is copied.
-pub mod payload {
-    /// Nothing.
-    pub const NONE: u8 = 0;
-    /// Headers.
-    pub const HEADERS: u8 = 1;
-    /// Everything.
-    pub const FULL: u8 = 2;
-}
-
-/// A set of rules. Masks have a bit per rule, the lowest for the one that comes first.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct RuleSet {
-    /// Rules for everybody.
-    pub all: u64,
-    /// Rules for any network.
-    pub any_network: u64,
-    /// Rules for any port.
-    pub any_port: u64,
-    /// Rules for what goes each way.
-    pub ways: [u64; 2],
-    /// Rules for unknown roles, clients and servers (see [`role`]).
-    pub roles: [u64; 4],
-    /// 1 if commands matter.
-    pub commands: u32,
-    /// 1 if cgroups matter.
-    pub cgroups: u32,
-    /// Rules for the ports from the start with the same number on, to the next start.
-    pub port_masks: [u64; PORT_STARTS],
-    /// Where ranges of ports begin, ascending. The first is 0; what is not used is `u16::MAX`, with the mask of the last.
-    pub port_starts: [u16; PORT_STARTS],
-    /// The rules.
-    pub rules: [Rule; RULES],
-}
-
 /// What an end was when the connection began.
 pub mod role {
     /// Not known.
@@ -258,55 +205,6 @@ pub mod base {
     pub const JOINED: u8 = 1;
     /// The tap saw the connection begin.
     pub const BEGINNING: u8 = 2;
-}
-
-/// Key of a process's number or of a cgroup, in one of the two sets.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct NumberKey {
-    /// The number.
-    pub number: u64,
-    /// The set.
-    pub set: u32,
-    /// [`PID`] or [`CGROUP`].
-    pub kind: u32,
-}
-
-/// The number of a process.
-pub const PID: u32 = 0;
-/// The identifier of a cgroup.
-pub const CGROUP: u32 = 1;
-
-/// Key of a command, in one of the two sets.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct CommandKey {
-    /// The name.
-    pub command: [u64; 2],
-    /// The set.
-    pub set: u64,
-}
-
-/// Key of a network: the set in the first 64 bits, then the address. As many as the kernel's library wants.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct NetworkKey {
-    /// The set.
-    pub set: [u8; 8],
-    /// The address; IPv4 mapped.
-    pub address: [u8; 16],
-}
-
-/// Key of what somebody waits for connections on.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct ListenerKey {
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Port, host order.
-    pub port: u16,
-    /// Which round of looking.
-    pub round: u16,
 }
 
 /// The ledger of a direction: `seen = captured + lost + the sum of gaps`. Of what was rejected nothing else is counted.
@@ -408,145 +306,6 @@ pub struct Counts {
 
 /// Words of [`Counts`].
 pub const COUNT_WORDS: usize = 4;
-
-/// Kind of record in the ring of bytes: bytes follow.
-pub const DATA: u8 = 1;
-/// Kind of record in the ring of bytes: nothing follows.
-pub const GAP: u8 = 2;
-
-/// What stands in front of bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct RecordHeader {
-    /// When, in nanoseconds of the monotonic clock.
-    pub time_ns: u64,
-    /// Cookie of the socket.
-    pub socket: u64,
-    /// Position of the first byte.
-    pub position: u64,
-    /// Bytes of the gap.
-    pub length: u64,
-    /// Process.
-    pub pid: u32,
-    /// Thread.
-    pub tid: u32,
-    /// Bytes of the whole call.
-    pub operation: u32,
-    /// Bytes of the call in front of these.
-    pub offset: u32,
-    /// Bytes that follow.
-    pub captured: u32,
-    /// [`DATA`] or [`GAP`].
-    pub kind: u8,
-    /// Direction.
-    pub way: u8,
-    /// Number of the rule.
-    pub rule: u8,
-    /// Why, of a gap.
-    pub reason: u8,
-    /// 1 if the peer is known.
-    pub has_peer: u16,
-    /// Its port, host order.
-    pub peer_port: u16,
-    /// Not used, zero.
-    pub reserved: u32,
-    /// Its address.
-    pub peer: [u8; 16],
-}
-
-/// Bytes of a [`RecordHeader`].
-pub const HEADER_LENGTH: usize = 80;
-
-/// Kind of control record.
-pub const OPENED: u32 = 1;
-/// Kind of control record.
-pub const FINISHED: u32 = 2;
-/// Kind of control record.
-pub const CLOSED: u32 = 3;
-
-/// What all control records begin with; a [`FINISHED`] one is nothing else.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct ControlHeader {
-    /// When.
-    pub time_ns: u64,
-    /// Cookie of the socket.
-    pub socket: u64,
-    /// [`OPENED`], [`FINISHED`] or [`CLOSED`].
-    pub kind: u32,
-    /// Direction, of [`FINISHED`]; whether totals are known, of [`CLOSED`].
-    pub detail: u32,
-}
-
-/// Who makes a call.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Caller {
-    /// Command name of the process.
-    pub command: [u64; 2],
-    /// Its cgroup.
-    pub cgroup: u64,
-    /// Process.
-    pub pid: u32,
-    /// Thread.
-    pub tid: u32,
-    /// Effective user.
-    pub user: u32,
-    /// Not used, zero.
-    pub reserved: u32,
-}
-
-/// Both ends of a socket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Ends {
-    /// Local address.
-    pub local: [u8; 16],
-    /// Remote address.
-    pub remote: [u8; 16],
-    /// Local port, host order.
-    pub local_port: u16,
-    /// Remote port, host order.
-    pub remote_port: u16,
-    /// One of `AF_INET`, `AF_INET6`, `AF_UNIX`.
-    pub family: u16,
-    /// Number of the protocol.
-    pub protocol: u16,
-}
-
-/// A socket that a rule lets through.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct OpenedRecord {
-    /// Beginning of all control records.
-    pub header: ControlHeader,
-    /// Who.
-    pub caller: Caller,
-    /// The socket's ends.
-    pub ends: Ends,
-    /// Number of the rule.
-    pub rule: u8,
-    /// See [`role`].
-    pub role: u8,
-    /// 1 if it was open before the tap.
-    pub is_existing: u8,
-    /// 1 if it has moved bytes that a rule let through before this was told.
-    pub is_late: u8,
-    /// Not used, zero.
-    pub reserved: [u8; 4],
-}
-
-/// A socket that is gone.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct ClosedRecord {
-    /// Beginning of all control records.
-    pub header: ControlHeader,
-    /// Ledgers, by direction.
-    pub sides: [Side; 2],
-    /// What the kernel says that was moved, by direction.
-    pub totals: [u64; 2],
-}
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == HEADER_LENGTH);
