@@ -106,6 +106,7 @@ fn follow_a_service(street: &Street) {
     change(&plane, &json!([endpoint(138, false), endpoint(139, true)]));
     wait("the ready endpoint answers", || street.answers() == "second");
     street.wait_for_text("draining");
+    // The same port by its number: nobody is turned away until that is heard of.
     machine.types(&add("80"));
     assert_eq!(street.answers(), "second");
     assert!(is_alive(&mut stream));

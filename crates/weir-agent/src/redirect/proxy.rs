@@ -149,17 +149,20 @@ impl Proxy {
     pub(super) fn tick(&mut self, now: Instant) {
         let expired = self.datapath.expire().map(drop);
         self.note("cannot look through the connections", expired);
-        match self.datapath.refresh_local() {
-            Ok(true) => journal::info("attached to the cgroup again, which was made anew"),
-            Ok(false) => {}
-            Err(error) => self.note("cannot look after sockets", Err(error)),
-        }
+        let looked = self.datapath.refresh_local().map(|is_anew| {
+            if is_anew {
+                journal::info("attached to the cgroup again, which was made anew");
+            }
+        });
+        self.note("cannot look after sockets", looked);
         self.tell_sockets();
         if !self.engine.has_leaving() {
             return;
         }
-        match self.live() {
+        let live = self.live();
+        match live {
             Ok(live) => {
+                self.note("cannot count connections", Ok(()));
                 let count = |id: BackendId| live.get(&id).copied().unwrap_or(0);
                 if self.engine.tick(now, count) {
                     self.is_published = false;

@@ -94,6 +94,12 @@ impl Services {
 
     /// The rules with endpoints among their backends. Rules without services stay the same memory.
     pub fn expand(&self, rules: &RuleSet) -> RuleSet {
+        self.expand_changed(rules, &RuleSet::new())
+    }
+
+    /// The same for rules that were changed: one with a service of which nothing was heard yet keeps the backends that it had
+    /// in `before`, so that nobody is turned away for the time that asking takes.
+    pub fn expand_changed(&self, rules: &RuleSet, before: &RuleSet) -> RuleSet {
         if rules.values().all(|rule| rule.services.is_empty()) {
             return rules.clone();
         }
@@ -105,7 +111,12 @@ impl Services {
             let mut expanded = Rule::clone(rule);
             let mut seen: BTreeSet<SocketAddr> = rule.backends.iter().map(|it| it.address).collect();
             for service in &rule.services {
-                let (usable, _) = self.usable(rule, service, &listeners);
+                let (mut usable, _) = self.usable(rule, service, &listeners);
+                if !self.is_heard(rule, service)
+                    && let Some(before) = before.get(&rule.name)
+                {
+                    usable.clone_from(&before.backends);
+                }
                 expanded.backends.extend(usable.into_iter().filter(|backend| seen.insert(backend.address)));
             }
             Arc::new(expanded)
@@ -129,19 +140,23 @@ impl Services {
             .map(|service| {
                 let (usable, left_out) = self.usable(rule, service, listeners);
                 let nowhere = keys(rule, service).find_map(|key| self.nowhere.get(&key));
-                let is_heard = keys(rule, service).all(|key| self.known.contains_key(&key));
                 let trouble = self
                     .troubles
                     .get(&service.port.namespace)
                     .cloned()
                     .or_else(|| nowhere.map(ToString::to_string))
                     .or(left_out)
-                    .or_else(|| (!is_heard).then(|| "not heard of yet".to_owned()))
+                    .or_else(|| (!self.is_heard(rule, service)).then(|| "not heard of yet".to_owned()))
                     .or_else(|| usable.is_empty().then(|| "it has no endpoints".to_owned()));
                 let service = ServiceText(&service.port).to_string();
                 ServiceView { service, endpoints: usable.len(), trouble }
             })
             .collect()
+    }
+
+    /// Whether it is known where the service leads, be it to nobody.
+    fn is_heard(&self, rule: &Rule, service: &ServiceBackends) -> bool {
+        keys(rule, service).all(|key| self.known.contains_key(&key) || self.nowhere.contains_key(&key))
     }
 
     /// Endpoints that can be backends of the rule, and why others cannot.
@@ -152,7 +167,9 @@ impl Services {
         listeners: &Listeners,
     ) -> (Vec<Backend>, Option<String>) {
         let is_ipv4 = rule.listeners.first().is_none_or(|listener| listener.prefix.address.is_ipv4());
-        let mut endpoints: BTreeMap<SocketAddr, bool> = BTreeMap::new();
+        // Backends are those of all listeners of a rule: each has to be there for all transports of these.
+        let transports = keys(rule, service).count();
+        let mut endpoints: BTreeMap<SocketAddr, (bool, usize)> = BTreeMap::new();
         let mut left_out = None;
         let mut has_others = false;
         for key in keys(rule, service) {
@@ -173,15 +190,24 @@ impl Services {
                     ));
                     continue;
                 }
-                *endpoints.entry(endpoint.address).or_insert(false) |= endpoint.takes_new;
+                let (takes_new, count) = endpoints.entry(endpoint.address).or_insert((true, 0));
+                *takes_new &= endpoint.takes_new;
+                *count += 1;
             }
         }
+        if let Some(address) = endpoints.iter().find(|(_, (_, count))| *count < transports).map(|it| it.0) {
+            let address = AddressText(*address);
+            left_out = Some(format!(
+                "{address} is left out: it serves TCP or UDP alone, the rule has listeners of both; make two rules of it"
+            ));
+        }
+        endpoints.retain(|_, (_, count)| *count == transports);
         if endpoints.is_empty() && has_others {
             let (wanted, there) = if is_ipv4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             left_out = Some(format!("its endpoints are {there}, the listener is {wanted}"));
         }
         let share = service.share;
-        let backend = |(address, takes_new): (SocketAddr, bool)| Backend {
+        let backend = |(address, (takes_new, _)): (SocketAddr, (bool, usize))| Backend {
             address,
             weight: share.weight,
             is_drained: share.is_drained || !takes_new,
@@ -257,6 +283,47 @@ rules:
             [Some("its endpoints are IPv4, the listener is IPv6".to_owned())]
         );
         assert!(Arc::ptr_eq(&services.expand(&rules)["plain"], &rules["plain"]));
+    }
+
+    #[test]
+    fn endpoints_are_backends_where_they_serve_every_transport_of_the_rule() {
+        let file = "
+rules:
+  - {name: dns, listen: [tcp:10.0.0.10:53, udp:10.0.0.10:53], backends: [service:shop/dns:53]}
+";
+        let rules = Rules::read(file).unwrap().rules;
+        let mut services = Services::default();
+        let shop: Arc<str> = "shop".into();
+        let port = parse_service("service:shop/dns:53").unwrap().unwrap().port;
+        let mut ports = BTreeMap::new();
+        for (protocol, other) in [(Protocol::Tcp, 5353), (Protocol::Udp, 5354)] {
+            let endpoints = vec![
+                endpoint("10.1.0.1:53", protocol == Protocol::Tcp),
+                endpoint(&format!("10.1.0.2:{other}"), true),
+            ];
+            ports.insert((port.clone(), protocol), Ok(endpoints));
+        }
+        assert!(services.take_in(&shop, Told { ports, trouble: None }));
+        assert_eq!(backends(&services, &rules, "dns"), ["10.1.0.1:53,drain"]);
+        let trouble = troubles(&services, &rules, "dns").remove(0).unwrap();
+        assert!(trouble.starts_with("10.1.0.2:5353 is left out"), "{trouble}");
+    }
+
+    #[test]
+    fn a_rule_that_is_changed_keeps_its_backends_until_the_service_is_heard_of() {
+        let before = Rules::read(FILE).unwrap().rules;
+        let after = Rules::read(
+            &FILE.replace("10.1.0.1:8080, 'service:shop/web:http,weight=3'", "service:shop/web:http"),
+        );
+        let after = after.unwrap().rules;
+        let mut services = Services::default();
+        let of = |services: &Services| {
+            let expanded = services.expand_changed(&after, &services.expand(&before));
+            expanded["web"].backends.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&services), ["10.1.0.1:8080"]);
+        assert!(services.take_in(&"shop".into(), told(Ok(vec![endpoint("10.1.0.2:8080", true)]), None)));
+        assert_eq!(of(&services), ["10.1.0.2:8080"]);
     }
 
     #[test]

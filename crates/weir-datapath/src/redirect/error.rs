@@ -169,7 +169,7 @@ pub enum RedirectError {
     },
     /// While connections were moved to a table of another size more began than fit.
     #[error(
-        "more connections began than fit into the table of {capacity} that those of before are moved to: nothing is lost yet; take everything away by `weir proxy teardown` and start with more room"
+        "more connections began than fit into the table of {capacity} that those of before are moved to; what is attached works with both tables: start again when some are over, or end all by `weir proxy teardown` and start with more room"
     )]
     Full {
         /// Connections that fit.

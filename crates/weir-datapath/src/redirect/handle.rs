@@ -117,7 +117,8 @@ impl Redirect {
         pins.make_layout()?;
         let was_there = pins.are_there();
         let mut resized_from = None;
-        if was_there {
+        // A process that was killed while it made them has attached nothing; what is missing is made below.
+        if pins.are_whole() {
             places::forget_strangers(&pins, &mut Maps::open(&pins.maps)?, netns.identity().inode)?;
             resized_from = resize::resize(&pins, settings, &netns)?;
         }

@@ -153,13 +153,15 @@ impl Redirect {
                 return Ok(false);
             }
         };
-        if self.local.tried.replace(id) == Some(id) {
+        if self.local.tried == Some(id) {
             return Ok(false);
         }
         // It happens seldom, so nothing is kept ready for it.
         let mut maps = Maps::open(&self.pins.maps)?;
         let mut ebpf = load::load(&self.pins, &settings, Tables::One)?;
-        match Local::attach(&mut ebpf, &self.pins, &mut maps, &settings) {
+        let attached = Local::attach(&mut ebpf, &self.pins, &mut maps, &settings);
+        self.local.tried = Some(id);
+        match attached {
             Ok(netns) => {
                 (self.local.netns, self.local.trouble) = (netns, None);
                 self.local.tell(&mut maps)?;

@@ -76,18 +76,23 @@ pub(super) struct Maps {
 impl Maps {
     /// Opens the maps that are pinned in `directory`.
     pub(super) fn open(directory: &Path) -> Result<Self, RedirectError> {
+        Self::open_with(directory, &directory.join("CONNECTIONS"))
+    }
+
+    /// The same with another table of connections.
+    pub(super) fn open_with(directory: &Path, connections: &Path) -> Result<Self, RedirectError> {
         let pinned = |name: &'static str| {
             let data = MapData::from_pin(directory.join(name));
             data.and_then(Map::from_map_data).map_err(failed(name))
         };
-        let (connections, entries) = open_connections(&directory.join("CONNECTIONS"))?;
+        let connections_data = MapData::from_pin(connections).map_err(failed("CONNECTIONS"))?;
+        let (connections, entries) = open_connections(connections)?;
         let tables = pinned("TABLES")?;
         let chunks = self::entries(&tables, "TABLES")?;
         let share = |name| move |source| RedirectError::MapCall { name, source };
         Ok(Self {
             ports: SharedArray::new(&pinned("PORTS")?, PORT_BITMAPS).map_err(share("PORTS"))?,
-            connections_data: MapData::from_pin(directory.join("CONNECTIONS"))
-                .map_err(failed("CONNECTIONS"))?,
+            connections_data,
             connections,
             listeners: pinned("LISTENERS")?.try_into().map_err(failed("LISTENERS"))?,
             prefixes: pinned("PREFIXES")?.try_into().map_err(failed("PREFIXES"))?,

@@ -12,7 +12,7 @@ use std::{
 
 use weir_common::redirect::REDIRECT_LAYOUT;
 
-use super::error::RedirectError;
+use super::{error::RedirectError, maps::PINNED};
 
 /// Where BPF file systems are mounted by custom, and may be mounted by us.
 const CUSTOMARY: &str = "/sys/fs/bpf";
@@ -114,6 +114,11 @@ impl Pins {
     /// Whether maps of this layout are pinned.
     pub(super) fn are_there(&self) -> bool {
         self.maps.join("CONNECTIONS").exists() && self.maps.join("PLACES").exists()
+    }
+
+    /// Whether all of them are.
+    pub(super) fn are_whole(&self) -> bool {
+        PINNED.iter().all(|name| self.maps.join(name).exists())
     }
 
     /// Takes the directory for this process, as long as the answer lives.

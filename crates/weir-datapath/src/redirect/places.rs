@@ -192,8 +192,12 @@ pub(super) fn replace_programs(
     for is_forward in [false, true] {
         for (index, value) in &places {
             let name = attach::place_name(value);
-            let device = present.iter().find(|device| device.index == *index && device.name == name);
-            let Some(device) = device else { continue };
+            // One that has another name now goes on, and so must its programs.
+            let is_it = |device: &&_| {
+                let Device { index: there, name: called, .. } = device;
+                there == index && (*called == name || teardown::is_attached(pins, *index, value))
+            };
+            let Some(device) = present.iter().find(is_it) else { continue };
             let mut value = *value;
             let mut record = |value: &PlaceValue| write_place(maps, *index, value);
             attach::attach(ebpf, pins, device, &mut value, is_forward, &mut record)?;

@@ -3,7 +3,8 @@
 //! A new table is pinned beside the old one. Programs that look into both take the place of those that are attached, first
 //! those that see answers: from then on nothing is entered into the old table, and what is there is found. Then every
 //! entry is moved, and the new table's pin takes the place of the old one's. Wherever that is cut short, what is attached
-//! works with both tables as they are, and the next start goes on.
+//! works with both tables as they are, and the next start goes on; where the new one has become full meanwhile, what
+//! timed out in either goes first.
 
 use std::{fs, path::PathBuf};
 
@@ -67,18 +68,26 @@ fn forget_what_timed_out(maps: &mut Maps) -> Result<(), RedirectError> {
     let stamps = Stamps::new(&load::config(maps)?);
     let mirror = Mirror::read(maps)?;
     let mut sweep = Sweep::new(0);
+    // Ports may be needed by connections in another table.
+    sweep.is_stale = true;
     while !sweep.step(maps, &mirror, &stamps)?.is_whole {}
     Ok(())
 }
 
 /// Puts programs in place that look into both tables, and moves what is in the old one.
 fn move_all(pins: &Pins, settings: &Settings, maps: &mut Maps, netns: &Netns) -> Result<(), RedirectError> {
-    let mut ebpf = load::load(pins, settings, Tables::Moving)?;
+    let next = next(pins);
+    let was_begun = next.exists();
+    let mut ebpf = load::load(pins, settings, Tables::Moving).inspect_err(|_| {
+        if !was_begun {
+            // No program knows it.
+            fs::remove_file(&next).ok();
+        }
+    })?;
     places::replace_programs(&mut ebpf, pins, maps, netns)?;
     let mut grace = Grace::new(object::take(&mut ebpf, "GRACE")?).map_err(failed("GRACE"))?;
     // Programs that enter connections into the old table are at their end.
     grace.wait().map_err(failed("GRACE"))?;
-    let next = next(pins);
     let (mut new, entries) = open_connections(&next)?;
     let mut walk = BatchWalk::<5, CONNECTION_WORDS>::new(BATCH);
     loop {
@@ -87,7 +96,14 @@ fn move_all(pins: &Pins, settings: &Settings, maps: &mut Maps, netns: &Netns) ->
             .step(maps.connections_fd(), |key, _| keys.push(*key))
             .map_err(|source| RedirectError::MapCall { name: "CONNECTIONS", source })?;
         for key in &keys {
-            move_one(maps, &mut new, key, entries / 2)?;
+            let moved = move_one(maps, &mut new, key, entries / 2);
+            if matches!(moved, Err(RedirectError::Full { .. })) {
+                // Nobody has swept while no process was there.
+                let mut beside = Maps::open_with(&pins.maps, &next)?;
+                forget_what_timed_out(&mut beside)?;
+                forget_what_timed_out(maps)?;
+                move_one(maps, &mut new, key, entries / 2)?;
+            }
         }
         if is_end {
             break;
@@ -115,6 +131,16 @@ fn move_one(
         Err(error) if errno(&error) == Some(libc::EEXIST) => {}
         Err(error) if errno(&error) == Some(libc::E2BIG) => return Err(RedirectError::Full { capacity }),
         outcome => outcome.map_err(failed("CONNECTIONS"))?,
+    }
+    // A program that had found the old one may have noted an end there since. All others find the new one first.
+    if let Some(late) = maps.lookup(key)?
+        && late.flags != value.flags
+        && let Some(words) = found(new.get(key, 0), "CONNECTIONS")?
+    {
+        let there: ConnectionValue = zerocopy::transmute!(words);
+        let both = ConnectionValue { flags: there.flags | late.flags, ..there };
+        let words: [u64; CONNECTION_WORDS] = zerocopy::transmute!(both);
+        new.insert(key, words, 0).map_err(failed("CONNECTIONS"))?;
     }
     if maps.remove(key)? {
         return Ok(());

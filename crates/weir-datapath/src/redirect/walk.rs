@@ -235,14 +235,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new(connections: u64) -> Self {
-        Self {
-            walk: BatchWalk::new(BATCH),
-            counted: 0,
-            connections,
-            ports: no_ports(),
-            // The first sweep begins in the middle of what a dead process may have left.
-            is_stale: false,
-        }
+        Self { walk: BatchWalk::new(BATCH), counted: 0, connections, ports: no_ports(), is_stale: false }
     }
 
     /// Goes on with the sweep, and removes what timed out.

@@ -167,7 +167,8 @@ impl Proxy {
             return Ok(ChangeAnswer { diff, is_applied: false, notes: Vec::new() });
         }
         let mut next = self.engine.clone();
-        next.replace(self.services.expand(&rules), Instant::now());
+        let before = self.services.expand(&self.written);
+        next.replace(self.services.expand_changed(&rules, &before), Instant::now());
         self.keep(next)?;
         (self.written, self.sources) = (rules, sources);
         self.follow();

@@ -14,22 +14,29 @@ use crate::{
     redirect::{Source, state::place_text},
 };
 
+fn tell(change: PlaceChange) {
+    match change {
+        PlaceChange::Gone { interface } => {
+            journal::warn(format_args!("{interface} is gone; it is attached again when it comes"));
+        }
+        PlaceChange::Attached { interface, .. } => {
+            journal::info(format_args!("attached to {interface}"));
+        }
+        PlaceChange::Failed { interface, error } => {
+            let error = with_causes(&error);
+            journal::error(format_args!("cannot attach to {interface}: {error}"));
+        }
+    }
+}
+
 impl Proxy {
     /// Interfaces have changed.
     pub(in crate::redirect) fn refresh(&mut self) {
         match self.datapath.refresh() {
-            Ok(changes) => changes.into_iter().for_each(|change| match change {
-                PlaceChange::Gone { interface } => {
-                    journal::warn(format_args!("{interface} is gone; it is attached again when it comes"));
-                }
-                PlaceChange::Attached { interface, .. } => {
-                    journal::info(format_args!("attached to {interface}"));
-                }
-                PlaceChange::Failed { interface, error } => {
-                    let error = with_causes(&error);
-                    journal::error(format_args!("cannot attach to {interface}: {error}"));
-                }
-            }),
+            Ok(changes) => {
+                changes.into_iter().for_each(tell);
+                self.note("cannot look after interfaces", Ok(()));
+            }
             Err(error) => self.note("cannot look after interfaces", Err(error)),
         }
     }
