@@ -20,11 +20,11 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket},
 };
-use weir_datapath::redirect::{Desired, Place, Redirect, Role, Settings, Transport};
+use weir_datapath::redirect::{Desired, Place, Role, Settings, Transport};
 
 use crate::{
     Namespace, Neighbours, Veth,
-    redirecting::{BpfFileSystem, backend, rule},
+    redirecting::{BpfFileSystem, backend, open_when_free, rule},
 };
 
 /// Ports of the server: each rule has a backend at both of them.
@@ -135,7 +135,7 @@ pub fn crowd(size: Size) -> Outcome {
 
 fn play(size: Size, settings: &Settings, server: Ipv4Addr, accepted: &Mutex<Vec<TcpStream>>) -> Outcome {
     let mut outcome = Outcome::default();
-    let (mut redirect, _) = Redirect::open(settings).expect("the object loads");
+    let (mut redirect, _) = open_when_free(settings);
     let mut desired = rules(size.rules, server);
     let start = Instant::now();
     redirect.publish(&desired).expect("there is room");
@@ -175,7 +175,7 @@ fn play(size: Size, settings: &Settings, server: Ipv4Addr, accepted: &Mutex<Vec<
     outcome.sweep = start.elapsed();
     let start = Instant::now();
     drop(redirect);
-    let (mut redirect, _) = Redirect::open(settings).expect("the object loads");
+    let (mut redirect, _) = open_when_free(settings);
     redirect.publish(&desired).expect("nothing changes");
     outcome.restart = start.elapsed();
 

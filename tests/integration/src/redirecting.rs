@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -13,7 +13,8 @@ use std::{
 use tempfile::TempDir;
 use weir_datapath::redirect::{
     BackendId, BackendState, Desired, Listener, LocalMode, OnEmpty, OnFull, Place, PortPolicy, Ports, Prefix,
-    Redirect, RedirectError, Role, RuleId, RuleState, Settings, Standing, Start, Timeouts, Transport,
+    Redirect, RedirectError, Removed, Role, RuleId, RuleState, Settings, Standing, Start, Timeouts,
+    Transport,
 };
 
 use crate::{Namespace, Neighbours, Veth, control_plane::wait};
@@ -68,18 +69,25 @@ impl BpfFileSystem {
     }
 }
 
-/// Opens a redirect that was closed a moment ago: processes that other tests start hold its lock until they are another
+/// What becomes of an attempt once nobody holds the lock. Processes that other tests start do, until they are another
 /// program.
-pub fn open_when_free(settings: &Settings) -> (Redirect, Start) {
-    let mut opened = None;
+pub fn when_free<T>(mut attempt: impl FnMut() -> Result<T, RedirectError>) -> Result<T, RedirectError> {
+    let mut outcome = None;
     wait("the lock is free", || {
-        opened = match Redirect::open(settings) {
-            Err(RedirectError::Held { .. }) => None,
-            outcome => Some(outcome.expect("the object loads")),
-        };
-        opened.is_some()
+        outcome = Some(attempt());
+        !matches!(outcome, Some(Err(RedirectError::Held { .. })))
     });
-    opened.expect("it was waited for")
+    outcome.expect("it was tried")
+}
+
+/// Opens a redirect that was closed a moment ago.
+pub fn open_when_free(settings: &Settings) -> (Redirect, Start) {
+    when_free(|| Redirect::open(settings)).expect("the object loads")
+}
+
+/// Takes everything away.
+pub fn teardown(root: &Path, dry_run: bool) -> Result<Vec<Removed>, RedirectError> {
+    when_free(|| Redirect::teardown(root, dry_run))
 }
 
 impl Drop for BpfFileSystem {
@@ -120,7 +128,7 @@ pub fn a_connection_outlives_another_size_of_its_table() {
         let (_, start) = file_system.open(4096);
         assert_eq!(start, Start::TookOver { connections: 1, resized_from: Some(1024) });
         exchange();
-        Redirect::teardown(&file_system.root(), false).expect("it is ours");
+        teardown(&file_system.root(), false).expect("it is ours");
     });
 }
 

@@ -16,7 +16,7 @@ use weir_integration::{
     Namespace,
     cgroup::ControlGroup,
     control_plane::wait,
-    redirecting::{BpfFileSystem, backend, one_to_one, open_when_free, rule},
+    redirecting::{BpfFileSystem, backend, one_to_one, open_when_free, rule, teardown},
     require_root, require_tool,
 };
 
@@ -469,11 +469,11 @@ fn the_programs_outlive_the_process_and_teardown_takes_them_off() {
         drop(host.open());
         assert_eq!(caller.order("tcp p 10.0.0.10:12345"), "10.0.0.10:12345");
 
-        let would = Redirect::teardown(&root, true).expect("it works in a test");
+        let would = teardown(&root, true).expect("it works in a test");
         drop(open_when_free(&host.settings()));
         let mut removed = Vec::new();
         wait("the lock is free", || {
-            removed = Redirect::teardown(&root, false).unwrap_or_default();
+            removed = teardown(&root, false).unwrap_or_default();
             !removed.is_empty()
         });
         for removed in [would, removed] {

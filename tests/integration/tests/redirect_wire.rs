@@ -12,7 +12,7 @@ use weir_datapath::redirect::{
 };
 use weir_integration::{
     Namespace,
-    redirecting::{BpfFileSystem, backend, one_to_one},
+    redirecting::{BpfFileSystem, backend, one_to_one, open_when_free, teardown, when_free},
     require_root, require_tool,
 };
 
@@ -365,13 +365,13 @@ fn what_belongs_to_others_is_as_it_was_after_teardown() {
         assert!(redirect.places()[0].is_alive);
         assert!(Redirect::teardown(&file_system.root(), false).is_err(), "it is held");
         drop(redirect);
-        let would = Redirect::teardown(&file_system.root(), true).unwrap();
+        let would = teardown(&file_system.root(), true).unwrap();
         assert!(Redirect::peek(&file_system.root()).unwrap().unwrap().places()[0].is_alive);
-        let removed = Redirect::teardown(&file_system.root(), false).unwrap();
+        let removed = teardown(&file_system.root(), false).unwrap();
         assert!(would.len() > 10 && removed.len() >= would.len(), "{would:?} {removed:?}");
         assert!(!file_system.root().exists());
         assert_eq!(everything(), before);
-        assert_eq!(Redirect::teardown(&file_system.root(), false).unwrap(), []);
+        assert_eq!(teardown(&file_system.root(), false).unwrap(), []);
         // And from the beginning again.
         let (mut redirect, start) = file_system.open(64);
         assert_eq!(start, Start::Fresh);

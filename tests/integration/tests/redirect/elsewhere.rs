@@ -35,18 +35,16 @@ fn what_a_build_with_other_layouts_left_is_refused_while_it_diverts_and_removed_
         let stream = connect(&lan.client, "10.0.0.10:12345");
         of_another_build();
         lan.client.run(|| {
-            let error = Redirect::open(&file_system.settings(64)).unwrap_err();
+            let error = when_free(|| Redirect::open(&file_system.settings(64))).unwrap_err();
             assert!(matches!(&error, RedirectError::OtherLayout { path } if path.ends_with("v1")), "{error}");
             assert!(!file_system.layout().exists());
             if hook == PlaceHook::Tcx {
                 assert!(matches!(Redirect::peek(&root), Err(RedirectError::OtherLayout { .. })));
             }
             exchange(&stream, b"still there");
-            let would: Vec<String> =
-                Redirect::teardown(&root, true).unwrap().iter().map(ToString::to_string).collect();
+            let would: Vec<String> = teardown(&root, true).unwrap().iter().map(ToString::to_string).collect();
             exchange(&stream, b"still there");
-            let did: Vec<String> =
-                Redirect::teardown(&root, false).unwrap().iter().map(ToString::to_string).collect();
+            let did: Vec<String> = teardown(&root, false).unwrap().iter().map(ToString::to_string).collect();
             // What is above the layouts goes last, and is not said before.
             assert!(did.starts_with(&would), "{would:?} {did:?}");
             assert!(!root.exists());
@@ -77,9 +75,9 @@ fn filters_in_another_network_namespace_are_not_forgotten_as_long_as_that_is_the
     let stream = connect(&lan.client, "10.0.0.10:12345");
     other.client.run(|| {
         for outcome in [
-            Redirect::open(&file_system.settings(64)).map(drop),
-            Redirect::teardown(&root, true).map(drop),
-            Redirect::teardown(&root, false).map(drop),
+            when_free(|| Redirect::open(&file_system.settings(64))).map(drop),
+            teardown(&root, true).map(drop),
+            teardown(&root, false).map(drop),
         ] {
             let error = outcome.unwrap_err();
             assert!(matches!(error, RedirectError::OtherNamespace { .. }), "{error}");
@@ -88,11 +86,18 @@ fn filters_in_another_network_namespace_are_not_forgotten_as_long_as_that_is_the
     exchange(&stream, b"still there");
     drop((lan, stream));
     other.client.run(|| {
-        // Nobody can go there any more, whatever sockets of it may still be open.
-        let (redirect, start) = file_system.open(64);
+        // Nobody can go there any more, whatever sockets of it may still be open. Its number may be that of a namespace of
+        // another test for a while.
+        let end = Instant::now() + Duration::from_mins(1);
+        let (redirect, start) = loop {
+            match when_free(|| Redirect::open(&file_system.settings(64))) {
+                Err(RedirectError::OtherNamespace { .. }) if Instant::now() < end => thread::yield_now(),
+                outcome => break outcome.unwrap(),
+            }
+        };
         assert!(matches!(start, Start::TookOver { .. }) && redirect.places().is_empty());
         drop(redirect);
-        Redirect::teardown(&root, false).unwrap();
+        teardown(&root, false).unwrap();
     });
     assert!(!root.exists());
 }

@@ -85,7 +85,7 @@ fn filters_of_clsact_divert_survive_a_kill_and_go_wherever_a_process_ended() {
                 lan.client.ip(&format!("link set {from} down"));
                 lan.client.ip(&format!("link set {from} name {to}"));
                 if to == "up1" {
-                    Redirect::teardown(&file_system.root(), false).unwrap();
+                    teardown(&file_system.root(), false).unwrap();
                 }
             }
             lan.client.ip("link set up0 up");
@@ -99,7 +99,7 @@ fn filters_of_clsact_divert_survive_a_kill_and_go_wherever_a_process_ended() {
                 // Killed before it had written how it attaches; who added the qdisc is not known then.
                 write_place(&file_system, &lan.client, "up0", PlaceHook::Tcx);
             }
-            Redirect::teardown(&file_system.root(), false).unwrap();
+            teardown(&file_system.root(), false).unwrap();
             assert_eq!(seen(), before);
         });
     }
@@ -122,7 +122,7 @@ fn what_is_pinned_belongs_to_one_network_namespace() {
     });
     let stream = connect(&lan.client, "10.0.0.10:12345");
     other.client.run(|| {
-        let error = Redirect::open(&file_system.settings(64)).unwrap_err();
+        let error = when_free(|| Redirect::open(&file_system.settings(64))).unwrap_err();
         assert!(
             matches!(&error, RedirectError::OtherNamespace { interface, .. } if interface == "up0"),
             "{error}"
@@ -138,7 +138,7 @@ fn what_is_pinned_belongs_to_one_network_namespace() {
         drop(redirect);
     });
     // From elsewhere it can be taken away.
-    Redirect::teardown(&root, false).unwrap();
+    teardown(&root, false).unwrap();
     assert_eq!(other.client.run(|| weir_datapath::hook::tcx_programs("up0").unwrap()), []);
 }
 

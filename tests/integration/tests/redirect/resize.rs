@@ -9,7 +9,6 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weir_datapath::redirect::RedirectError;
-use weir_integration::redirecting::open_when_free;
 
 use super::*;
 
@@ -109,19 +108,14 @@ fn the_table_of_connections_grows_and_shrinks_and_no_connection_notices() {
         }
         // Less than what is there: nothing changes.
         let few = u32::try_from(LASTING).unwrap();
-        let error = loop {
-            match Redirect::open(&file_system.settings(few)) {
-                Err(RedirectError::Held { .. }) => {}
-                outcome => break outcome.unwrap_err(),
-            }
-        };
+        let error = when_free(|| Redirect::open(&file_system.settings(few))).unwrap_err();
         assert!(matches!(error, RedirectError::Capacity { wanted, .. } if wanted == few), "{error}");
         let settings = weir_datapath::redirect::Settings { capacity: None, ..file_system.settings(1) };
         let (redirect, start) = open_when_free(&settings);
         assert!(matches!(start, Start::TookOver { resized_from: None, .. }), "{start:?}");
         assert_eq!(redirect.counters().unwrap().capacity, 60_000);
     });
-    assert!(Redirect::teardown(&file_system.root(), false).unwrap().len() > 10);
+    assert!(teardown(&file_system.root(), false).unwrap().len() > 10);
 }
 
 /// Not a test of its own: the process that the next one kills.
@@ -158,10 +152,18 @@ fn a_kill_while_the_table_gets_another_size_is_mended_by_the_next_start() {
         let mut half_done = 0;
         for step in 0..12_u32 {
             let mut killed = child(40_000 + step * 1000).spawn().unwrap();
-            // Another part of its work each time; which does not matter. Its output ends when it does.
+            // Its output ends when it does.
             let output = killed.stdout.take().unwrap();
-            let delay = PollTimeout::try_from(whole * (step + 2) / 14).unwrap();
-            poll(&mut [PollFd::new(output.as_fd(), PollFlags::empty())], delay).unwrap();
+            let wait = |delay: Duration| {
+                let delay = PollTimeout::try_from(delay).unwrap();
+                poll(&mut [PollFd::new(output.as_fd(), PollFlags::empty())], delay).unwrap() > 0
+            };
+            // Every other one dies when it has begun, the rest at another part of its work each time.
+            if step % 2 == 0 {
+                while !next.exists() && !wait(Duration::from_millis(1)) {}
+            } else {
+                wait(whole * (step + 2) / 14);
+            }
             killed.kill().unwrap();
             killed.wait().unwrap();
             half_done += u32::from(next.exists());
@@ -171,8 +173,8 @@ fn a_kill_while_the_table_gets_another_size_is_mended_by_the_next_start() {
                 assert!(!next.exists());
             }
         }
-        println!("{half_done} of 12 were killed half way, a whole one takes {whole:?}");
+        assert!(half_done > 0, "nobody was killed half way; a whole one takes {whole:?}");
     });
-    Redirect::teardown(&file_system.root(), false).unwrap();
+    teardown(&file_system.root(), false).unwrap();
     assert!(!file_system.root().exists());
 }
