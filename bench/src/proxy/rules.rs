@@ -3,7 +3,7 @@
 //! The control process runs on a thread of this one and is asked by its socket, as `weir proxy` asks. When it answers,
 //! the kernel has the change.
 
-use std::{fmt::Write as _, fs, thread, time::Instant};
+use std::{fmt::Write as _, fs, sync::mpsc::sync_channel, thread, time::Instant};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
@@ -40,10 +40,16 @@ pub(super) fn measure(rules: usize) -> anyhow::Result<String> {
     let directory = tempfile::tempdir()?;
     let options = options(&directory, &file_system, rules)?;
     let client = ProxyClient::new(&options.socket);
-    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (ready, is_ready) = sync_channel(1);
     let begun = Instant::now();
     let process = thread::spawn(move || {
-        namespace.run(|| process::run(&options, || drop(ready.send(())))).map_err(|error| anyhow!(error))
+        namespace
+            .run(|| {
+                process::run(&options, || {
+                    ready.send(()).ok();
+                })
+            })
+            .map_err(|error| anyhow!(error))
     });
     if is_ready.recv().is_err() {
         return match process.join() {
