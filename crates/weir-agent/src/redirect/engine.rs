@@ -148,6 +148,14 @@ impl Engine {
         &self.orders
     }
 
+    /// Begins with what the kernel has, with these rules, and with what commands said before.
+    pub fn resume(published: &Desired, rules: RuleSet, orders: Orders) -> Self {
+        let mut engine = Self::new(published);
+        engine.replace(rules, Instant::now());
+        engine.restore(orders);
+        engine
+    }
+
     /// Takes over what commands said before a restart. What it says of backends that are no more is left out.
     pub fn restore(&mut self, orders: Orders) {
         self.orders = orders;

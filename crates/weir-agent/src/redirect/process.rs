@@ -311,7 +311,6 @@ struct Begun {
 
 /// The rules of the file and those of commands; without both, what the kernel has.
 fn begin(published: &Desired, file: Option<Rules>, state: Option<State>) -> Result<Begun, ProxyError> {
-    let mut engine = Engine::new(published);
     let State { rules, sources, orders, services, .. } = state.unwrap_or_else(|| {
         let rules = recovered(published);
         if !rules.is_empty() && file.is_none() {
@@ -325,8 +324,7 @@ fn begin(published: &Desired, file: Option<Rules>, state: Option<State>) -> Resu
     };
     judge_set(&written).map_err(ProxyError::Rules)?;
     let services = Services::new(services);
-    engine.replace(services.expand(&written), Instant::now());
-    engine.restore(orders);
+    let engine = Engine::resume(published, services.expand(&written), orders);
     Ok(Begun { engine, written, services, sources })
 }
 

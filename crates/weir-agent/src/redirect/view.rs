@@ -9,7 +9,6 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::Arc,
-    time::Instant,
 };
 
 use thiserror::Error;
@@ -84,13 +83,11 @@ impl Left {
     pub fn read(root: &Path, state: &Path) -> Result<Option<Self>, LeftError> {
         let Some(datapath) = Redirect::peek(root)? else { return Ok(None) };
         let published = datapath.published()?;
-        let mut engine = Engine::new(&published);
         let state =
             State::read(state)?.unwrap_or_else(|| State { rules: recovered(&published), ..State::default() });
         let State { rules: written, sources, orders, services, .. } = state;
         let services = Services::new(services);
-        engine.replace(services.expand(&written), Instant::now());
-        engine.restore(orders);
+        let engine = Engine::resume(&published, services.expand(&written), orders);
         Ok(Some(Self { datapath, engine, written, services, sources }))
     }
 
