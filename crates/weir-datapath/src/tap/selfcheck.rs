@@ -161,13 +161,10 @@ fn attempt(
     let bytes = exchange(ends, send, receive).map_err(TapError::Trial)?;
     let mut wrong = 0;
     let mut told: BTreeMap<SocketId, End> = BTreeMap::new();
-    let sum = |told: &BTreeMap<SocketId, End>, way: Way| {
-        told.values().map(|end| end.sides[way as usize]).fold(Side::default(), |mut sum, side| {
-            if side.seen + side.unseen.unwrap_or(0) > 0 {
-                sum = side;
-            }
-            sum
-        })
+    let side = |told: &BTreeMap<SocketId, End>, way: Way| {
+        let mut sides = told.values().map(|end| end.sides[way as usize]);
+        // One end only sends, the other only receives.
+        sides.rfind(|side| side.seen + side.unseen.unwrap_or(0) > 0).unwrap_or_default()
     };
     let patience = Instant::now() + PATIENCE;
     loop {
@@ -197,14 +194,14 @@ fn attempt(
             Event::Opened(_) | Event::Finished(_) => {}
         })?;
         let is_all = match transport {
-            Transport::Udp => [Way::Sent, Way::Received].map(|way| sum(&told, way).seen) == [bytes; 2],
+            Transport::Udp => [Way::Sent, Way::Received].map(|way| side(&told, way).seen) == [bytes; 2],
             _ => told.values().filter(|end| end.is_closed).count() == 2,
         };
         if is_all || Instant::now() >= patience {
             break;
         }
     }
-    let [sent, received] = [Way::Sent, Way::Received].map(|way| sum(&told, way));
+    let [sent, received] = [Way::Sent, Way::Received].map(|way| side(&told, way));
     Ok(Outcome { send, receive, transport, address, bytes, sent, received, wrong })
 }
 
