@@ -19,6 +19,7 @@ pub mod frames;
 pub mod http;
 pub mod lines;
 pub mod machine;
+pub mod memory;
 mod namespace;
 pub mod neighbourhood;
 pub mod observing;

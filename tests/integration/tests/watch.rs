@@ -18,7 +18,9 @@ use nix::{
 };
 use serde_json::Value;
 use weir_integration::{
-    Namespace, Neighbours, Veth, require_root,
+    Namespace, Neighbours, Veth,
+    memory::peak_kib,
+    require_root,
     traffic::{ManyFlows, UdpFlow, Until},
 };
 
@@ -329,28 +331,6 @@ fn without_privilege_the_capability_is_named() {
     let text = String::from_utf8(output.stderr).expect("messages are UTF-8");
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.starts_with("weir: cannot load the counting programs: needs CAP_BPF"), "{text}");
-}
-
-/// The most memory that a process ever had, in KiB, without the pages of its program and libraries. Those are the
-/// page cache's: any process may share them, the kernel takes them back when it needs room, and in a build without
-/// optimisation they are ten times as many as in a release.
-fn peak_kib(pid: u32) -> u64 {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
-    let kib = |value: &str| value.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
-    let status = read("status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel knows");
-    let mut of_a_file = false;
-    let mut program = 0;
-    for line in read("smaps").lines() {
-        let mut words = line.split_whitespace();
-        if let Some(resident) = line.strip_prefix("Rss:") {
-            program += if of_a_file { kib(resident) } else { 0 };
-        } else if words.next().is_some_and(|first| !first.ends_with(':')) {
-            // The line that begins a mapping: addresses, rights, offset, device, inode and the path if there is one.
-            of_a_file = words.nth(4).is_some_and(|path| path.starts_with('/'));
-        }
-    }
-    kib(peak) - program
 }
 
 #[test]
