@@ -254,7 +254,7 @@ pub struct Entry {
     pub base: u8,
     /// Whether the ends of the sides were told.
     pub finished: [u8; 2],
-    /// Whether `totals` are set.
+    /// Whether `totals` are set: 1, or 2 if the other side had ended before.
     pub has_totals: u8,
     /// Who spoke last, and 1; 0 for nobody.
     pub speaker: u8,
@@ -266,18 +266,13 @@ pub struct Entry {
     pub positions: [u64; 2],
     /// What the kernel says that was moved since the base, when the connection ended.
     pub totals: [u64; 2],
+    /// The kernel's count of bytes received at that moment.
+    pub end_total: u64,
     /// Bytes that the speaker has said since the other one did.
     pub spoken: u64,
-    /// Of datagrams: for which other end the verdict is.
+    /// Of datagrams: for which other end the verdict is; 0 if the socket has none. Then the verdict is for all of them, as far
+    /// as rules do not look at ends.
     pub remote: u64,
-    /// Thread that is receiving a datagram, and from whom.
-    pub peer_tid: u32,
-    /// Port, host order.
-    pub peer_port: u16,
-    /// 1 if there is one.
-    pub peer_is_known: u16,
-    /// Address.
-    pub peer: [u8; 16],
 }
 
 /// What one rule may copy in this second.
@@ -302,10 +297,16 @@ pub struct Counts {
     pub untold: u64,
     /// Calls on sockets for which there was no memory.
     pub unfollowed: u64,
+    /// Datagrams that rules about other ends did not let through, because it is not known who the other end is.
+    pub nameless: u64,
+    /// Connections that rules let through and of which nothing was told.
+    pub unopened: u64,
+    /// Connections of which the closing was not told.
+    pub unclosed: u64,
 }
 
 /// Words of [`Counts`].
-pub const COUNT_WORDS: usize = 4;
+pub const COUNT_WORDS: usize = 7;
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == HEADER_LENGTH);

@@ -56,13 +56,20 @@ pub struct Totals {
     pub received: Side,
     /// Both directions together, by rule.
     pub rules: BTreeMap<RuleId, Side>,
-    /// Openings, ends and closings that there was no room to tell.
+    /// How often there was no room to tell an opening, the end of a side or a closing.
     pub untold: u64,
+    /// TCP connections of which nothing was told, for want of room; their bytes are lost.
+    pub unopened: u64,
+    /// TCP connections of which the closing was not told, for want of room.
+    pub unclosed: u64,
     /// Calls that the hooks missed because they were busy on that CPU: their bytes are not seen. Since the hooks were
     /// attached.
     pub skipped: u64,
     /// Sockets that could not be followed for want of memory; their calls are among `rejected`.
     pub unfollowed: u64,
+    /// Datagrams, among `rejected` too, of sockets without another end that a rule about other ends or ports did not let
+    /// through, because nobody told whom they came from or went to.
+    pub nameless: u64,
 }
 
 /// An open tap. Dropping it detaches.
@@ -154,7 +161,10 @@ impl Tap {
             calls: counts.calls - self.before.calls,
             rejected: counts.rejected - self.before.rejected,
             untold: counts.untold - self.before.untold,
+            unopened: counts.unopened - self.before.unopened,
+            unclosed: counts.unclosed - self.before.unclosed,
             unfollowed: counts.unfollowed - self.before.unfollowed,
+            nameless: counts.nameless - self.before.nameless,
             skipped: hooks::skipped(&self.loaded.object),
             ..Totals::default()
         };

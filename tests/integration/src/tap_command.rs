@@ -67,6 +67,11 @@ impl TapCommand {
         Self { child, stderr, directory }
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A file in its directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

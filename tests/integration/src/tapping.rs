@@ -1,6 +1,7 @@
 //! A tap of this very process, and what it tells, compared with what was sent: every byte of a stream is known by its key
 //! and position.
 
+pub mod datagrams;
 pub mod matrix;
 
 use std::{

@@ -180,14 +180,9 @@ fn threads_that_share_a_socket_lose_nothing() {
     assert!(told == received);
 }
 
-#[test]
-fn thousands_of_short_connections_are_all_opened_and_closed_and_balanced() {
-    if !require_root() {
-        return;
-    }
-    let (listener, address) = listener();
-    let settings = Settings { ring: 16 << 20, ..Settings::default() };
-    let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
+/// Makes [`CONNECTIONS`], one after another, and does something else meanwhile.
+fn short_connections(listener: &TcpListener, mut meanwhile: impl FnMut()) {
+    let address = listener.local_addr().expect("it listens");
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..CONNECTIONS {
@@ -206,9 +201,47 @@ fn thousands_of_short_connections_are_all_opened_and_closed_and_balanced() {
             }
         });
         while !clients.is_finished() {
-            recorder.read();
-            recorder.tap.wait(std::time::Duration::from_millis(20)).expect("loopback works");
+            meanwhile();
         }
+    });
+}
+
+#[test]
+fn connections_that_there_is_no_room_to_tell_of_are_counted_and_their_bytes_lost() {
+    if !require_root() {
+        return;
+    }
+    let (listener, address) = listener();
+    let Some(recorder) = Recorder::open(&Settings::default(), &[rule(address)]) else { return };
+    short_connections(&listener, thread::yield_now);
+    let (told, totals) = recorder.close();
+    assert!(is_balanced(&totals), "{totals:?}");
+    let all = 2 * CONNECTIONS as u64;
+    assert_eq!(told.len() as u64 + totals.unopened, all, "{totals:?}");
+    assert!(totals.unopened > 0 && totals.untold >= totals.unopened, "{totals:?}");
+    // Those that were told to be open were told to be closed, and all that was captured is theirs.
+    assert_eq!(totals.unclosed, 0);
+    let sides = told
+        .values()
+        .map(|told| told.closed.expect("it was told"))
+        .flat_map(|closed| [closed.sent, closed.received]);
+    let captured: u64 = sides.map(|side| side.captured).sum();
+    assert!(told.values().all(|told| told.misplaced == 0 && told.opened.len() == 1));
+    assert_eq!(totals.sent.captured + totals.received.captured, captured);
+    assert_eq!(totals.sent.seen + totals.received.seen, all * 32);
+}
+
+#[test]
+fn thousands_of_short_connections_are_all_opened_and_closed_and_balanced() {
+    if !require_root() {
+        return;
+    }
+    let (listener, address) = listener();
+    let settings = Settings { ring: 16 << 20, ..Settings::default() };
+    let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
+    short_connections(&listener, || {
+        recorder.read();
+        recorder.tap.wait(std::time::Duration::from_millis(20)).expect("loopback works");
     });
     let (told, totals) = recorder.close();
     assert!(is_balanced(&totals), "{totals:?}");

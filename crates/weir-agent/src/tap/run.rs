@@ -158,7 +158,7 @@ pub fn run(
     let Tapping { tap, mut session, output, .. } = tapping;
     let counted = tap.totals();
     let closed = tap.close(&mut |event| session.take(&event, output));
-    let open = session.sockets() as u64;
+    let left = session.sockets() as u64;
     let end = now::tick();
     session.finish(end, output);
     let (ending, mut failure) = match gone {
@@ -170,6 +170,7 @@ pub fn run(
         counted
     });
     let totals = totals.unwrap_or_default();
+    let open = left.saturating_sub(totals.unclosed);
     let summary = Summary { totals, counts: session.counts().clone(), open, end };
     // The note comes first: it counts even where the output failed.
     let noted = audit.end(&order, ending.name(), &summary);

@@ -60,6 +60,10 @@ pub struct RuleSet {
     pub commands: u32,
     /// 1 if cgroups matter.
     pub cgroups: u32,
+    /// 1 if networks or ports matter.
+    pub ends: u32,
+    /// Not used, zero.
+    pub reserved: u32,
     /// Rules for the ports from the start with the same number on, to the next start.
     pub port_masks: [u64; PORT_STARTS],
     /// Where ranges of ports begin, ascending. The first is 0; what is not used is `u16::MAX`, with the mask of the last.

@@ -74,6 +74,7 @@ pub(super) fn compile(rules: &[Rule]) -> Result<Compiled, RuleError> {
     }
     set.commands = u32::from(!compiled.commands.is_empty());
     set.cgroups = u32::from(!compiled.cgroups.is_empty());
+    set.ends = u32::from(rules.iter().any(|rule| !rule.networks.is_empty() || !rule.ports.is_empty()));
     ports(rules, set)?;
     let prefixes: Vec<_> = compiled.networks.iter().map(|(prefix, mask)| (*prefix, *mask)).collect();
     for ((address, length), mask) in &mut compiled.networks {

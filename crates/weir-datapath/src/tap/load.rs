@@ -25,8 +25,9 @@ use crate::{
 /// Least and most bytes of the ring.
 const RING: (u32, u32) = (64 << 10, 1 << 30);
 
-/// Bytes of the ring for control records: at ten thousand connections a second, it holds those of half a second.
-const EVENTS: u32 = 4 << 20;
+/// Least and most bytes of the ring for control records, a quarter of the other one. A connection takes 520 bytes at each
+/// end that is tapped.
+const EVENTS: (u32, u32) = (4 << 20, 16 << 20);
 
 /// Walks over open files.
 pub(super) const WALKS: [&str; 2] = ["weir_tap_ports", "weir_tap_open"];
@@ -51,6 +52,7 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     }
     memlock::lift();
     let ring_bytes = settings.ring.clamp(RING.0, RING.1).next_power_of_two();
+    let event_bytes = (ring_bytes / 4).clamp(EVENTS.0, EVENTS.1);
     let settings = Settings { ring: ring_bytes, ..*settings };
     let places = places::find(types, tier, &settings)?;
     let hooks = hooks::of_tier(types, tier, &settings)?;
@@ -62,12 +64,12 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
         .btf(None)
         .override_global("PLACES", places.as_bytes(), true)
         .map_max_entries("RING", ring_bytes)
-        .map_max_entries("EVENTS", EVENTS)
+        .map_max_entries("EVENTS", event_bytes)
         .map_max_entries("SOCKET_TABLE", if places.table == 0 { 1 } else { settings.connections.max(1) })
         .load(object::TAP)?;
     let tables = Tables::new(&mut object)?;
     let data = Ring::new(take(&mut object, "RING")?, ring_bytes).map_err(TapError::Ring)?;
-    let events = Ring::new(take(&mut object, "EVENTS")?, EVENTS).map_err(TapError::Ring)?;
+    let events = Ring::new(take(&mut object, "EVENTS")?, event_bytes).map_err(TapError::Ring)?;
     let reader = Reader::new(data, events, places.wake).map_err(TapError::Ring)?;
     let counts = map(&mut object, "COUNTS")?;
     let sides = map(&mut object, "RULE_SIDES")?;
@@ -76,9 +78,7 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     }
     let mut without = Vec::new();
     let peers = match tier {
-        Tier::Sockets | Tier::Functions => hooks::attach_peers(&mut object),
-        // Probes cannot tell whose entry it is.
-        Tier::Probes => Err(format!("tier {tier}")),
+        Tier::Sockets | Tier::Functions | Tier::Probes => hooks::attach_peers(&mut object),
         // The process has been told when the system call ends.
         Tier::Syscalls => Ok(()),
     };

@@ -27,12 +27,17 @@ const TURN: Duration = Duration::from_millis(5);
 /// How often a record that is being written is looked at again before the next turn.
 const PATIENCE: usize = 1000;
 
+/// Most control records that wait here; the others wait in their ring. Each takes some 400 bytes.
+const MOST_WAITING: usize = 16_384;
+
+/// Bytes after which room is made in the ring of control records.
+const TURN_BYTES: usize = 256 << 10;
+
 /// The two rings.
 pub(super) struct Reader {
     data: Ring,
     events: Ring,
-    /// Control records that wait for bytes in front of them, by time.
-    waiting: VecDeque<(u64, Event<'static>)>,
+    waiting: Waiting,
     /// Bytes at which the kernel wakes us.
     wake: usize,
     wakeups: OwnedFd,
@@ -91,28 +96,29 @@ impl Reader {
         // In this order: what happened before `moment` is in front of `until`, and the opening of everything in front of
         // `until` was told before `control_until`.
         let moment = now::monotonic().0;
-        let until = self.data.produced();
-        let control_until = self.events.produced();
-        if !self.take_control(control_until)? {
+        let Self { data, events, waiting, .. } = self;
+        let until = data.produced();
+        let control_until = events.produced();
+        if !take_control(events, waiting, control_until)? {
             return Ok(0);
         }
         let mut count = 0;
-        while let Some(record) = self.data.next(until) {
+        let mut turn = data.waiting();
+        while let Some(record) = data.next(until) {
             let (time, event) = bytes(record)?;
-            while let Some((_, control)) = self.waiting.pop_front_if(|(earlier, _)| *earlier <= time) {
-                visit(control);
-                count += 1;
-            }
+            count += hand_over(events, waiting, (time, control_until), visit)?;
             visit(event);
             count += 1;
-        }
-        if self.data.has_reached(until) {
-            while let Some((_, control)) = self.waiting.pop_front_if(|(earlier, _)| *earlier <= moment) {
-                visit(control);
-                count += 1;
+            if turn.wrapping_sub(data.waiting()) >= TURN_BYTES {
+                turn = data.waiting();
+                // What takes long here must not make openings and closings be lost.
+                take_control(events, waiting, events.produced())?;
             }
         }
-        self.data.release();
+        if data.has_reached(until) {
+            count += hand_over(events, waiting, (moment, control_until), visit)?;
+        }
+        data.release();
         Ok(count)
     }
 
@@ -120,23 +126,48 @@ impl Reader {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.data.waiting() == 0 && self.events.waiting() == 0
     }
+}
 
-    /// Takes control records; false if one is being written.
-    fn take_control(&mut self, until: usize) -> Result<bool, TapError> {
-        let mut patience = PATIENCE;
-        while !self.events.has_reached(until) {
-            if let Some(record) = self.events.next(until) {
-                self.waiting.push_back(control(record)?);
-            } else if patience == 0 {
-                break;
-            } else if !self.events.has_reached(until) {
-                patience -= 1;
-                std::hint::spin_loop();
-            }
+/// Control records that wait for bytes in front of them, by time.
+type Waiting = VecDeque<(u64, Event<'static>)>;
+
+/// Hands over control records up to a time, those too for which there was no room among the waiting. Returns how many.
+fn hand_over(
+    events: &mut Ring,
+    waiting: &mut Waiting,
+    (time, until): (u64, usize),
+    visit: &mut dyn FnMut(Event<'_>),
+) -> Result<usize, TapError> {
+    let mut count = 0;
+    loop {
+        while let Some((_, control)) = waiting.pop_front_if(|(earlier, _)| *earlier <= time) {
+            visit(control);
+            count += 1;
         }
-        self.events.release();
-        // They are nearly in order: each CPU writes by its own clock readings.
-        self.waiting.make_contiguous().sort_by_key(|(time, _)| *time);
-        Ok(self.events.has_reached(until))
+        if !waiting.is_empty() || events.has_reached(until) || !take_control(events, waiting, until)? {
+            return Ok(count);
+        }
     }
+}
+
+/// Takes control records, as many as may wait; false if one is being written.
+fn take_control(events: &mut Ring, waiting: &mut Waiting, until: usize) -> Result<bool, TapError> {
+    let mut patience = PATIENCE;
+    let known = waiting.len();
+    while !events.has_reached(until) && waiting.len() < MOST_WAITING {
+        if let Some(record) = events.next(until) {
+            waiting.push_back(control(record)?);
+        } else if patience == 0 {
+            break;
+        } else if !events.has_reached(until) {
+            patience -= 1;
+            std::hint::spin_loop();
+        }
+    }
+    events.release();
+    // They are nearly in order: each CPU writes by its own clock readings. Those that waited are in order already.
+    let first = waiting.range(known..).map(|(time, _)| *time).min().unwrap_or(u64::MAX);
+    let place = waiting.partition_point(|(time, _)| *time <= first).min(known);
+    waiting.make_contiguous()[place..].sort_by_key(|(time, _)| *time);
+    Ok(patience > 0)
 }

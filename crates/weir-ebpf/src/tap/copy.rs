@@ -11,8 +11,9 @@ use weir_common::tap::{CLASSES, Caller, DATA, Ends, GAP, RECEIVED, RecordHeader,
 use crate::{
     assembly::opaque,
     maps::{CALLS, RING},
+    peer::named_peer,
     places::place,
-    socket::{AF_INET, AF_INET6, UDP, UDP_LITE, mapped, write_words},
+    socket::is_of_datagrams,
     system_call::{SystemCall, current, is_compat, is_in_progress, locate},
 };
 
@@ -47,11 +48,6 @@ pub(crate) struct Call {
     pub(crate) gap: u64,
     /// Why.
     pub(crate) gap_reason: u64,
-    /// A datagram's sender, as the kernel told before: thread that is receiving, address, port, and whether it is known.
-    pub(crate) peer_tid: u64,
-    pub(crate) peer: [u8; 16],
-    pub(crate) peer_port: u64,
-    pub(crate) peer_is_known: u64,
     /// Bytes that were dealt with: copied, lost, or not readable.
     pub(crate) done: u64,
     /// Of these, copied.
@@ -106,11 +102,6 @@ pub(crate) extern "C" fn weir_tap_copy(slot: u64, way: u64) -> u64 {
     // SAFETY: a valid element, of this CPU and this program.
     let call = unsafe { &mut *call };
     let way = way as u8;
-    let is_datagram = call.protocol == u64::from(UDP) || call.protocol == u64::from(UDP_LITE);
-    let is_noted = is_datagram && way == RECEIVED && place!(ended) == 0;
-    if is_noted {
-        noted_peer(call);
-    }
     if call.amount == 0 {
         piece(call, 0);
         return 0;
@@ -119,7 +110,9 @@ pub(crate) extern "C" fn weir_tap_copy(slot: u64, way: u64) -> u64 {
         return leave_out(call, call.amount, call.obstacle - 1);
     }
     // Who the other end of a datagram is matters also where its bytes do not.
-    let is_named = is_datagram && !is_noted;
+    let is_named = is_of_datagrams(call.protocol as u16)
+        && (way != RECEIVED || place!(ended) != 0)
+        && call.header.has_peer == 0;
     if call.wanted == 0 && !is_named {
         return leave_out(call, call.amount, call.beyond);
     }
@@ -162,40 +155,6 @@ fn leave_out(call: &mut Call, length: u64, why: u64) -> u64 {
     call.gap_reason = why;
     gap(call, length, why as u8);
     0
-}
-
-/// The other end of a datagram that was received, where the kernel told it to this thread.
-#[inline(always)]
-fn noted_peer(call: &mut Call) {
-    if call.peer_is_known != 0 && call.peer_tid == u64::from(call.caller.tid) {
-        call.header.peer = call.peer;
-        call.header.peer_port = call.peer_port as u16;
-        call.header.has_peer = 1;
-    }
-}
-
-/// The other end of a datagram, where the call names it.
-#[inline(always)]
-fn named_peer(call: &mut Call) {
-    // Family and port, then the address: that of IPv6 begins four bytes later.
-    let mut name = [0_u32; 2];
-    if call.name == 0 || call.name_length < 8 || !read_user(&mut name, call.name) {
-        return;
-    }
-    let family = name[0] as u16;
-    if family == AF_INET {
-        write_words(&mut call.header.peer, mapped(name[1]));
-    } else if family == AF_INET6 && call.name_length >= 24 {
-        let mut address = [0_u64; 2];
-        if !read_user(&mut address, call.name.wrapping_add(8)) {
-            return;
-        }
-        write_words(&mut call.header.peer, address);
-    } else {
-        return;
-    }
-    call.header.peer_port = u16::from_be((name[0] >> 16) as u16);
-    call.header.has_peer = 1;
 }
 
 /// Copies what is wanted of the call, as far as there is memory and room for it.

@@ -9,10 +9,12 @@ use weir_common::tap::{ListenerKey, OpenedRecord, base, role};
 
 use crate::{
     assembly::fetch_add,
-    judge::{in_force, is_stale, judge, weir_tap_other},
+    judge::{in_force, is_stale, judge, weir_tap_judge, weir_tap_other},
     maps::{CALLS, LISTENERS},
     places::{place, read},
-    socket::{AF_INET, AF_INET6, AF_UNIX, Socket, TCP, Typed, UDP, UDP_LITE, ends, identity, typed},
+    socket::{
+        AF_INET, AF_INET6, AF_UNIX, Socket, TCP, Typed, ends, identity, is_of_datagrams, remote_end, typed,
+    },
     tell::opened_record,
 };
 
@@ -89,8 +91,7 @@ pub(crate) fn tell(slot: u32, context: *const Context) {
     let state: u8 = socket.field(place!(sock_state));
     let is_wanted = match family {
         AF_INET | AF_INET6 => {
-            protocol == UDP
-                || protocol == UDP_LITE
+            is_of_datagrams(protocol)
                 || protocol == TCP && (state == ESTABLISHED || state == CLOSE_WAIT)
                 || protocol == TCP && (state == SYN_RECEIVED || state == SYN_SENT)
         }
@@ -133,10 +134,19 @@ pub(crate) fn tell(slot: u32, context: *const Context) {
     if entry.told != 0 {
         return;
     }
-    if is_stale(entry, control, &call.caller) {
-        judge(slot, entry, control, set, task, &call.caller);
+    if is_of_datagrams(protocol) {
+        entry.remote = remote_end(socket, family);
     }
-    let verdict = if entry.verdict[0] == 0 { entry.verdict[1] } else { entry.verdict[0] };
+    let both = if is_of_datagrams(protocol) && entry.remote == 0 && set.ends != 0 {
+        // By its own end alone. Which datagrams are let through is another verdict, which is kept there.
+        weir_tap_judge(slot.into(), task, entry.role.into())
+    } else {
+        if is_stale(entry, control, &call.caller) {
+            judge(slot, entry, control, set, task, &call.caller, 0);
+        }
+        u64::from(entry.verdict[0]) | u64::from(entry.verdict[1]) << 8
+    };
+    let verdict = if both as u8 == 0 { (both >> 8) as u8 } else { both as u8 };
     if verdict == 0 {
         return;
     }

@@ -13,10 +13,17 @@ use crate::{
     maps::{CALLS, COMMANDS, CONTROL, NETWORKS, NUMBERS, RULE_SETS},
     places::{current_task, place, read},
     socket::AF_UNIX,
+    tell::count,
 };
 
 /// Deepest nesting of cgroups that is followed.
 const CGROUP_DEPTH: u32 = 32;
+
+/// Beside the role: the other end is not known.
+pub(crate) const NAMELESS: u64 = 1 << 8;
+
+/// Beside the role: whatever the ends are.
+pub(crate) const ANY_ENDS: u64 = 1 << 9;
 
 /// What is in force, if anything is.
 #[inline(always)]
@@ -118,7 +125,8 @@ pub(crate) fn is_stale(entry: &Entry, control: Control, caller: &Caller) -> bool
         || entry.command[1] != caller.command[1]
 }
 
-/// Judges anew and keeps the verdict. Caller and ends are those of the call, `task` is that of the caller.
+/// Judges anew and keeps the verdict. Caller and ends are those of the call, `task` is that of the caller; `beside` is what
+/// is said beside the role.
 #[inline(always)]
 pub(crate) fn judge(
     slot: u32,
@@ -127,8 +135,9 @@ pub(crate) fn judge(
     set: &RuleSet,
     task: u64,
     caller: &Caller,
+    beside: u64,
 ) {
-    let verdict = weir_tap_judge(u64::from(slot), task, u64::from(entry.role));
+    let verdict = weir_tap_judge(u64::from(slot), task, u64::from(entry.role) | beside);
     entry.verdict = [verdict as u8, (verdict >> 8) as u8];
     entry.pid = caller.pid;
     // What rules do not look at is zero in the caller of every later call.
@@ -145,9 +154,14 @@ pub(crate) extern "C" fn weir_tap_judge(slot: u64, task: u64, role: u64) -> u64 
     let Some(call) = CALLS.get_ptr(slot as u32) else { return 0 };
     // SAFETY: a valid element, of this CPU and this program.
     let call = unsafe { &*call };
-    let mask = by_process(control.set, set, task, &call.caller)
-        & by_ends(control.set, set, &call.ends)
-        & set.roles[(role & 3) as usize];
+    let mut mask = by_process(control.set, set, task, &call.caller) & set.roles[(role & 3) as usize];
+    if role & ANY_ENDS == 0 {
+        let fitting = mask & by_ends(control.set, set, &call.ends);
+        if role & NAMELESS != 0 && mask & !fitting != 0 {
+            count(|counts| &raw mut counts.nameless);
+        }
+        mask = fitting;
+    }
     u64::from(first(mask & set.ways[0])) | u64::from(first(mask & set.ways[1])) << 8
 }
 
@@ -201,7 +215,11 @@ fn by_ends(number: u32, set: &RuleSet, ends: &Ends) -> u64 {
     if let Some(rules) = NETWORKS.get(&key) {
         mask |= *rules;
     }
-    mask & (by_port(set, ends.local_port) | by_port(set, ends.remote_port))
+    let mut by_ports = by_port(set, ends.local_port);
+    if ends.remote_port != 0 {
+        by_ports |= by_port(set, ends.remote_port);
+    }
+    mask & by_ports
 }
 
 /// Rules for a port: those of the last start that is not above it.

@@ -208,7 +208,7 @@ fn weir_tap_messages(context: RawTracePointContext) -> i32 {
 
 /// The thread that runs this.
 #[inline(always)]
-fn thread() -> u64 {
+pub(crate) fn thread() -> u64 {
     // SAFETY: no arguments, no preconditions.
     unsafe { bpf_get_current_pid_tgid() }
 }
@@ -243,6 +243,9 @@ fn received<S: Socket>(slot: u32, socket: S, result: i32, flags: i32) {
     let message = next_message();
     // What is looked at stays where it is; messages about errors and urgent bytes are no part of the stream.
     if result < 0 || flags & (flag::PEEK | flag::ERROR_QUEUE | flag::OUT_OF_BAND) != 0 {
+        if flags & flag::PEEK != 0 {
+            peer::forget_note(socket);
+        }
         return;
     }
     if result == 0 {

@@ -70,6 +70,10 @@ pub(crate) static CALLS: PerCpuArray<Call, 6> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static PROBED: LruHashMap<u64, [u64; 2], 16384> = LruHashMap::new();
 
+/// Where the datagram came from that a thread is receiving: cookie of the socket, words of the address, port.
+#[btf_map]
+pub(crate) static NOTES: LruHashMap<u64, [u64; 4], 4096> = LruHashMap::new();
+
 /// Which message of a call a thread is at.
 #[btf_map]
 pub(crate) static MESSAGES: LruHashMap<u64, u64, 16384> = LruHashMap::new();

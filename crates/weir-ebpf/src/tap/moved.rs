@@ -7,10 +7,13 @@ use weir_common::tap::{
 use crate::{
     assembly::{add, fetch_add},
     copy::{Call, weir_tap_copy},
-    judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
+    judge::{
+        ANY_ENDS, NAMELESS, in_force, is_stale, judge, weir_tap_caller, weir_tap_describe, weir_tap_judge,
+    },
     maps::{BUDGETS, CALLS, RULE_SIDES},
+    peer::{take_note, weir_tap_peer},
     places::{current_task, place},
-    socket::{AF_INET, AF_INET6, AF_UNIX, MPTCP, Socket, TCP, UDP, UDP_LITE, ends, identity, remote_end},
+    socket::{AF_INET, AF_INET6, AF_UNIX, MPTCP, Socket, TCP, ends, identity, is_of_datagrams, remote_end},
     tell::{count, now, opened},
 };
 
@@ -33,12 +36,12 @@ pub(crate) fn moved<S: Socket>(
     let family: u16 = socket.field(place!(sock_family));
     let protocol: u16 = if family == AF_UNIX { 0 } else { socket.field(place!(sock_protocol)) };
     let is_wanted = match family {
-        AF_INET | AF_INET6 => protocol == TCP || protocol == UDP || protocol == UDP_LITE || protocol == MPTCP,
+        AF_INET | AF_INET6 => protocol == TCP || protocol == MPTCP || is_of_datagrams(protocol),
         AF_UNIX => place!(unix) != 0,
         _ => false,
     };
     // The end of a stream looks like an empty datagram.
-    if !is_wanted || amount == 0 && protocol != UDP && protocol != UDP_LITE {
+    if !is_wanted || amount == 0 && !is_of_datagrams(protocol) {
         return;
     }
     let Some(call) = CALLS.get_ptr_mut(slot) else { return };
@@ -54,7 +57,11 @@ pub(crate) fn moved<S: Socket>(
     // SAFETY: the kernel keeps it as long as the socket, or as long as the program runs.
     let entry = unsafe { &mut *entry };
     weir_tap_caller(slot.into(), set.commands.into(), set.cgroups.into());
-    if protocol == UDP || protocol == UDP_LITE {
+    call.header.has_peer = 0;
+    call.header.peer_port = 0;
+    // Of sockets that have no other end, rules about ends judge each datagram.
+    let mut beside = 0;
+    if is_of_datagrams(protocol) {
         let remote = remote_end(socket, family);
         if entry.remote != remote {
             // It was connected anew: another verdict, and told with its new end.
@@ -62,13 +69,27 @@ pub(crate) fn moved<S: Socket>(
             entry.generation = 0;
             entry.told = 0;
         }
+        if remote == 0 && set.ends != 0 {
+            beside = ANY_ENDS;
+        }
+        if remote == 0 && way == RECEIVED && place!(ended) == 0 {
+            take_note(socket, call);
+        }
     }
     if is_stale(entry, control, &call.caller) {
         ends(socket, family, protocol, &mut call.ends);
-        judge(slot, entry, control, set, current_task(), &call.caller);
+        judge(slot, entry, control, set, current_task(), &call.caller, beside);
     }
     let side = usize::from(way & 1);
-    let verdict = entry.verdict[side];
+    let mut verdict = entry.verdict[side];
+    if beside != 0 && verdict != 0 {
+        // Nothing of this verdict is kept: other threads use the socket as well.
+        ends(socket, family, protocol, &mut call.ends);
+        call.message = message;
+        let is_known = !is_of_kernel(socket) && weir_tap_peer(slot.into(), way.into()) != 0;
+        let role = u64::from(entry.role) | if is_known { 0 } else { NAMELESS };
+        verdict = (weir_tap_judge(slot.into(), current_task(), role) >> (8 * u64::from(way & 1))) as u8;
+    }
     let position = position(entry, socket, protocol, way, amount, behind);
     if verdict == 0 {
         count(|counts| &raw mut counts.rejected);
@@ -82,38 +103,39 @@ pub(crate) fn moved<S: Socket>(
         weir_tap_describe(slot.into());
         opened(entry, cookie, call.rule.id, &call.caller, &call.ends);
     }
-    // A socket of the kernel may be used within a system call that is about something else.
-    let byte: u8 = socket.field(place!(sock_kernel));
-    let is_kernel = u32::from(byte) & place!(sock_kernel_mask) != 0;
-    call.obstacle = if is_discarded {
-        u64::from(reason::TRUNCATED) + 1
-    } else if is_kernel {
-        u64::from(reason::KERNEL) + 1
-    } else {
-        0
-    };
     begin(call, way, amount, cookie, position, message);
-    call.protocol = protocol.into();
-    call.used = entry.sides[0].captured.wrapping_add(entry.sides[1].captured);
-    call.speaker = entry.speaker.into();
-    call.spoken = entry.spoken;
-    call.peer_tid = entry.peer_tid.into();
-    call.peer = entry.peer;
-    call.peer_port = entry.peer_port.into();
-    call.peer_is_known = entry.peer_is_known.into();
-    if way == RECEIVED {
-        // The kernel tells it only to calls that ask: the next one may not.
-        entry.peer_is_known = 0;
+    if entry.told == 0 {
+        // There was no room to tell of it, and nobody can do anything with bytes of a socket that he does not know.
+        call.lost = call.amount;
+    } else {
+        call.obstacle = if is_discarded {
+            u64::from(reason::TRUNCATED) + 1
+        } else if is_of_kernel(socket) {
+            u64::from(reason::KERNEL) + 1
+        } else {
+            0
+        };
+        call.protocol = protocol.into();
+        call.used = entry.sides[0].captured.wrapping_add(entry.sides[1].captured);
+        call.speaker = entry.speaker.into();
+        call.spoken = entry.spoken;
+        weir_tap_allow(slot.into(), way.into());
+        entry.speaker = call.speaker as u8;
+        entry.spoken = call.spoken;
+        weir_tap_copy(slot.into(), way.into());
     }
-    weir_tap_allow(slot.into(), way.into());
-    entry.speaker = call.speaker as u8;
-    entry.spoken = call.spoken;
-    weir_tap_copy(slot.into(), way.into());
     account_to(&mut entry.sides[side], call);
     if let Some(sums) = RULE_SIDES.get_ptr_mut(u32::from(call.rule.id) * 2 + side as u32) {
         // SAFETY: a valid element; it is added to by atomic instructions alone.
         account_to(unsafe { &mut *sums }, call);
     }
+}
+
+/// Whether the kernel uses the socket by itself: it may do so within a system call that is about something else.
+#[inline(always)]
+fn is_of_kernel<S: Socket>(socket: S) -> bool {
+    let byte: u8 = socket.field(place!(sock_kernel));
+    u32::from(byte) & place!(sock_kernel_mask) != 0
 }
 
 /// Position of the first byte of the operation.
@@ -178,8 +200,6 @@ fn begin(call: &mut Call, way: u8, amount: u32, cookie: u64, position: u64, mess
     header.way = way;
     header.rule = call.rule.id;
     header.reason = 0;
-    header.has_peer = 0;
-    header.peer_port = 0;
     header.reserved = 0;
     call.amount = amount.into();
     call.done = 0;

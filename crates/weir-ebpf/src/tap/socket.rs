@@ -29,6 +29,12 @@ pub(crate) const UDP: u16 = 17;
 pub(crate) const MPTCP: u16 = 262;
 pub(crate) const UDP_LITE: u16 = 136;
 
+/// Whether sockets of this protocol exchange datagrams.
+#[inline(always)]
+pub(crate) fn is_of_datagrams(protocol: u16) -> bool {
+    protocol == UDP || protocol == UDP_LITE
+}
+
 /// Sequence numbers and counts of a TCP socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Sequences {
@@ -265,10 +271,15 @@ impl Socket for Plain {
 /// has returned bytes.
 #[inline(always)]
 fn without_end<S: Socket>(socket: S, copied: u32, next: u32) -> u32 {
-    /// Bit of `sk_flags`: the end has come (`SOCK_DONE`).
+    copied.wrapping_sub(u32::from(has_received_end(socket) && copied == next))
+}
+
+/// Whether the end of the stream has come, read or not.
+#[inline(always)]
+pub(crate) fn has_received_end<S: Socket>(socket: S) -> bool {
+    /// Bit of `sk_flags` (`SOCK_DONE`).
     const DONE: u64 = 1 << 1;
-    let has_end = socket.field::<u64>(place!(sock_flags)) & DONE != 0;
-    copied.wrapping_sub(u32::from(has_end && copied == next))
+    socket.field::<u64>(place!(sock_flags)) & DONE != 0
 }
 
 #[inline(always)]

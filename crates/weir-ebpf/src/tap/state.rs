@@ -6,7 +6,7 @@ use crate::{
     judge::{in_force, is_stale, judge, weir_tap_caller, weir_tap_describe},
     maps::CALLS,
     places::{current_task, place},
-    socket::{AF_INET, AF_INET6, Socket, TCP, ends, identity, renew},
+    socket::{AF_INET, AF_INET6, Socket, TCP, ends, has_received_end, identity, renew},
     tell::{closed, finished, opened},
 };
 
@@ -92,7 +92,7 @@ fn sends_end<S: Socket>(slot: u32, socket: S, family: u16) {
         weir_tap_caller(slot.into(), set.commands.into(), set.cgroups.into());
         ends(socket, family, TCP, &mut call.ends);
         if is_stale(entry, control, &call.caller) {
-            judge(slot, entry, control, set, current_task(), &call.caller);
+            judge(slot, entry, control, set, current_task(), &call.caller, 0);
         }
         let verdict = if entry.verdict[0] == 0 { entry.verdict[1] } else { entry.verdict[0] };
         if verdict != 0 {
@@ -119,7 +119,8 @@ fn ends_with<S: Socket>(socket: S, old: i32) {
     let sent = since_base(entry, SENT, sequences.now[0], sequences.totals[0]);
     entry.totals[0] = sent.wrapping_sub(u64::from(has_sent_end));
     entry.totals[1] = since_base(entry, RECEIVED, sequences.now[1], sequences.totals[1]);
-    entry.has_totals = 1;
+    entry.end_total = sequences.totals[1];
+    entry.has_totals = 1 + u8::from(has_received_end(socket));
 }
 
 /// Bytes since the base. The 64-bit count may be off by what moved when the base was taken; the sequence number is not.
@@ -143,10 +144,13 @@ pub(crate) fn gone<S: Socket>(socket: S) {
     if entry.has_totals != 0
         && let Some(sequences) = socket.sequences()
     {
-        // What was read after the connection had ended. Not if the socket was disconnected: then it counts anew.
-        let received = since_base(entry, RECEIVED, sequences.now[1], sequences.totals[1]);
-        if received >= entry.totals[1] && received - entry.totals[1] < 1 << 31 {
-            entry.totals[1] = received;
+        // What was read after the connection had ended. Not if the socket was disconnected, as closing does that breaks off
+        // (`SO_LINGER`): what was not read is gone then, the count begins anew, and the end was never there.
+        let end = entry.bases[1].wrapping_add(entry.totals[1] as u32);
+        let read = u64::from(sequences.now[1].wrapping_sub(end));
+        let is_same = entry.has_totals == 1 + u8::from(has_received_end(socket));
+        if is_same && sequences.totals[1].wrapping_sub(entry.end_total) == read && read < 1 << 31 {
+            entry.totals[1] = entry.totals[1].wrapping_add(read);
         }
     }
     let number = identity(entry, socket);

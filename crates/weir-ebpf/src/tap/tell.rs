@@ -2,7 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_query},
+};
 use weir_common::tap::{
     CLOSED, Caller, ClosedRecord, ControlHeader, Counts, Ends, Entry, FINISHED, OPENED, OpenedRecord, base,
 };
@@ -29,13 +32,26 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// Whether the ring has room for an opening, or for the end of a side. Its last quarter is for closings: what was told to be
+/// open is to be told to be closed.
+#[inline(always)]
+fn has_room() -> bool {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the map is a ring.
+    let waiting = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
+    // SAFETY: as above.
+    let size = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_RING_SIZE)) };
+    waiting < size / 4 * 3
+}
+
 /// Tells that a rule lets a socket through, once.
 #[inline(always)]
 pub(crate) fn opened(entry: &mut Entry, socket: u64, rule: u8, caller: &Caller, ends: &Ends) {
     if entry.told != 0 || fetch_add(&raw mut entry.told, 1) != 0 {
         return;
     }
-    let Some(mut place) = EVENTS.reserve_untyped::<OpenedRecord>(0) else {
+    let place = if has_room() { EVENTS.reserve_untyped::<OpenedRecord>(0) } else { None };
+    let Some(mut place) = place else {
         // The next call tries again.
         entry.told = 0;
         count(|counts| &raw mut counts.untold);
@@ -78,7 +94,8 @@ pub(crate) fn finished(entry: &mut Entry, socket: u64, way: u8) {
         return;
     }
     entry.finished[way] = 1;
-    let Some(mut place) = EVENTS.reserve_untyped::<ControlHeader>(0) else {
+    let place = if has_room() { EVENTS.reserve_untyped::<ControlHeader>(0) } else { None };
+    let Some(mut place) = place else {
         count(|counts| &raw mut counts.untold);
         return;
     };
@@ -92,10 +109,14 @@ pub(crate) fn finished(entry: &mut Entry, socket: u64, way: u8) {
 #[inline(always)]
 pub(crate) fn closed(entry: &mut Entry, socket: u64) {
     if entry.told == 0 {
+        if entry.sides[0].seen | entry.sides[1].seen != 0 {
+            count(|counts| &raw mut counts.unopened);
+        }
         return;
     }
     let Some(mut place) = EVENTS.reserve_untyped::<ClosedRecord>(0) else {
         count(|counts| &raw mut counts.untold);
+        count(|counts| &raw mut counts.unclosed);
         return;
     };
     let record: *mut ClosedRecord = MaybeUninit::as_mut_ptr(&mut place);
