@@ -12,7 +12,9 @@ use weir_integration::{
     speaker::{Speaker, call, is_alive},
 };
 
-const KILL: &str = "kill -9 $(weir proxy doctor | grep -o 'process [0-9][0-9]*' | head -1 | cut -d' ' -f2)";
+/// Kills the control process, and waits until it has nothing open any more.
+const KILL: &str = "pid=$(curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status | grep -o 'pid\":[0-9]*' | cut -d: -f2)
+    kill -9 $pid; until [ -z \"$(ls /proc/$pid/fd 2>/dev/null)\" ]; do :; done";
 
 fn called() -> SocketAddr {
     ([10, 0, 0, 10], 12345).into()
@@ -144,6 +146,49 @@ fn endpoints_of_a_service_are_backends_and_the_last_known_ones_stay() {
     }
     let street = Street::new();
     street.client.run(|| follow_a_service(&street));
+}
+
+/// A service that has more endpoints for a while than there are numbers for.
+fn outgrow(street: &Street) {
+    let Some(plane) = ControlPlane::start() else { return };
+    plane.apply(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/proxy-role.yaml"));
+    let kubeconfig = plane.service_account("default", "weir-proxy");
+    let machine = &street.machine;
+    plane.create(&[service(), slice(&json!([endpoint(138, true)]))]);
+    machine.types(&format!("weir proxy run -i veth0 --kubeconfig {} --detach", kubeconfig.display()));
+    // Each endpoint counts once for each of the listeners.
+    machine.types(
+        "weir proxy rule add web $(printf -- ' --listen tcp:10.0.0.10:%d' {12345..12377}) --backend service:default/web:http",
+    );
+    wait("the endpoint answers", || street.answers() == "first");
+    let crowd: Vec<Value> = (0..1000_u32)
+        .map(|host| json!({ "addresses": [format!("10.7.{}.{}", host / 250, host % 250 + 1)] }))
+        .chain([endpoint(139, true)])
+        .take(1000)
+        .collect();
+    change(&plane, &Value::from(crowd));
+    street.wait_for_text("not in effect, those of before are");
+    assert_eq!(street.answers(), "first");
+    // Nobody else has to do with it.
+    machine.types("weir proxy rule add other --listen tcp:10.0.0.11:1 --backend 10.0.0.138:1");
+    machine.types("weir proxy backend drain other 10.0.0.138:1");
+    assert!(machine.shell("weir proxy doctor").stdout.windows(8).any(|it| it == b"rule web"));
+    machine.types(KILL);
+    machine.types("weir proxy run --detach");
+    street.wait_for_text("not in effect, those of before are");
+    assert_eq!(street.answers(), "first");
+    change(&plane, &json!([endpoint(139, true)]));
+    wait("the endpoint of now answers", || street.answers() == "second");
+    assert!(!machine.types("weir proxy ls").contains("not in effect"));
+}
+
+#[test]
+fn a_service_with_more_endpoints_than_fit_keeps_those_of_before_and_disturbs_nobody() {
+    if !require_root() {
+        return;
+    }
+    let street = Street::new();
+    street.client.run(|| outgrow(&street));
 }
 
 #[test]

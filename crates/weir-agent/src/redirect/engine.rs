@@ -7,6 +7,7 @@
 //! a removed rule stays, without backends to choose and out of the way of new connections. UDP has no end that could be
 //! waited for, so its senders get another backend at once.
 
+mod checked;
 mod ids;
 mod recover;
 
@@ -22,12 +23,12 @@ use weir_datapath::redirect::{
 };
 
 use self::ids::Ids;
-pub use self::recover::recovered;
+pub use self::recover::{in_effect, recovered};
 use super::{
-    health::{Judge, Outcome, Target, Turn},
+    health::{Judge, Target},
     maglev,
     overlap::Listeners,
-    rules::{Backend, Check, Rule, RuleSet, unlike},
+    rules::{Backend, Rule, RuleSet, unlike},
 };
 
 /// Time after which nothing should be left of a backend whose connections were ended.
@@ -238,17 +239,6 @@ impl Engine {
         }
     }
 
-    /// Takes the outcome of a check. `None` if it changes nothing.
-    pub fn observe(&mut self, target: &Target, outcome: Outcome) -> Option<Turn> {
-        let rule = self.rules.get(&target.rule)?;
-        self.judges.get_mut(target)?.observe(outcome, rule.health.rise, rule.health.fall)
-    }
-
-    /// What should be checked, and how.
-    pub fn targets(&self) -> impl Iterator<Item = (&Target, &Arc<Rule>)> {
-        self.judges.keys().filter_map(|target| Some((target, self.rules.get(&target.rule)?)))
-    }
-
     /// Lets a rule take new connections or not. `false` if there is no such rule.
     pub fn drain_rule(&mut self, name: &str, is_drained: bool) -> bool {
         let Some(rule) = self.rules.get(name) else { return false };
@@ -306,11 +296,6 @@ impl Engine {
             _ if self.weight(rule, backend) == 0 => Condition::Weightless,
             _ => Condition::Up,
         }
-    }
-
-    /// What was wrong with the last check of a backend, even if it is still up.
-    pub fn trouble(&self, target: &Target) -> Option<&str> {
-        self.judges.get(target)?.trouble()
     }
 
     /// The rule that listens there under this number; `None` if it is leaving or unknown.
@@ -455,31 +440,6 @@ impl Engine {
             // Nobody hears what is sent to a dead one, and UDP does not notice: its senders get another.
             Condition::Down(_) if listening.listener.transport == Transport::Udp => Standing::Gone,
             Condition::Down(_) | Condition::Draining => Standing::Draining,
-        }
-    }
-
-    /// Whoever is checked as before keeps what is thought of it.
-    fn replace_judges(&mut self, before: Option<&Arc<Rule>>, after: Option<&Arc<Rule>>) {
-        let mut known: HashMap<SocketAddr, Judge> = HashMap::new();
-        for (rule, backend) in
-            before.into_iter().flat_map(|rule| rule.backends.iter().map(move |it| (rule, it)))
-        {
-            let judge = self.judges.remove(&target(rule, backend));
-            known.extend(judge.map(|judge| (backend.address, judge)));
-        }
-        let Some(after) = after.filter(|rule| rule.health.check != Check::None) else { return };
-        let is_same = before.is_some_and(|before| {
-            before.health.check == after.health.check && before.health.port == after.health.port
-        });
-        for backend in &after.backends {
-            let was_up = || {
-                self.ids_of(after)
-                    .filter_map(|id| self.serving.get(&(id, backend.address)))
-                    .all(|serving| serving.was_up)
-            };
-            let judge = known.remove(&backend.address).filter(|_| is_same);
-            let judge = judge.unwrap_or_else(|| Judge::new(was_up()));
-            self.judges.insert(target(after, backend), judge);
         }
     }
 

@@ -25,12 +25,14 @@ pub struct Judge {
     has_seen: bool,
     streak: u32,
     trouble: Option<String>,
+    /// Why it is not up though nothing is wrong with it.
+    refused: Option<String>,
 }
 
 /// A change of mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It is up now.
+    /// It is well again. It is up once [`Judge::raise`] says so.
     Up,
     /// It is down now.
     Down,
@@ -39,7 +41,7 @@ pub enum Turn {
 impl Judge {
     /// Nothing was checked yet; what is assumed until then.
     pub fn new(is_up: bool) -> Self {
-        Self { is_up, has_seen: false, streak: 0, trouble: None }
+        Self { is_up, has_seen: false, streak: 0, trouble: None, refused: None }
     }
 
     /// Takes the outcome of a check.
@@ -47,6 +49,9 @@ impl Judge {
         let is_first = !std::mem::replace(&mut self.has_seen, true);
         let succeeded = outcome.is_ok();
         self.trouble = outcome.err();
+        if !succeeded {
+            self.refused = None;
+        }
         if succeeded == self.is_up {
             self.streak = 0;
             return None;
@@ -56,9 +61,22 @@ impl Judge {
         if !is_first && self.streak < needed {
             return None;
         }
-        self.is_up = succeeded;
         self.streak = 0;
-        Some(if succeeded { Turn::Up } else { Turn::Down })
+        if succeeded {
+            return Some(Turn::Up);
+        }
+        self.is_up = false;
+        Some(Turn::Down)
+    }
+
+    /// From now on it is up.
+    pub fn raise(&mut self) {
+        (self.is_up, self.streak, self.refused) = (true, 0, None);
+    }
+
+    /// It cannot be up, because of this.
+    pub fn refuse(&mut self, reason: String) {
+        self.refused = Some(reason);
     }
 
     /// Whether it may take connections.
@@ -66,9 +84,9 @@ impl Judge {
         self.is_up
     }
 
-    /// What was wrong at the last check.
+    /// What was wrong at the last check, or why it is not up though nothing was.
     pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+        self.trouble.as_deref().or(self.refused.as_deref())
     }
 }
 
@@ -81,7 +99,9 @@ mod tests {
         let mut judge = Judge::new(true);
         let mut observe = |check| {
             let outcome = if check == '+' { Ok(()) } else { Err("refused".to_owned()) };
-            judge.observe(outcome, 2, 3);
+            if judge.observe(outcome, 2, 3) == Some(Turn::Up) {
+                judge.raise();
+            }
             if judge.is_up() { 'U' } else { 'd' }
         };
         checks.chars().map(&mut observe).collect()
@@ -108,5 +128,11 @@ mod tests {
         assert_eq!(judge.trouble(), Some("no"));
         assert_eq!(judge.observe(Ok(()), 1, 1), Some(Turn::Up));
         assert_eq!(judge.trouble(), None);
+        judge.refuse("no room".to_owned());
+        assert_eq!((judge.is_up(), judge.trouble()), (false, Some("no room")));
+        assert_eq!(judge.observe(Ok(()), 1, 1), Some(Turn::Up));
+        judge.raise();
+        assert_eq!((judge.is_up(), judge.trouble()), (true, None));
+        assert_eq!(judge.observe(Ok(()), 1, 1), None);
     }
 }

@@ -21,7 +21,7 @@ use weir_datapath::redirect::{Desired, LocalMode, Place, Redirect, RedirectError
 use super::{
     Source, Sources,
     checks::Checks,
-    engine::{Engine, recovered},
+    engine::{Engine, in_effect, recovered},
     follow,
     owner::{Owner, Work},
     proxy::{ChangeError, Parts, Proxy, merged},
@@ -324,7 +324,8 @@ fn begin(published: &Desired, file: Option<Rules>, state: Option<State>) -> Resu
     };
     judge_set(&written).map_err(ProxyError::Rules)?;
     let services = Services::new(services);
-    let engine = Engine::resume(published, services.expand(&written), orders);
+    let rules = services.expand_changed(&written, &in_effect(published, &written));
+    let engine = Engine::resume(published, rules, orders);
     Ok(Begun { engine, written, services, sources })
 }
 

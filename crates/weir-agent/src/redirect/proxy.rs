@@ -1,24 +1,32 @@
 //! [`Proxy`]: the datapath and what it should do, changed by one thread only.
 //!
-//! Every change is made on a copy of the wanted state, published, and kept only if the kernel took it. What is wrong with
-//! a change is said before anything is touched.
+//! Every change is made on a copy of the wanted state, published, and kept only if the kernel took it; so are news of
+//! endpoints and of backends that are well again ([`news`]). What is wrong with a change is said before anything is touched.
 
 mod change;
 mod error;
+mod news;
 mod places;
 
-use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
-use weir_datapath::redirect::{BackendId, Place, Redirect, RedirectError};
+use weir_datapath::redirect::{BackendId, Desired, Place, Redirect, RedirectError};
 
+use self::news::{News, Waiting, take_in};
 pub use self::{change::merged, error::ChangeError};
 use super::{
     Source, Sources,
     checks::Checks,
-    engine::{Condition, Engine},
+    engine::{Condition, Engine, in_effect},
     health::{Outcome, Target, Turn},
     resolve::{Services, services_of},
-    rules::RuleSet,
+    rules::{RuleSet, unlike},
     state::{Sockets, State, StateFile},
     text::AddressText,
     watching::Watching,
@@ -40,12 +48,28 @@ pub struct Proxy {
     state_file: StateFile,
     pub(super) file: Option<PathBuf>,
     pub(super) file_trouble: Option<String>,
-    pub(super) trouble: Option<String>,
+    /// What else is wrong, by what it is about.
+    troubles: BTreeMap<&'static str, String>,
     pub(super) checks: Checks,
     watching: Watching,
     pub(super) started: Instant,
-    is_published: bool,
+    publishing: Publishing,
+    /// What was heard and is not in effect.
+    waiting: Waiting,
+    /// Whether anything was published that may have made room.
+    has_changed: bool,
     is_stopping: bool,
+}
+
+/// Whether the kernel has what the engine wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Publishing {
+    /// It has.
+    Done,
+    /// Something has changed.
+    Due,
+    /// It did not work, and is tried again at the next tick.
+    Failed,
 }
 
 /// What a proxy is made of.
@@ -88,11 +112,13 @@ impl Proxy {
             state_file: StateFile::new(&state_path),
             file,
             file_trouble: None,
-            trouble: None,
+            troubles: BTreeMap::new(),
             checks,
             watching,
             started: Instant::now(),
-            is_published: true,
+            publishing: Publishing::Done,
+            waiting: Waiting::default(),
+            has_changed: false,
             is_stopping: false,
         }
     }
@@ -100,8 +126,7 @@ impl Proxy {
     /// Publishes what the engine wants, whatever was before, and attaches to all of these places.
     pub(super) fn begin(&mut self, places: Vec<(Place, Source)>) -> Result<(), ChangeError> {
         self.check_places(&places)?;
-        let desired = self.engine.desired();
-        self.datapath.publish(&desired).map_err(error::datapath_error)?;
+        self.publish_first().map_err(error::datapath_error)?;
         self.settle_places(places)?;
         self.follow();
         self.tell_sockets();
@@ -109,18 +134,38 @@ impl Proxy {
         Ok(())
     }
 
+    /// Publishes for the first time. Endpoints that were known before and do not fit are no reason not to start.
+    fn publish_first(&mut self) -> Result<(), RedirectError> {
+        let published = self.datapath.published()?;
+        let outcome = self.publish_engine();
+        let has_services = !services_of(&self.written).is_empty();
+        if !matches!(&outcome, Err(error) if error.is_refusal() && has_services) {
+            return outcome;
+        }
+        let mut rules = self.written.clone();
+        rules.extend(in_effect(&published, &self.written));
+        self.engine = Engine::resume(&published, rules, self.engine.orders().clone());
+        self.publish_engine()?;
+        self.look_at_endpoints();
+        self.publish_if_needed();
+        Ok(())
+    }
+
     /// Takes what a check found.
     pub(super) fn observed(&mut self, target: &Target, outcome: Outcome) {
-        let Some(turn) = self.engine.observe(target, outcome) else { return };
-        let (rule, backend) = (&target.rule, AddressText(target.backend));
-        match turn {
-            Turn::Up => journal::info(format_args!("rule {rule}: backend {backend} is up")),
-            Turn::Down => {
+        if outcome.is_err() {
+            self.waiting.is_not_up(target);
+        }
+        match self.engine.observe(target, outcome) {
+            Some(Turn::Up) => self.waiting.is_up(target),
+            Some(Turn::Down) => {
+                let (rule, backend) = (&target.rule, AddressText(target.backend));
                 let trouble = self.engine.trouble(target).unwrap_or_default();
                 journal::warn(format_args!("rule {rule}: backend {backend} is down: {trouble}"));
+                self.has_to_publish();
             }
+            None => {}
         }
-        self.is_published = false;
     }
 
     /// Takes where services of a namespace lead now.
@@ -131,10 +176,15 @@ impl Proxy {
         journal::debug(format_args!("endpoints of services in {namespace} have changed"));
         // What a task told before it ended may be of no rule any more.
         self.services.keep(&services_of(&self.written));
-        self.engine.replace(self.services.expand(&self.written), Instant::now());
-        self.checks.set(&self.engine);
-        self.is_published = false;
+        self.look_at_endpoints();
         self.save();
+    }
+
+    /// Notes which rules have other endpoints than are in effect.
+    fn look_at_endpoints(&mut self) {
+        let now = self.services.expand_changed(&self.written, self.engine.rules());
+        let changed = unlike(self.engine.rules(), &now);
+        self.waiting.have_endpoints(changed.into_iter().filter_map(|(_, after)| after.cloned()).collect());
     }
 
     /// Checks backends and follows services of the rules as they are now.
@@ -156,31 +206,94 @@ impl Proxy {
         });
         self.note("cannot look after sockets", looked);
         self.tell_sockets();
+        if self.publishing == Publishing::Failed {
+            self.publishing = Publishing::Due;
+        }
+        if std::mem::take(&mut self.has_changed) {
+            self.waiting.try_again();
+        }
         if !self.engine.has_leaving() {
             return;
         }
         let live = self.live();
         match live {
             Ok(live) => {
-                self.note("cannot count connections", Ok(()));
+                self.note("cannot count connections", Ok::<_, RedirectError>(()));
                 let count = |id: BackendId| live.get(&id).copied().unwrap_or(0);
                 if self.engine.tick(now, count) {
-                    self.is_published = false;
+                    self.has_to_publish();
                 }
             }
             Err(error) => self.note("cannot count connections", Err(error)),
         }
     }
 
-    /// Publishes what checks and time have changed. What fails is tried again at the next tick.
+    /// Something has changed. Where publishing does not work, that waits for the next tick as well.
+    fn has_to_publish(&mut self) {
+        if self.publishing == Publishing::Done {
+            self.publishing = Publishing::Due;
+        }
+    }
+
+    /// Publishes what checks, services and time have changed. What fails is tried again at the next tick, what does not fit
+    /// once there may be room for it.
     pub(super) fn publish_if_needed(&mut self) {
-        if self.is_published {
+        let is_due = self.publishing == Publishing::Due || self.waiting.is_due();
+        if !is_due || self.publishing == Publishing::Failed {
             return;
         }
-        let desired = self.engine.desired();
-        let outcome = self.datapath.publish(&desired).map(drop);
-        self.is_published = outcome.is_ok();
+        let news = self.waiting.due();
+        let (datapath, has_changed) = (&mut self.datapath, &mut self.has_changed);
+        let mut publish = |desired: &Desired| publish(datapath, has_changed, desired);
+        let outcome = take_in(&mut self.engine, &news, Instant::now(), &mut publish);
+        let outcome = outcome.map(|refused| self.settle_news(&news, &refused));
+        self.publishing = if outcome.is_ok() { Publishing::Done } else { Publishing::Failed };
         self.note("cannot publish", outcome);
+    }
+
+    /// These were tried: says what is in effect now, and what does not fit.
+    fn settle_news(&mut self, tried: &[News], refused: &[(News, RedirectError)]) {
+        for (news, error) in refused {
+            let trouble = with_causes(error);
+            if self.waiting.refused(news, error) {
+                journal::error(format_args!("{news}: {trouble}"));
+            }
+            if let News::Up(target) = news {
+                self.engine.refuse(target, trouble);
+            }
+        }
+        let is_refused = |news: &News| refused.iter().any(|(other, _)| other == news);
+        for news in tried.iter().filter(|news| !is_refused(news)) {
+            self.waiting.took(news);
+            if let News::Up(Target { rule, backend }) = news {
+                journal::info(format_args!("rule {rule}: backend {} is up", AddressText(*backend)));
+            }
+        }
+        if tried.iter().any(|news| matches!(news, News::Endpoints(_))) {
+            self.checks.set(&self.engine);
+        }
+        self.tell_services();
+    }
+
+    /// Tells where services lead why that is not in effect.
+    fn tell_services(&mut self) {
+        let refused = self.waiting.troubles().filter_map(|(news, reason)| match news {
+            News::Endpoints(rule) => Some((Arc::clone(&rule.name), reason.to_owned())),
+            News::Up(_) => None,
+        });
+        self.services.refuse(refused.collect());
+    }
+
+    /// Publishes what the engine wants.
+    fn publish_engine(&mut self) -> Result<(), RedirectError> {
+        publish(&mut self.datapath, &mut self.has_changed, &self.engine.desired())
+    }
+
+    /// What is wrong, in one line.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let refused = self.waiting.troubles().map(|(news, reason)| format!("{news}: {reason}"));
+        let troubles: Vec<String> = self.troubles.values().cloned().chain(refused).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
     /// Asks the main loop to end.
@@ -207,10 +320,8 @@ impl Proxy {
             sources: self.sources.clone(),
             orders: self.engine.orders().clone(),
         };
-        if let Err(error) = self.state_file.write(&state) {
-            journal::error(format_args!("a restart would not know this: {}", with_causes(&error)));
-            self.trouble = Some(with_causes(&error));
-        }
+        let outcome = self.state_file.write(&state);
+        self.note("a restart would not know this", outcome);
     }
 
     /// Says why sockets are left alone though they should not be, once.
@@ -223,22 +334,27 @@ impl Proxy {
     }
 
     /// Remembers what is wrong until it works again, and says it when it begins.
-    fn note(&mut self, what: &str, outcome: Result<(), RedirectError>) {
+    fn note(&mut self, what: &'static str, outcome: Result<(), impl std::error::Error + 'static>) {
         match outcome {
             Ok(()) => {
-                if self.trouble.as_ref().is_some_and(|trouble| trouble.starts_with(what)) {
-                    self.trouble = None;
-                }
+                self.troubles.remove(what);
             }
             Err(error) => {
                 let trouble = format!("{what}: {}", with_causes(&error));
-                if self.trouble.as_ref() != Some(&trouble) {
+                if self.troubles.get(what) != Some(&trouble) {
                     journal::error(&trouble);
                 }
-                self.trouble = Some(trouble);
+                self.troubles.insert(what, trouble);
             }
         }
     }
+}
+
+/// Publishes, and notes whether that changed anything.
+fn publish(datapath: &mut Redirect, has_changed: &mut bool, desired: &Desired) -> Result<(), RedirectError> {
+    let published = datapath.publish(desired)?;
+    *has_changed |= published.rules_changed + published.backends_changed > 0;
+    Ok(())
 }
 
 /// Connections of each backend, counted now.

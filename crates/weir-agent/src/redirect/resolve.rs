@@ -30,6 +30,8 @@ pub struct Services {
     nowhere: BTreeMap<ServiceKey, Nowhere>,
     /// By namespace, why what is known may be old.
     troubles: BTreeMap<Arc<str>, String>,
+    /// By rule, why what is known is not in effect.
+    refused: BTreeMap<Arc<str>, String>,
 }
 
 /// What services these rules name, each for the transports of its rule.
@@ -98,7 +100,7 @@ impl Services {
     }
 
     /// The same for rules that were changed: one with a service of which nothing was heard yet keeps the backends that it had
-    /// in `before`, so that nobody is turned away for the time that asking takes.
+    /// in `before`, so that nobody is turned away for the time that asking takes. One that is what it was stays the same memory.
     pub fn expand_changed(&self, rules: &RuleSet, before: &RuleSet) -> RuleSet {
         if rules.values().all(|rule| rule.services.is_empty()) {
             return rules.clone();
@@ -119,9 +121,15 @@ impl Services {
                 }
                 expanded.backends.extend(usable.into_iter().filter(|backend| seen.insert(backend.address)));
             }
-            Arc::new(expanded)
+            let same = before.get(&rule.name).filter(|known| ***known == expanded);
+            same.map_or_else(|| Arc::new(expanded), Arc::clone)
         };
         rules.iter().map(|(name, rule)| (Arc::clone(name), expand(rule))).collect()
+    }
+
+    /// Which rules do not have the endpoints of now, and why.
+    pub fn refuse(&mut self, refused: BTreeMap<Arc<str>, String>) {
+        self.refused = refused;
     }
 
     /// How the services of rules are doing, by rule; `rules` are all of them, as written.
@@ -140,10 +148,10 @@ impl Services {
             .map(|service| {
                 let (usable, left_out) = self.usable(rule, service, listeners);
                 let nowhere = keys(rule, service).find_map(|key| self.nowhere.get(&key));
-                let trouble = self
-                    .troubles
-                    .get(&service.port.namespace)
-                    .cloned()
+                let refused = self.refused.get(&rule.name);
+                let refused = refused.map(|reason| format!("not in effect, those of before are: {reason}"));
+                let trouble = refused
+                    .or_else(|| self.troubles.get(&service.port.namespace).cloned())
                     .or_else(|| nowhere.map(ToString::to_string))
                     .or(left_out)
                     .or_else(|| (!self.is_heard(rule, service)).then(|| "not heard of yet".to_owned()))

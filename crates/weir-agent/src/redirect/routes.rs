@@ -136,7 +136,7 @@ async fn status(State(owner): State<Owner>) -> Answer<ProxyStatus> {
             capacity: counters.capacity,
             file: proxy.file.as_ref().map(|path| path.display().to_string()),
             file_trouble: proxy.file_trouble.clone(),
-            trouble: proxy.trouble.clone(),
+            trouble: proxy.trouble(),
         })
     });
     Ok(Json(status.await?))

@@ -23,7 +23,7 @@ use weir_datapath::redirect::{
 
 use super::{
     Source, Sources,
-    engine::{Condition, Engine, recovered},
+    engine::{Condition, Engine, in_effect, recovered},
     health::Target,
     proxy::{condition_text, live},
     resolve::Services,
@@ -87,7 +87,8 @@ impl Left {
             State::read(state)?.unwrap_or_else(|| State { rules: recovered(&published), ..State::default() });
         let State { rules: written, sources, orders, services, .. } = state;
         let services = Services::new(services);
-        let engine = Engine::resume(&published, services.expand(&written), orders);
+        let rules = services.expand_changed(&written, &in_effect(&published, &written));
+        let engine = Engine::resume(&published, rules, orders);
         Ok(Some(Self { datapath, engine, written, services, sources }))
     }
 

@@ -109,10 +109,10 @@ pub enum RedirectError {
     #[error("cannot list the addresses of this host")]
     Addresses(#[source] io::Error),
     /// A rule's number cannot be used.
-    #[error("rule number {} is not between 1 and {}", .0.0, RuleId::LAST.0)]
+    #[error("rule number {} is not between 1 and {}: no more listeners fit", .0.0, RuleId::LAST.0)]
     RuleNumber(RuleId),
     /// A backend's number cannot be used.
-    #[error("backend number {} is not between 1 and {}", .0.0, BackendId::LAST.0)]
+    #[error("backend number {} is not between 1 and {}: no more backends fit, each counted once for each listener", .0.0, BackendId::LAST.0)]
     BackendNumber(BackendId),
     /// A number is given twice.
     #[error("the number {0} is given to two rules, or to two backends")]
@@ -178,4 +178,22 @@ pub enum RedirectError {
     /// The handle came from [`Redirect::peek`](super::Redirect::peek).
     #[error("this redirect was opened to read only")]
     ReadOnly,
+}
+
+impl RedirectError {
+    /// Whether it is what was wanted that cannot be had. That is said before anything is changed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::RuleNumber(_)
+                | Self::BackendNumber(_)
+                | Self::Twice(_)
+                | Self::NotItsBackend { .. }
+                | Self::Family { .. }
+                | Self::BackendChanged(_)
+                | Self::Overlap(..)
+                | Self::TooManyRanges { .. }
+                | Self::Tables { .. }
+        )
+    }
 }

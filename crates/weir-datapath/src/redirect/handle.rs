@@ -166,8 +166,10 @@ impl Redirect {
         let (mut published, ended) = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                // Something may have been written: what is published is what the kernel says.
-                self.mirror = Mirror::read(&self.maps)?;
+                if !error.is_refusal() {
+                    // Something may have been written: what is published is what the kernel says.
+                    self.mirror = Mirror::read(&self.maps)?;
+                }
                 return Err(error);
             }
         };

@@ -23,6 +23,20 @@ pub fn recovered(published: &Desired) -> RuleSet {
         .collect()
 }
 
+/// Rules with services as the kernel has them: with the backends that there are at their listeners.
+pub fn in_effect(published: &Desired, rules: &RuleSet) -> RuleSet {
+    let with_services = rules.values().filter(|rule| !rule.services.is_empty());
+    with_services
+        .map(|rule| {
+            let mut of_listener =
+                published.rules.iter().filter(|state| rule.listeners.contains(&state.listener));
+            let known = of_listener.find_map(|state| recover(state, published));
+            let backends = known.map(|known| known.backends).unwrap_or_default();
+            (Arc::clone(&rule.name), Arc::new(Rule { backends, ..Rule::clone(rule) }))
+        })
+        .collect()
+}
+
 fn recover(state: &RuleState, published: &Desired) -> Option<Rule> {
     let weights = weights(&state.table);
     let of_rule = published.backends.iter().filter(|backend| backend.rule == state.id);

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use serde_json::{Value, json};
 use weir_api::proxy::{Change, ChangeAnswer};
-use weir_datapath::redirect::Place;
+use weir_datapath::redirect::{Place, RedirectError};
 
 use super::{
-    Proxy,
+    Proxy, Publishing,
     error::{ChangeError, datapath_error},
+    news::News,
     places::places_notes,
+    publish,
 };
 use crate::{
     causes::with_causes,
@@ -87,7 +89,7 @@ impl Proxy {
         let mut answer = self.change(rules, sources, false)?;
         if ends_now {
             self.engine.end_leaving(Instant::now());
-            self.is_published = false;
+            self.has_to_publish();
             self.publish_if_needed();
         }
         if was_in_file {
@@ -166,39 +168,65 @@ impl Proxy {
         if dry_run {
             return Ok(ChangeAnswer { diff, is_applied: false, notes: Vec::new() });
         }
+        // What was heard before is not part of this change.
+        self.publish_if_needed();
         let mut next = self.engine.clone();
-        let before = self.services.expand(&self.written);
-        next.replace(self.services.expand_changed(&rules, &before), Instant::now());
+        next.replace(self.with_endpoints(&rules), Instant::now());
         self.keep(next)?;
         (self.written, self.sources) = (rules, sources);
         self.follow();
+        self.look_at_endpoints();
+        self.waiting.keep(|target| self.engine.is_checked(target));
+        self.tell_services();
         self.save();
         Ok(ChangeAnswer { diff, is_applied: true, notes: Vec::new() })
     }
 
+    /// Rules with the endpoints of their services; those of which the kernel refused these keep what they have, unless they
+    /// are what is changed.
+    fn with_endpoints(&self, rules: &RuleSet) -> RuleSet {
+        let mut all = self.services.expand_changed(rules, self.engine.rules());
+        for (news, _) in self.waiting.troubles() {
+            let News::Endpoints(refused) = news else { continue };
+            let name = &refused.name;
+            if let Some(known) =
+                self.engine.rules().get(name).filter(|_| rules.get(name) == self.written.get(name))
+            {
+                all.insert(Arc::clone(name), Arc::clone(known));
+            }
+        }
+        all
+    }
+
     fn order(&mut self, order: impl FnOnce(&mut Engine) -> bool) -> Result<(), ChangeError> {
+        self.publish_if_needed();
         let before = self.engine.orders().clone();
         order(&mut self.engine);
-        if let Err(error) = self.datapath.publish(&self.engine.desired()) {
+        let outcome = self.publish_engine();
+        if outcome.is_err() {
             self.engine.restore(before);
-            // What this left behind half done is published again as it was before.
-            self.is_published = false;
-            return Err(datapath_error(error));
         }
-        self.is_published = true;
+        self.settle_change(outcome)?;
         self.save();
         Ok(())
     }
 
-    /// Publishes; only then it counts. What an error left behind half done is published again as it was before.
+    /// Publishes; only then it counts.
     fn keep(&mut self, mut next: Engine) -> Result<(), ChangeError> {
-        self.datapath.publish(&next.desired()).map_err(|error| {
-            self.is_published = false;
-            datapath_error(error)
-        })?;
+        let outcome = publish(&mut self.datapath, &mut self.has_changed, &next.desired());
+        self.settle_change(outcome)?;
         self.engine = next;
-        self.is_published = true;
         Ok(())
+    }
+
+    /// What an error left behind half done is published again as it was before.
+    fn settle_change(&mut self, outcome: Result<(), RedirectError>) -> Result<(), ChangeError> {
+        match &outcome {
+            Ok(()) => self.publishing = Publishing::Done,
+            Err(error) if error.is_refusal() => {}
+            Err(_) => self.publishing = Publishing::Failed,
+        }
+        outcome.map_err(datapath_error)
     }
 
     fn no_rule(&self, name: &str) -> ChangeError {

@@ -35,7 +35,7 @@ impl Proxy {
         match self.datapath.refresh() {
             Ok(changes) => {
                 changes.into_iter().for_each(tell);
-                self.note("cannot look after interfaces", Ok(()));
+                self.note("cannot look after interfaces", Ok::<_, RedirectError>(()));
             }
             Err(error) => self.note("cannot look after interfaces", Err(error)),
         }

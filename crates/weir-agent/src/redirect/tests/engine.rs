@@ -9,7 +9,7 @@ use weir_datapath::redirect::{BackendId, Desired, OnEmpty, RuleState, Standing};
 
 use super::rules;
 use crate::redirect::{
-    engine::{Engine, recovered},
+    engine::{Engine, in_effect, recovered},
     health::{Target, Turn},
     text::{ListenerText, parse_backend_address},
 };
@@ -211,4 +211,23 @@ fn rules_can_be_recovered_from_the_kernel() {
     let mut again = Engine::new(&published);
     again.replace(recovered, start);
     assert_eq!(again.desired().backends, published.backends);
+}
+
+#[test]
+fn the_endpoints_of_a_service_are_found_in_the_kernel() {
+    let start = Instant::now();
+    let published = engine(&TWO.replace(", health: tcp", ""), start).desired();
+    let text = TWO
+        .replace("10.1.0.1:80, '10.1.0.2:80,weight=3'", "service:shop/web:80")
+        .replace("health: tcp", "affinity: 5m");
+    let written = rules(&text).rules;
+    let known = in_effect(&published, &written);
+    let backends: Vec<String> = known["web"].backends.iter().map(ToString::to_string).collect();
+    assert_eq!(backends, ["10.1.0.1:80", "10.1.0.2:80,weight=3"]);
+    assert_eq!(
+        (known["web"].affinity, &known["web"].services),
+        (written["web"].affinity, &written["web"].services)
+    );
+    assert!(in_effect(&Desired::default(), &written)["web"].backends.is_empty());
+    assert!(in_effect(&published, &rules(TWO).rules).is_empty());
 }
