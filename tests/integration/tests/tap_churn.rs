@@ -61,8 +61,23 @@ fn churn(listener: &TcpListener) -> u64 {
     count
 }
 
-/// Has threads open and close connections under a tap with these arguments. Returns how many there were, and what the tap said.
-fn churn_under_tap(arguments: &[&str]) -> Option<(u64, Tapped)> {
+/// What a run came to.
+struct Churned {
+    /// Connections that were made.
+    made: u64,
+    /// Ends of connections of which nothing was told, because the tap could not keep up.
+    untold: u64,
+    tapped: Tapped,
+}
+
+/// How many of something a tap has counted.
+fn counted(tapped: &Tapped, what: &str) -> u64 {
+    let line = tapped.messages.lines().find_map(|line| line.strip_suffix(what));
+    line.map_or(0, |number| number.trim().replace(',', "").parse().expect("it is a number"))
+}
+
+/// Has threads open and close connections under a tap with these arguments.
+fn churn_under_tap(arguments: &[&str]) -> Option<Churned> {
     if !require_root() {
         return None;
     }
@@ -97,18 +112,19 @@ fn churn_under_tap(arguments: &[&str]) -> Option<(u64, Tapped)> {
     // Each has two ends.
     let note = tapped.audit.lines().last().expect("its end was noted");
     let note: Value = serde_json::from_str(note).expect("it is JSON");
-    assert_eq!(note["connections"], made * 2, "{}", tapped.messages);
+    let untold = counted(&tapped, " connections that there was no room to tell of");
+    assert_eq!(note["connections"], made * 2 - untold, "{}", tapped.messages);
     assert_eq!(note["seen_bytes"], made * 2 * (REQUEST.len() + RESPONSE.len()) as u64, "{}", tapped.messages);
     assert!(tapped.messages.contains(" connections, 0 open at the end"), "{}", tapped.messages);
-    Some((made, tapped))
+    Some(Churned { made, untold, tapped })
 }
 
 #[test]
 fn every_call_of_thousands_of_connections_a_second_is_accounted_for() {
     for tier in ["s", "t"] {
         let arguments = ["--tier", tier, "--payload", "full", "-o", "json", "-w", "/dev/null"];
-        let Some((made, tapped)) = churn_under_tap(&arguments) else { return };
-        if !tapped.messages.contains(" lost ") {
+        let Some(Churned { made, untold, tapped }) = churn_under_tap(&arguments) else { return };
+        if untold == 0 && !tapped.messages.contains(" lost ") {
             let calls = format!("; {} calls: http", made * 2);
             assert!(tapped.messages.replace(',', "").contains(&calls), "{}", tapped.messages);
         }
@@ -117,7 +133,7 @@ fn every_call_of_thousands_of_connections_a_second_is_accounted_for() {
 
 #[test]
 fn each_of_thousands_of_connections_a_second_has_a_ledger_that_adds_up() {
-    let Some((made, tapped)) = churn_under_tap(&["-o", "json"]) else { return };
+    let Some(Churned { made, untold, tapped }) = churn_under_tap(&["-o", "json"]) else { return };
     let sizes = [REQUEST.len() as u64, RESPONSE.len() as u64];
     let mut ends = [0; 2];
     for line in tapped.output.lines() {
@@ -126,9 +142,11 @@ fn each_of_thousands_of_connections_a_second_has_a_ledger_that_adds_up() {
         ends[is_server] += 1;
         for (way, seen) in ["sent", "received"].into_iter().zip([sizes[is_server], sizes[1 - is_server]]) {
             let number = |name| told[format!("tap.{way}.{name}")].as_u64();
-            assert_eq!(["seen", "captured", "lost"].map(number), [Some(seen), Some(0), Some(0)], "{told}");
-            assert_eq!([number("gap.payload"), number("unseen")], [Some(seen), Some(0)], "{told}");
+            assert_eq!(["seen", "captured", "unseen"].map(number), [Some(seen), Some(0), Some(0)], "{told}");
+            let left_out = number("gap.payload").unwrap_or(0) + number("lost").unwrap_or(0);
+            assert_eq!(left_out, seen, "{told}");
         }
     }
-    assert_eq!(ends, [made, made]);
+    assert!(ends.iter().all(|count| *count <= made), "{ends:?}");
+    assert_eq!(ends.iter().sum::<u64>(), 2 * made - untold);
 }
