@@ -21,6 +21,7 @@ pub mod outlet;
 pub mod pcapng;
 pub mod pipeline;
 pub mod private_file;
+pub mod privileges;
 mod process;
 pub mod redirect;
 pub mod reload;

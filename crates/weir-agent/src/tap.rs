@@ -35,7 +35,7 @@ pub use self::{
     output::{At, Ended, Output},
     packets::Packets,
     reference::page as reference_page,
-    run::{Ending, Outcome, Progress, RunError, Running, run},
+    run::{Ending, OpenError, Outcome, Progress, RunError, Running, open, run},
     select::{SelectError, Selector},
     session::{Locate, Session, SessionSettings},
     summary::Summary,

@@ -79,8 +79,9 @@ impl Drop for ControlGroup {
             drop(process.kill());
             drop(process.wait());
         }
-        // The group of all tests goes with the last of them.
-        drop(fs::remove_dir(&self.path));
-        drop(self.path.parent().map(fs::remove_dir));
+        // Those around it, up to the group of all tests, go with the last in them.
+        for path in self.path.ancestors().take_while(|path| *path != self.mount) {
+            drop(fs::remove_dir(path));
+        }
     }
 }

@@ -15,7 +15,13 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{Namespace, agent::binary, permission::succeed};
+use crate::{
+    Namespace, agent::binary, cgroup::ControlGroup, peers::Peer, permission::succeed, require_root,
+    require_tool,
+};
+
+/// A word that must be in no output.
+pub const CANARY: &str = "canary-in-a-mine";
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -148,10 +154,30 @@ pub struct Waiting {
 impl Waiting {
     /// Prepares a program in a namespace.
     pub fn program<S: AsRef<OsStr>>(namespace: &Namespace, program: &str, arguments: &[S]) -> Self {
+        Self::prepared(namespace, program, arguments, |_| {})
+    }
+
+    /// The same, in a control group.
+    pub fn in_group<S: AsRef<OsStr>>(
+        namespace: &Namespace,
+        group: &ControlGroup,
+        program: &str,
+        arguments: &[S],
+    ) -> Self {
+        Self::prepared(namespace, program, arguments, |command| group.enter(command))
+    }
+
+    fn prepared<S: AsRef<OsStr>>(
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[S],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = namespace.command("sh");
         // The shell becomes the program, so the number stays.
         command.args(["-c", "read go; exec \"$0\" \"$@\""]).arg(program).args(arguments);
         command.env("PGPASSWORD", "secret").stdin(Stdio::piped()).stdout(Stdio::piped());
+        prepare(&mut command);
         Self { child: command.stderr(Stdio::inherit()).spawn().expect("there is a shell") }
     }
 
@@ -168,6 +194,32 @@ impl Waiting {
         let output = self.child.wait_with_output().expect("it ends");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// nginx at port 8080 of a namespace of its own, or nothing if it cannot run, which has then been said. `/text` is a text.
+pub fn nginx() -> Option<(Namespace, Peer)> {
+    if !require_root() || !require_tool("curl") {
+        return None;
+    }
+    let namespace = Namespace::new();
+    let lines =
+        "listen 127.0.0.1:8080;\nlocation /text { default_type text/plain; return 200 \"some text\\n\"; }";
+    let nginx = namespace.run(|| Peer::nginx(lines))?;
+    Some((namespace, nginx))
+}
+
+/// curl, with a secret in a header.
+pub fn curl(namespace: &Namespace, arguments: &[&str]) -> Waiting {
+    Waiting::program(namespace, "curl", &curl_arguments(arguments))
+}
+
+/// The same, in a control group.
+pub fn curl_in_group(namespace: &Namespace, group: &ControlGroup, arguments: &[&str]) -> Waiting {
+    Waiting::in_group(namespace, group, "curl", &curl_arguments(arguments))
+}
+
+fn curl_arguments<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["-s", "-o", "/dev/null", "-H", "Authorization: Bearer canary-in-a-mine"], arguments].concat()
 }
 
 /// What tshark says of a file.

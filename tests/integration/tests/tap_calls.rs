@@ -9,28 +9,8 @@ use weir_integration::{
     peers::Peer,
     postgres::Postgres,
     require_root, require_tool,
-    tap_command::{TapCommand, Tapped, Waiting, tshark},
+    tap_command::{CANARY, TapCommand, Tapped, Waiting, curl, nginx, tshark},
 };
-
-/// A word that must be in no output.
-const CANARY: &str = "canary-in-a-mine";
-
-/// nginx in a namespace of its own, or nothing if it cannot run, which has then been said.
-fn nginx() -> Option<(Namespace, Peer)> {
-    if !require_root() || !require_tool("curl") {
-        return None;
-    }
-    let namespace = Namespace::new();
-    let lines =
-        "listen 127.0.0.1:8080;\nlocation /text { default_type text/plain; return 200 \"some text\\n\"; }";
-    let nginx = namespace.run(|| Peer::nginx(lines))?;
-    Some((namespace, nginx))
-}
-
-fn curl(namespace: &Namespace, arguments: &[&str]) -> Waiting {
-    let fixed = ["-s", "-o", "/dev/null", "-H", "Authorization: Bearer canary-in-a-mine"];
-    Waiting::program(namespace, "curl", &[&fixed, arguments].concat())
-}
 
 fn calls(tapped: &Tapped) -> Vec<Value> {
     tapped.output.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()

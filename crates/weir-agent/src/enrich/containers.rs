@@ -5,6 +5,7 @@
 //! groups) are found by their process. What ends stays in the table for a while, because records come after the facts.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -60,6 +61,13 @@ struct Shared {
 /// By inode; `None` where it is no container.
 type Groups = HashMap<u64, Option<Arc<Located>>, RandomState>;
 
+/// What keeps [`Containers`] up to date, before it begins to.
+#[derive(Debug)]
+pub struct Lookout {
+    containers: Containers,
+    tree: Tree,
+}
+
 /// Keeps [`Containers`] up to date until it is dropped.
 #[derive(Debug)]
 pub struct ContainerWatch {
@@ -77,28 +85,16 @@ pub struct ContainerEnricher {
 impl Containers {
     /// Looks at the control groups of this machine, and goes on looking until the watch is dropped.
     pub fn watch() -> Result<(Self, ContainerWatch), TreeError> {
+        let (containers, lookout) = Self::look()?;
+        Ok((containers, lookout.watch()?))
+    }
+
+    /// Looks at the control groups of this machine once. Who wants to go on looking, later, has the lookout for it.
+    pub fn look() -> Result<(Self, Lookout), TreeError> {
         let mut tree = Tree::open()?;
         let containers = Self::default();
         containers.refresh(&mut tree, Look::Everywhere);
-        let (stop, stopped) = mpsc::sync_channel(0);
-        let shared = containers.clone();
-        let work = move || {
-            let mut last = Instant::now();
-            while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                let look = if last.elapsed() >= PAUSE && shared.0.is_missed.swap(false, Ordering::Relaxed) {
-                    last = Instant::now();
-                    Look::Everywhere
-                } else {
-                    Look::Changed
-                };
-                shared.refresh(&mut tree, look);
-            }
-        };
-        let thread = thread::Builder::new()
-            .name("weir-containers".to_owned())
-            .spawn(work)
-            .map_err(TreeError::Thread)?;
-        Ok((containers, ContainerWatch { stop: Some(stop), thread: Some(thread) }))
+        Ok((containers.clone(), Lookout { containers, tree }))
     }
 
     /// The container of the socket at this end, if it is on this machine and known.
@@ -145,6 +141,36 @@ impl Containers {
             self.0.groups.store(Arc::new(groups));
         }
         self.0.pids.refresh();
+    }
+}
+
+impl Lookout {
+    /// Where the control groups are mounted.
+    pub fn root(&self) -> &Path {
+        self.tree.root()
+    }
+
+    /// Keeps the containers up to date from now on, until the watch is dropped.
+    pub fn watch(self) -> Result<ContainerWatch, TreeError> {
+        let Self { containers: shared, mut tree } = self;
+        let (stop, stopped) = mpsc::sync_channel(0);
+        let work = move || {
+            let mut last = Instant::now();
+            while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                let look = if last.elapsed() >= PAUSE && shared.0.is_missed.swap(false, Ordering::Relaxed) {
+                    last = Instant::now();
+                    Look::Everywhere
+                } else {
+                    Look::Changed
+                };
+                shared.refresh(&mut tree, look);
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("weir-containers".to_owned())
+            .spawn(work)
+            .map_err(TreeError::Thread)?;
+        Ok(ContainerWatch { stop: Some(stop), thread: Some(thread) })
     }
 }
 

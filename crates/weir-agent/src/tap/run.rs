@@ -11,10 +11,12 @@ use weir_datapath::{
 };
 
 use super::{
-    Audit, AuditError, Counts, Order, Output, SelectError, Selector, Session, SessionSettings, Summary,
-    WriterError,
+    Audit, AuditError, Counts, Order, Output, Selector, Session, SessionSettings, Summary, WriterError,
 };
-use crate::signals::Stop;
+use crate::{
+    privileges::{PrivilegeError, give_up},
+    signals::Stop,
+};
 
 /// Longest wait for something to read: what waits in the ring is told this late at most.
 const WAIT: Duration = Duration::from_millis(5);
@@ -36,8 +38,10 @@ const RULE: RuleId = RuleId(1);
 pub struct Running {
     /// What is tapped.
     pub order: Order,
-    /// How.
-    pub settings: Settings,
+    /// The tap, and what it uses.
+    pub tap: (Tap, Chosen),
+    /// Control groups of those who are meant, as they are now.
+    pub cgroups: Vec<u64>,
     /// What is made of it.
     pub session: SessionSettings,
     /// Who is meant by containers and pods.
@@ -95,9 +99,6 @@ impl Ending {
 /// Why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Nobody is meant.
-    #[error(transparent)]
-    Select(#[from] SelectError),
     /// It cannot be noted.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -122,6 +123,27 @@ pub struct Outcome {
     pub failure: Option<RunError>,
 }
 
+/// Why there is no tap.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The kernel refuses.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// It would run with more privileges than it needs.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+}
+
+/// Opens a tap of which nothing is wanted yet, and gives up the privileges that it took. What else needs any comes before this,
+/// other threads come after it.
+pub fn open(settings: &Settings) -> Result<(Tap, Chosen), OpenError> {
+    // Without the privilege for it, it goes at the pace of the others.
+    rustix::process::setpriority_process(None, NICE).ok();
+    let opened = Tap::open(settings)?;
+    give_up(|| opened.0.totals().is_ok())?;
+    Ok(opened)
+}
+
 /// A tap that is open, and what is made of what it tells.
 struct Tapping<'a> {
     tap: Tap,
@@ -143,11 +165,7 @@ pub fn run(
     stop: &Stop,
     tell: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Outcome, RunError> {
-    let Running { order, settings, session, selector, mut audit, output_name } = running;
-    let cgroups = selector.cgroups(&order.selection)?;
-    // Without the privilege for it, it goes at the pace of the others.
-    rustix::process::setpriority_process(None, NICE).ok();
-    let (tap, chosen) = Tap::open(&settings)?;
+    let Running { order, tap: (tap, chosen), cgroups, session, selector, mut audit, output_name } = running;
     let start = now::tick();
     audit.begin(&order, &output_name, start.wall)?;
     let session = Session::new(session, start, selector.locate());

@@ -10,15 +10,12 @@ use std::{
 
 use super::{Selection, session::Locate};
 use crate::{
-    enrich::containers::{ContainerWatch, Containers, TreeError},
+    enrich::containers::{ContainerWatch, Containers, Lookout, TreeError},
     kubernetes::names::PodUid,
 };
 
 /// Where the kubelet keeps logs.
 const POD_LOGS: &str = "/var/log/pods";
-
-/// Where control groups are mounted, nearly always.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Fewest digits of a container's identifier that tell it.
 const LEAST_DIGITS: usize = 6;
@@ -60,21 +57,35 @@ impl SelectError {
     }
 }
 
-/// Keeps an eye on control groups as long as it lives.
+/// Knows control groups, and keeps an eye on them once it is told to.
 #[derive(Debug, Default)]
 pub struct Selector {
     containers: Containers,
-    _watch: Option<ContainerWatch>,
+    /// Where they are mounted.
+    root: PathBuf,
+    lookout: Option<Lookout>,
+    watch: Option<ContainerWatch>,
 }
 
 impl Selector {
-    /// Begins to look at control groups. Where there are none, processes are still known by number and name.
+    /// Looks at control groups. Where there are none, processes are still known by number and name.
     pub fn start(selection: &Selection) -> Result<Self, SelectError> {
-        match Containers::watch() {
-            Ok((containers, watch)) => Ok(Self { containers, _watch: Some(watch) }),
+        match Containers::look() {
+            Ok((containers, lookout)) => {
+                let root = lookout.root().to_owned();
+                Ok(Self { containers, root, lookout: Some(lookout), watch: None })
+            }
             Err(error) if selection.needs_groups() => Err(SelectError::Groups(error)),
             Err(_) => Ok(Self::default()),
         }
+    }
+
+    /// Goes on looking, by a thread, as long as this lives.
+    pub fn watch(&mut self) -> Result<(), SelectError> {
+        if let Some(lookout) = self.lookout.take() {
+            self.watch = Some(lookout.watch().map_err(SelectError::Groups)?);
+        }
+        Ok(())
     }
 
     /// Who a control group is.
@@ -106,7 +117,7 @@ impl Selector {
             groups.extend(found);
         }
         for path in &selection.cgroups {
-            groups.push(cgroup(path)?);
+            groups.push(self.cgroup(path)?);
         }
         Ok(tidy(groups))
     }
@@ -115,7 +126,7 @@ impl Selector {
     pub fn cgroups_again(&self, selection: &Selection) -> Vec<u64> {
         let containers = selection.containers.iter().flat_map(|prefix| self.container(prefix));
         let pods = selection.pods.iter().flat_map(|name| self.pod(name).unwrap_or_default());
-        let paths = selection.cgroups.iter().filter_map(|path| cgroup(path).ok());
+        let paths = selection.cgroups.iter().filter_map(|path| self.cgroup(path).ok());
         tidy(containers.chain(pods).chain(paths).collect())
     }
 
@@ -139,6 +150,18 @@ impl Selector {
         let uids = pod_uids(Path::new(POD_LOGS), namespace, pod);
         Ok(self.containers.groups(|located| located.place.pod.is_some_and(|uid| uids.contains(&uid))))
     }
+
+    /// The number of a control group: the inode of its directory. Paths begin at the root of the groups, or at that of all files.
+    fn cgroup(&self, path: &str) -> Result<u64, SelectError> {
+        let path = match Path::new(path) {
+            path if path.starts_with(&self.root) => path.to_owned(),
+            path => self.root.join(path.strip_prefix("/").unwrap_or(path)),
+        };
+        match fs::metadata(&path) {
+            Ok(directory) => Ok(directory.ino()),
+            Err(source) => Err(SelectError::NoCgroup { path, source }),
+        }
+    }
 }
 
 impl Selection {
@@ -161,18 +184,6 @@ fn pod_uids(logs: &Path, namespace: &str, pod: &str) -> Vec<PodUid> {
     let entries = fs::read_dir(logs).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| PodUid::parse(name.strip_prefix(&prefix)?)).collect()
-}
-
-/// The number of a control group: the inode of its directory.
-fn cgroup(path: &str) -> Result<u64, SelectError> {
-    let path = match Path::new(path) {
-        path if path.starts_with(CGROUPS) => path.to_owned(),
-        path => Path::new(CGROUPS).join(path.strip_prefix("/").unwrap_or(path)),
-    };
-    match fs::metadata(&path) {
-        Ok(directory) => Ok(directory.ino()),
-        Err(source) => Err(SelectError::NoCgroup { path, source }),
-    }
 }
 
 #[cfg(test)]

@@ -212,6 +212,8 @@ fn write_all(
     buffers: &Receiver<Vec<u8>>,
     give_back: &SyncSender<Vec<u8>>,
 ) -> io::Result<()> {
+    // Only who reads from the kernel comes before others.
+    rustix::process::setpriority_process(None, 0).ok();
     for mut buffer in buffers {
         target.write_all(&buffer)?;
         target.flush()?;

@@ -19,8 +19,8 @@ use weir_agent::{
     private_file,
     signals::Stop,
     tap::{
-        self, Audit, Ending, Har, Json, Order, Outcome, Output, Owner, Packets, Progress, RunError, Running,
-        Selection, Selector, SessionSettings, Text, Writer, wanted,
+        self, Audit, Ending, Har, Json, Order, Outcome, Output, Owner, Packets, Progress, Running, Selection,
+        Selector, SessionSettings, Text, Writer, wanted,
     },
     units::Grouped,
 };
@@ -68,13 +68,11 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         )
         .into());
     }
-    let selector = Selector::start(&order.selection)?;
+    let mut selector = Selector::start(&order.selection)?;
     // Before anything is written: whoever is not there cannot be tapped.
-    selector.cgroups(&order.selection).map_err(select_error)?;
+    let cgroups = selector.cgroups(&order.selection).map_err(select_error)?;
     let audit = Audit::open(&options.audit)?;
-    let stop = Stop::on_signals().context("cannot listen for signals")?;
-    let (writer, name) = open(options, format, order.ttl, &stop)?;
-    let mut output = output(options, format, writer, &order, &name)?;
+    let (target, name) = target(options, format)?;
     let settings = Settings {
         tier: options.tier.into(),
         ring: RING,
@@ -82,6 +80,12 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         unix: options.unix,
         ..Settings::default()
     };
+    // What needs privileges was before this, and other threads come after it.
+    let tap = tap::open(&settings)?;
+    selector.watch()?;
+    let stop = Stop::on_signals().context("cannot listen for signals")?;
+    let writer = Writer::start(target, &name, stop.clone(), order.ttl).context("cannot start a thread")?;
+    let mut output = output(options, format, writer, &order, &name)?;
     let session = SessionSettings {
         keep: keep(options, format),
         redaction: if order.is_redacted { Redaction::On } else { Redaction::Off },
@@ -89,13 +93,10 @@ fn tap_with(options: &TapOptions) -> Result<ExitCode> {
         ..SessionSettings::default()
     };
     let mut teller = Teller::new(&order, &name);
-    let running = Running { order, settings, session, selector, audit, output_name: name };
+    let running = Running { order, tap, cgroups, session, selector, audit, output_name: name };
     let result = tap::run(running, output.as_mut(), &stop, &mut |progress| teller.tell(progress));
     teller.clear();
-    let Outcome { summary, ending, written, failure } = result.map_err(|error| match error {
-        RunError::Select(error) => select_error(error),
-        error => error.into(),
-    })?;
+    let Outcome { summary, ending, written, failure } = result?;
     let mut text = format!("{summary}\n");
     if ending == Ending::Expired {
         text.push_str("the time is over: --ttl gives it more\n");
@@ -175,27 +176,21 @@ fn keep(options: &TapOptions, format: TapFormat) -> Keep {
 }
 
 /// Opens what is written to, and says how it is called.
-fn open(
-    options: &TapOptions,
-    format: TapFormat,
-    ttl: Option<Duration>,
-    stop: &Stop,
-) -> Result<(Writer, String)> {
-    let (target, name): (Box<dyn Write + Send>, _) = match &options.write {
+fn target(options: &TapOptions, format: TapFormat) -> Result<(Box<dyn Write + Send>, String)> {
+    match &options.write {
         Some(path) if path != Path::new("-") => {
             let name = path.display().to_string();
-            (Box::new(private_file::create(path).with_context(|| format!("cannot write {name}"))?), name)
+            let file = private_file::create(path).with_context(|| format!("cannot write {name}"))?;
+            Ok((Box::new(file), name))
         }
         _ => {
             if format == TapFormat::Pcapng && io::stdout().is_terminal() {
                 let text = "a pcapng file is not for a terminal: use -w FILE, or a pipe";
                 return Err(UsageError(text.to_owned()).into());
             }
-            (Box::new(io::stdout()), "standard output".to_owned())
+            Ok((Box::new(io::stdout()), "standard output".to_owned()))
         }
-    };
-    let writer = Writer::start(target, &name, stop.clone(), ttl).context("cannot start a thread")?;
-    Ok((writer, name))
+    }
 }
 
 fn output(

@@ -72,6 +72,11 @@ impl Tree {
         Ok(Self::at(root))
     }
 
+    /// Where the hierarchy is mounted.
+    pub(super) fn root(&self) -> &Path {
+        &self.root.path
+    }
+
     fn at(root: &Path) -> Self {
         let inode = fs::metadata(root).map_or(ROOT_INODE, |root| root.ino());
         Self { root: Directory::new(root.to_owned(), inode), gone: HashMap::new() }

@@ -1,0 +1,201 @@
+//! Whom `weir tap` means: containers, pods and control groups, and nobody beside them; on which hooks; and with how few
+//! privileges.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use weir_integration::{
+    Namespace,
+    agent::binary,
+    cgroup::ControlGroup,
+    peers::Peer,
+    require_root,
+    tap_command::{CANARY, TapCommand, curl, curl_in_group, nginx},
+};
+
+/// What the canary of a neighbour asks for.
+const NEIGHBOUR: &str = "http://127.0.0.1:8080/text?neighbour";
+const WANTED: &str = "http://127.0.0.1:8080/text?wanted";
+
+const UID: &str = "8a3d5c1e-0f2b-4c6d-9e8f-112233445566";
+
+/// A pod with a container, as the kubelet and a runtime leave their traces.
+struct Pod {
+    container: ControlGroup,
+    id: String,
+    name: String,
+    logs: PathBuf,
+}
+
+impl Pod {
+    fn start() -> Option<Self> {
+        let name = format!("weir-test/web-{}", std::process::id());
+        let logs = Path::new("/var/log/pods").join(format!("{}_{UID}", name.replace('/', "_")));
+        let (container, id) = container("7a")?;
+        fs::create_dir_all(&logs).expect("root may write there");
+        Some(Self { container, id, name, logs })
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // Where there is a kubelet, it has more in there.
+        for path in [&*self.logs, Path::new("/var/log/pods")] {
+            drop(fs::remove_dir(path));
+        }
+    }
+}
+
+/// A container of the pod.
+fn container(digits: &str) -> Option<(ControlGroup, String)> {
+    let id = digits.repeat(32);
+    let pod = format!("kubepods-pod{}.slice", UID.replace('-', "_"));
+    Some((ControlGroup::make(&format!("{pod}/cri-containerd-{id}.scope"))?, id))
+}
+
+fn stage() -> Option<(Namespace, Peer, Pod)> {
+    let (namespace, nginx) = nginx()?;
+    Some((namespace, nginx, Pod::start()?))
+}
+
+/// Starts a tap that means somebody, has the neighbour and then the one who is meant speak, and checks what was told.
+fn tap_one(
+    namespace: &Namespace,
+    who: &[&str],
+    wanted: &ControlGroup,
+    neighbour: &ControlGroup,
+) -> Vec<Value> {
+    let neighbour = curl_in_group(namespace, neighbour, &[NEIGHBOUR]);
+    let wanted = curl_in_group(namespace, wanted, &[WANTED]);
+    let tap = TapCommand::start(&[who, &["--payload", "headers", "-o", "json"]].concat());
+    neighbour.go("");
+    wanted.go("");
+    tap.wait(|said| said.contains("wanted"));
+    let tapped = tap.end();
+    tapped.check(&[CANARY, "neighbour"]);
+    tapped.output.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
+}
+
+#[test]
+fn containers_pods_and_control_groups_are_tapped_and_their_neighbours_are_not() {
+    let Some((namespace, _nginx, pod)) = stage() else { return };
+    let Some(neighbour) = ControlGroup::make(&format!("docker-{}.scope", "7b".repeat(32))) else { return };
+    let path = pod.container.path().to_str().expect("it is text").to_owned();
+    let around = pod.container.path().parent().expect("it is in a group");
+    let around = around.strip_prefix(pod.container.mount()).expect("it is below the root");
+    let around = format!("/{}", around.to_str().expect("it is text"));
+    for who in [
+        ["--container", &pod.id[..12]],
+        ["--container", &pod.id.to_ascii_uppercase()],
+        ["--pod", &pod.name],
+        ["--cgroup", &path],
+        ["--cgroup", &around],
+        ["--cgroup", &around[1..]],
+    ] {
+        let calls = tap_one(&namespace, &who, &pod.container, &neighbour);
+        assert_eq!(calls.len(), 1, "{who:?} {calls:?}");
+        assert_eq!(calls[0]["container.id"], pod.id, "{who:?}");
+        assert_eq!(calls[0]["k8s.pod.uid"], UID, "{who:?}");
+    }
+}
+
+#[test]
+fn a_container_that_starts_later_is_tapped_as_well() {
+    let Some((namespace, _nginx, pod)) = stage() else { return };
+    let tap = TapCommand::start(&["--pod", &pod.name, "--payload", "headers", "-o", "json"]);
+    let Some((later, id)) = container("7c") else { return };
+    let start = Instant::now();
+    let is_told = |said: &str| said.contains(&id);
+    // It is looked for every two seconds.
+    while !is_told(&fs::read_to_string(tap.file("output")).expect("it writes there")) {
+        assert!(start.elapsed() < Duration::from_mins(1), "it is not tapped");
+        curl_in_group(&namespace, &later, &[WANTED]).go("");
+        thread::yield_now();
+    }
+    tap.end().check(&[CANARY]);
+}
+
+#[test]
+fn each_tier_that_works_here_shows_everybody_in_text() {
+    for (tier, name) in [("s", "S (tracepoints of sockets)"), ("T", "T (system calls)")] {
+        let Some((namespace, nginx)) = nginx() else { return };
+        let curl = curl(&namespace, &[WANTED]);
+        let (client, server) = (curl.pid(), nginx.pid());
+        let tap = TapCommand::start(&["--all", "--tier", tier, "--payload", "headers", "-o", "text"]);
+        curl.go("");
+        // Others of this machine are told too.
+        let told =
+            [format!("curl[{client}] → GET {WANTED}  200"), format!("nginx[{server}] ← GET {WANTED}  200")];
+        tap.wait(|said| told.iter().all(|line| said.contains(line)));
+        let tapped = tap.end();
+        tapped.check(&[CANARY]);
+        assert!(tapped.audit.contains("all processes"), "{}", tapped.audit);
+        assert!(tapped.messages.contains(" calls: http "), "{name}: {}", tapped.messages);
+    }
+}
+
+#[test]
+fn a_tap_that_runs_has_no_privileges_any_more() {
+    let Some((namespace, _nginx)) = nginx() else { return };
+    for tier in ["s", "t"] {
+        let curl = curl(&namespace, &[WANTED]);
+        let kept = tempfile::tempdir().expect("there is room");
+        let file = kept.path().join("calls.json");
+        let file = file.to_str().expect("it is text");
+        let tap = TapCommand::start(&["--pid", &curl.pid(), "--payload", "full", "--tier", tier, "-w", file]);
+        let tasks = fs::read_dir(format!("/proc/{}/task", tap.pid())).expect("it runs");
+        let mut threads = 0;
+        for task in tasks {
+            let status = fs::read_to_string(task.expect("it runs").path().join("status")).expect("it runs");
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{set}: {status}");
+            }
+            assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+            threads += 1;
+        }
+        assert!(threads >= 3, "the one that writes, and the one that looks at control groups");
+        curl.go("");
+        tap.end().check(&[CANARY]);
+        assert!(fs::read_to_string(file).expect("it was written").contains("wanted"));
+    }
+}
+
+#[test]
+fn who_is_not_there_is_named_before_anything_is_written() {
+    if !require_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("there is room");
+    for (who, said, code) in [
+        (["--pid", "4194303"], "weir: no process 4194303 runs here\n", 1),
+        (
+            ["--container", "0123456789ab"],
+            "weir: no container runs here whose identifier begins with `0123456789ab`",
+            1,
+        ),
+        (
+            ["--container", "0123"],
+            "weir: no container runs here whose identifier begins with `0123`: at least 6 ",
+            1,
+        ),
+        (["--pod", "shop/web"], "weir: no pod `shop/web` runs here: /var/log/pods has no logs of it, or ", 1),
+        (["--pod", "web"], "`web` is no pod: write NAMESPACE/NAME", 2),
+        (["--cgroup", "/no/such"], "/no/such: No such file or directory", 1),
+    ] {
+        let file = directory.path().join("trace.pcapng");
+        let mut command = Command::new(binary());
+        command.arg("tap").args(who).args(["--payload", "full", "-w"]).arg(&file);
+        let output =
+            command.arg("--audit").arg(directory.path().join("audit")).output().expect("weir is built");
+        let text = String::from_utf8(output.stderr).expect("messages are UTF-8");
+        assert!(text.contains(said), "{who:?}: {text}");
+        assert_eq!(output.status.code(), Some(code), "{who:?}: {text}");
+        assert!(!file.exists(), "{who:?}");
+    }
+}
