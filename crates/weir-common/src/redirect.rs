@@ -443,6 +443,9 @@ pub const PLACE_UPLINK: u8 = 1;
 pub const PLACE_CLIENT: u8 = 2;
 
 /// An interface that the programs are attached to.
+///
+/// The same in all layouts, as is the map of these by index (`PLACES`): each build must be able to take away what another
+/// one has attached. It never changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PlaceValue {
@@ -467,6 +470,7 @@ pub struct PlaceValue {
 pub type RetiredCounts = BackendCounts;
 
 const _: () = {
+    use core::mem::offset_of;
     assert!(size_of::<ConnectionKey>() == 40);
     assert!(size_of::<ConnectionValue>() == 56);
     assert!(size_of::<ListenerKey>() == 24);
@@ -477,4 +481,9 @@ const _: () = {
     assert!(size_of::<BackendCounts>() == 64);
     assert!(size_of::<FragmentValue>() == 40);
     assert!(size_of::<PlaceValue>() == 32);
+    // For ever, see there.
+    assert!(offset_of!(PlaceValue, netns) == 16);
+    assert!(offset_of!(PlaceValue, role) == 24 && offset_of!(PlaceValue, hook) == 25);
+    assert!(offset_of!(PlaceValue, is_shared) == 26 && offset_of!(PlaceValue, added_qdisc) == 27);
+    assert!(offset_of!(PlaceValue, priorities) == 28);
 };

@@ -95,7 +95,7 @@ pub enum NetnsError {
 impl Netns {
     /// The namespace of the calling thread.
     pub fn current() -> Result<Self, NetnsError> {
-        Self::from_path(Path::new(CURRENT), None)
+        Self::at(Path::new(CURRENT))
     }
 
     /// Opens a namespace by the name that `ip netns` gave it or by the number of a process that lives in it. A name
@@ -111,6 +111,11 @@ impl Netns {
             Err(error) => Err(error),
             Ok(()) => Ok(netns),
         }
+    }
+
+    /// Opens the namespace that a file stands for.
+    pub(crate) fn at(path: &Path) -> Result<Self, NetnsError> {
+        Self::from_path(path, None)
     }
 
     /// Makes a new, empty namespace that has no name and ends with its last descriptor, socket and process.

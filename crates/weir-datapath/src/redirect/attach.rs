@@ -194,7 +194,10 @@ fn attach_clsact(
     let failed = |source| RedirectError::Attach { interface: device.name.clone(), source };
     let role = place_role(place);
     let direction = direction(role, is_forward);
-    if let Some(there) = filters(device.index, &device.name, direction)?.first() {
+    let side = side(direction);
+    // One that is not written down is of another root.
+    let is_known = place.priorities[side] != 0;
+    if let Some(there) = filters(device.index, place, direction)?.first().filter(|_| is_known) {
         let attach_type = attach_type(direction);
         let link = SchedClassifierLink::attached(
             &device.name,
@@ -226,7 +229,14 @@ fn attach_clsact(
             outcome => outcome.map_err(|source| failed(source.into()))?,
         }
     }
-    for priority in PRIORITY..=LAST_PRIORITY {
+    let taken: Vec<u16> = filters(device.index, &PlaceValue { priorities: [0; 2], ..*place }, direction)?
+        .iter()
+        .map(|filter| filter.priority)
+        .collect();
+    for priority in (PRIORITY..=LAST_PRIORITY).filter(|priority| !taken.contains(priority)) {
+        // Before it is there, so that it is known for ours wherever we end.
+        place.priorities[side] = priority;
+        record(place)?;
         let options = NlOptions { priority, handle: TcHandle::from(HANDLE), classid: None };
         match program.attach_with_options(
             &device.name,
@@ -235,7 +245,6 @@ fn attach_clsact(
         ) {
             Ok(id) => {
                 std::mem::forget(program.take_link(id).map_err(failed)?);
-                place.priorities[usize::from(direction == Direction::Egress)] = priority;
                 return Ok(false);
             }
             Err(ProgramError::TcError(error))
@@ -247,27 +256,62 @@ fn attach_clsact(
     Ok(false)
 }
 
-/// Our filters on an interface.
-pub(super) fn filters(ifindex: u32, name: &str, direction: Direction) -> Result<Vec<Filter>, RedirectError> {
+/// Where the priority of filters of a direction is written down.
+fn side(direction: Direction) -> usize {
+    usize::from(direction == Direction::Egress)
+}
+
+/// The filters of a place in one direction: with our handle, our programs' names, and the priority that is written down,
+/// because another root may have filters there too. Where none is, all of them.
+pub(super) fn filters(
+    ifindex: u32,
+    place: &PlaceValue,
+    direction: Direction,
+) -> Result<Vec<Filter>, RedirectError> {
     let list = Clsact::open().and_then(|mut clsact| clsact.filters(ifindex, direction));
-    let mut list = list.map_err(|source| RedirectError::Filters { interface: name.to_owned(), source })?;
+    let mut list = list.map_err(|source| RedirectError::Filters { interface: place_name(place), source })?;
+    let priority = place.priorities[side(direction)];
     list.retain(|filter| {
         filter.handle == HANDLE
+            && (priority == 0 || filter.priority == priority)
             && PROGRAMS.iter().any(|program| program.starts_with(&filter.name) && !filter.name.is_empty())
     });
     Ok(list)
 }
 
-/// Takes our filters off an interface, and the clsact qdisc if it was added for them and is empty. Says what it did.
-pub(super) fn remove_filters(ifindex: u32, name: &str, added_qdisc: bool) -> Result<bool, RedirectError> {
-    let failed = |source| RedirectError::Filters { interface: name.to_owned(), source };
+/// Whether a place has filters, in the network namespace of the calling thread.
+pub(super) fn has_filters(ifindex: u32, place: &PlaceValue) -> Result<bool, RedirectError> {
+    for direction in Direction::ALL {
+        if !filters(ifindex, place, direction)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether nothing would be left of the clsact qdisc that was added for the filters of a place.
+pub(super) fn leaves_no_qdisc(ifindex: u32, place: &PlaceValue) -> Result<bool, RedirectError> {
+    let failed = |source| RedirectError::Filters { interface: place_name(place), source };
+    let mut clsact = Clsact::open().map_err(failed)?;
+    let is_there = clsact.interfaces().map_err(failed)?.contains(&ifindex);
+    let mut is_ours = place.added_qdisc != 0 && is_there;
+    for direction in Direction::ALL {
+        let all = clsact.filters(ifindex, direction).map_err(failed)?;
+        is_ours &= all.len() == filters(ifindex, place, direction)?.len();
+    }
+    Ok(is_ours)
+}
+
+/// Takes the filters of a place off, and the clsact qdisc if it was added for them and is empty. Says what it did.
+pub(super) fn remove_filters(ifindex: u32, place: &PlaceValue) -> Result<bool, RedirectError> {
+    let failed = |source| RedirectError::Filters { interface: place_name(place), source };
     let mut clsact = Clsact::open().map_err(failed)?;
     for direction in Direction::ALL {
-        for filter in filters(ifindex, name, direction)? {
+        for filter in filters(ifindex, place, direction)? {
             clsact.delete_filter(&filter).map_err(failed)?;
         }
     }
-    if added_qdisc { clsact.delete_empty_qdisc(ifindex).map_err(failed) } else { Ok(false) }
+    if place.added_qdisc != 0 { clsact.delete_empty_qdisc(ifindex).map_err(failed) } else { Ok(false) }
 }
 
 /// A pinned link, if there is one.

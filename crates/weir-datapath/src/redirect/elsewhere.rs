@@ -1,65 +1,71 @@
 //! What a [`Redirect`](super::Redirect) of another network namespace, or of a build with other layouts, has left behind.
 //!
-//! Filters of clsact can be seen only from their own network namespace, and maps of another layout cannot be read. What is
-//! at work and cannot be taken off from here is not touched.
+//! Every layout writes its interfaces down in the same form. Filters of clsact can be seen only from their own network
+//! namespace, which is entered to look, if any path leads there. What is at work and cannot be taken off from here is not
+//! touched.
 
-use std::{fs, os::fd::AsFd as _, path::Path};
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
 
 use weir_common::redirect::{HOOK_CLSACT, PlaceValue};
-use weir_flow::Direction;
 
 use super::{
-    attach::{filters, pinned_link, place_name, remove_filters},
+    attach::{has_filters, pinned_link, place_name},
     error::RedirectError,
     pins::Pins,
-    places::devices,
-    teardown::{Removed, named, remove_pinned, remove_tree},
+    teardown,
 };
-use crate::{bpf, netns::Netns};
+use crate::{
+    bpf,
+    netns::{Netns, NetnsError},
+};
 
-/// Whether any program of a place of another network namespace may still be at work.
-pub(super) fn may_live(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
-    if value.hook == HOOK_CLSACT {
-        return exists(value.netns);
-    }
-    [true, false].into_iter().any(|is_forward| is_at_work(&pins.link(index, is_forward)))
+/// Interfaces that are written down, by their index.
+pub(super) type Places = Vec<(u32, PlaceValue)>;
+
+/// Whether any program of a place of another network namespace is still at work.
+pub(super) fn is_place_at_work(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
+    [true, false].into_iter().any(|is_forward| is_link_at_work(&pins.link(index, is_forward)))
+        || has_filters_elsewhere(index, value)
 }
 
 /// Fails if one of these places has filters in another network namespace, which would be forgotten.
 pub(super) fn refuse_what_is_out_of_reach(
     pins: &Pins,
-    places: &[(u32, PlaceValue)],
+    places: &Places,
     here: u64,
 ) -> Result<(), RedirectError> {
-    let out_of_reach =
-        |value: &&PlaceValue| value.hook == HOOK_CLSACT && value.netns != here && exists(value.netns);
-    match places.iter().map(|(_, value)| value).find(out_of_reach) {
-        Some(value) => {
+    let strangers = places.iter().filter(|(_, value)| value.netns != here);
+    match strangers.into_iter().find(|(index, value)| has_filters_elsewhere(*index, value)) {
+        Some((_, value)) => {
             Err(RedirectError::OtherNamespace { path: pins.root.clone(), interface: place_name(value) })
         }
         None => Ok(()),
     }
 }
 
-/// Whether a network namespace is still there: mounted somewhere, entered by a thread, or held by a descriptor.
-fn exists(inode: u64) -> bool {
-    let name = format!("net:[{inode}]");
-    let is_it = |path: &Path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == name.as_str());
-    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    // The fourth field of a mount is what of its file system is mounted.
-    let is_mounted = ["/proc/self/mountinfo", "/proc/1/mountinfo"].into_iter().any(|path| {
-        let mounts = fs::read_to_string(path).unwrap_or_default();
-        mounts.lines().any(|mount| mount.split(' ').nth(3) == Some(&name))
-    });
-    is_mounted
-        || entries(Path::new("/proc")).any(|process| {
-            entries(&process.join("task")).any(|thread| is_it(&thread.join("ns/net")))
-                || entries(&process.join("fd")).any(|descriptor| is_it(&descriptor))
-        })
+/// What other layouts have pinned that is not at work; fails if any is.
+pub(super) fn other_layouts(pins: &Pins, here: u64) -> Result<Vec<(Pins, Places)>, RedirectError> {
+    let mut layouts = Vec::new();
+    for other in pins.others() {
+        let places = teardown::places(&other)?;
+        refuse_what_is_out_of_reach(&other, &places, here)?;
+        let mut of_here = places.iter().filter(|(_, value)| value.netns == here);
+        let is_at_work = other.all_links().iter().any(|link| is_link_at_work(link))
+            || of_here.any(|(index, value)| has_filters(*index, value).unwrap_or(true));
+        if is_at_work {
+            return Err(RedirectError::OtherLayout { path: other.version });
+        }
+        layouts.push((other, places));
+    }
+    Ok(layouts)
 }
 
 /// Whether a pinned link is attached to anything.
-fn is_at_work(pin: &Path) -> bool {
+fn is_link_at_work(pin: &Path) -> bool {
     let Ok(Some(link)) = pinned_link(pin) else { return false };
     let is_of_a_cgroup = pin.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"local-"));
     if is_of_a_cgroup {
@@ -69,84 +75,72 @@ fn is_at_work(pin: &Path) -> bool {
     }
 }
 
-/// Fails if what another layout has pinned is at work; if not, it is removed.
-pub(super) fn refuse_other_layouts(pins: &Pins, netns: &Netns) -> Result<(), RedirectError> {
-    for other in pins.others() {
-        let is_alive = links(&other).iter().any(|link| is_at_work(link));
-        // Where there are pins of this layout, filters are theirs.
-        if is_alive || !pins.are_there() && !filters_here(netns)?.is_empty() {
-            return Err(RedirectError::OtherLayout { path: other.version });
-        }
-        remove_layout(&other, false, &mut Vec::new())?;
+/// Whether the filters of a place are in its network namespace. The kernel gives the number of one that is gone to a new
+/// one, so being there does not mean much.
+fn has_filters_elsewhere(index: u32, value: &PlaceValue) -> bool {
+    if value.hook != HOOK_CLSACT {
+        return false;
     }
-    Ok(())
-}
-
-/// The same where nothing may be changed: only links are looked at.
-pub(super) fn refuse_links_of_other_layouts(pins: &Pins) -> Result<(), RedirectError> {
-    match pins.others().into_iter().find(|other| links(other).iter().any(|link| is_at_work(link))) {
-        Some(other) => Err(RedirectError::OtherLayout { path: other.version }),
-        None => Ok(()),
-    }
-}
-
-/// Removes what other layouts have pinned, and filters on all interfaces of this network namespace.
-pub(super) fn remove_other_layouts(
-    pins: &Pins,
-    netns: &Netns,
-    dry_run: bool,
-    removed: &mut Vec<Removed>,
-) -> Result<(), RedirectError> {
-    let others = pins.others();
-    for other in &others {
-        remove_layout(other, dry_run, removed)?;
-    }
-    if others.is_empty() {
-        return Ok(());
-    }
-    for (index, interface, direction) in filters_here(netns)? {
-        let program =
-            Removed::Program { interface: interface.clone(), direction: named(direction), hook: "clsact" };
-        if !removed.contains(&program) {
-            removed.push(program);
-        }
-        if !dry_run {
-            remove_filters(index, &interface, false)?;
+    match find(value.netns) {
+        Found::Nowhere => false,
+        // What cannot be looked at may have them.
+        Found::Closed => true,
+        Found::Open(netns) => {
+            netns.run(|| has_filters(index, value)).map_or(true, |outcome| outcome.unwrap_or(true))
         }
     }
-    Ok(())
 }
 
-fn remove_layout(pins: &Pins, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
-    for link in links(pins) {
-        removed.push(Removed::Pin { path: link.clone() });
-        if !dry_run {
-            remove_pinned(&link)?;
+/// Where a network namespace is.
+enum Found {
+    /// Nowhere: nobody can go there any more.
+    Nowhere,
+    /// It is somewhere, and cannot be opened.
+    Closed,
+    /// Here.
+    Open(Netns),
+}
+
+/// Looks for a network namespace: mounted, entered by a thread, or held by a descriptor.
+fn find(inode: u64) -> Found {
+    let name = format!("net:[{inode}]");
+    let mut found = Found::Nowhere;
+    for path in mounted(&name).into_iter().chain(held(&name)) {
+        match Netns::at(&path) {
+            Ok(netns) if netns.identity().inode == inode => return Found::Open(netns),
+            // Another one by now, or a thread or descriptor that is no more.
+            Ok(_) => {}
+            Err(NetnsError::Open { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && path.ends_with("ns/net") => {}
+            Err(_) => found = Found::Closed,
         }
     }
-    remove_tree(&pins.version, dry_run, removed)
+    found
 }
 
-/// The pins of links: those that send connections elsewhere come before those that see answers.
-fn links(pins: &Pins) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(&pins.links).into_iter().flatten().flatten();
-    let mut links: Vec<_> = entries.map(|entry| entry.path()).collect();
-    links.sort_by_key(|path| {
-        let name = path.to_string_lossy();
-        !(name.ends_with("-forward") || name.contains("local-connect") || name.contains("local-sendmsg"))
-    });
-    links
-}
-
-/// Interfaces of this network namespace with filters of ours, in each direction.
-fn filters_here(netns: &Netns) -> Result<Vec<(u32, String, Direction)>, RedirectError> {
-    let mut there = Vec::new();
-    for device in devices(netns)? {
-        for direction in Direction::ALL {
-            if !filters(device.index, &device.name, direction)?.is_empty() {
-                there.push((device.index, device.name.clone(), direction));
+/// Where network namespaces of that name are mounted, for us and for the first process.
+fn mounted(name: &str) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for (process, root) in [("self", ""), ("1", "/proc/1/root")] {
+        let mounts = fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap_or_default();
+        for mount in mounts.lines() {
+            // The fourth field is what of its file system is mounted, the fifth where.
+            let mut fields = mount.split(' ').skip(3);
+            if fields.next() == Some(name) {
+                paths.extend(fields.next().map(|place| PathBuf::from(format!("{root}{place}"))));
             }
         }
     }
-    Ok(there)
+    paths
+}
+
+/// Threads that are in the network namespace of that name, and descriptors of it.
+fn held(name: &str) -> impl Iterator<Item = PathBuf> {
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries(Path::new("/proc"))
+        .flat_map(move |process| {
+            let threads = entries(&process.join("task")).map(|thread| thread.join("ns/net"));
+            threads.chain(entries(&process.join("fd")))
+        })
+        .filter(move |path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == name))
 }

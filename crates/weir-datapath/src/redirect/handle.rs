@@ -113,13 +113,16 @@ impl Redirect {
         pins.make_root()?;
         let lock = pins.lock()?;
         let netns = Netns::current()?;
-        elsewhere::refuse_other_layouts(&pins, &netns)?;
+        let here = netns.identity().inode;
+        for (other, places) in elsewhere::other_layouts(&pins, here)? {
+            teardown::remove_layout(&other, &places, here, false, &mut Vec::new())?;
+        }
         pins.make_layout()?;
         let was_there = pins.are_there();
         let mut resized_from = None;
         // A process that was killed while it made them has attached nothing; what is missing is made below.
         if pins.are_whole() {
-            places::forget_strangers(&pins, &mut Maps::open(&pins.maps)?, netns.identity().inode)?;
+            places::forget_strangers(&pins, &mut Maps::open(&pins.maps)?, here)?;
             resized_from = resize::resize(&pins, settings, &netns)?;
         }
         let mut ebpf = load::load(&pins, settings, Tables::One)?;
@@ -144,7 +147,7 @@ impl Redirect {
     pub fn peek(root: &Path) -> Result<Option<Self>, RedirectError> {
         let pins = Pins::new(root);
         if !pins.are_there() {
-            elsewhere::refuse_links_of_other_layouts(&pins)?;
+            elsewhere::other_layouts(&pins, Netns::current()?.identity().inode)?;
             return Ok(None);
         }
         let maps = Maps::open(&pins.maps)?;

@@ -140,6 +140,17 @@ impl Pins {
         Err(failed(error))
     }
 
+    /// The pins of all links: those that send connections elsewhere come before those that see answers.
+    pub(super) fn all_links(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.links).into_iter().flatten().flatten();
+        let mut links: Vec<_> = entries.map(|entry| entry.path()).collect();
+        links.sort_by_key(|path| {
+            let name = path.to_string_lossy();
+            !(name.ends_with("-forward") || name.contains("local-connect") || name.contains("local-sendmsg"))
+        });
+        links
+    }
+
     /// The pin of a link.
     pub(super) fn link(&self, ifindex: u32, is_forward: bool) -> PathBuf {
         self.links.join(format!("{ifindex}-{}", if is_forward { "forward" } else { "answer" }))

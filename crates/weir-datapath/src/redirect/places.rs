@@ -219,7 +219,7 @@ pub(super) fn all_places(maps: &Maps) -> Result<Vec<(u32, PlaceValue)>, Redirect
 /// forgotten, and where one may be at work nothing is touched.
 pub(super) fn forget_strangers(pins: &Pins, maps: &mut Maps, here: u64) -> Result<(), RedirectError> {
     for (index, value) in all_places(maps)?.into_iter().filter(|(_, value)| value.netns != here) {
-        if elsewhere::may_live(pins, index, &value) {
+        if elsewhere::is_place_at_work(pins, index, &value) {
             return Err(RedirectError::OtherNamespace {
                 path: pins.root.clone(),
                 interface: attach::place_name(&value),

@@ -14,8 +14,8 @@ use weir_common::redirect::{HOOK_CLSACT, PlaceValue};
 use weir_flow::Direction;
 
 use super::{
-    attach::{direction, filters, pinned_link, place_name, place_role, remove_filters},
-    elsewhere,
+    attach::{direction, filters, leaves_no_qdisc, pinned_link, place_name, place_role, remove_filters},
+    elsewhere::{self, Places},
     error::RedirectError,
     local,
     maps::failed,
@@ -71,16 +71,15 @@ pub(super) fn detach(pins: &Pins, index: u32, value: &PlaceValue) -> Result<(), 
     for is_forward in [true, false] {
         remove_link(pins, index, is_forward)?;
     }
-    remove_filters(index, &place_name(value), value.added_qdisc != 0).map(drop)
+    remove_filters(index, value).map(drop)
 }
 
 /// Whether both programs are on an interface.
 pub(super) fn is_attached(pins: &Pins, index: u32, value: &PlaceValue) -> bool {
-    let name = place_name(value);
     [true, false].into_iter().all(|is_forward| {
         if value.hook == HOOK_CLSACT {
             let direction = direction(place_role(value), is_forward);
-            return filters(index, &name, direction).is_ok_and(|filters| !filters.is_empty());
+            return filters(index, value, direction).is_ok_and(|filters| !filters.is_empty());
         }
         pinned_link(&pins.link(index, is_forward))
             .ok()
@@ -120,17 +119,16 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
         return Ok(removed);
     }
     let _lock = if dry_run { None } else { Some(pins.lock()?) };
-    let netns = Netns::current()?;
-    let here = netns.identity().inode;
-    let places = places(pins)?;
-    elsewhere::refuse_what_is_out_of_reach(pins, &places, here)?;
-    local::teardown(pins, dry_run, &mut removed)?;
-    for (index, value) in places {
-        remove_place(pins, index, &value, value.netns == here, dry_run, &mut removed)?;
+    let here = Netns::current()?.identity().inode;
+    let mut layouts = Vec::new();
+    for layout in std::iter::once(pins.clone()).chain(pins.others()) {
+        let places = places(&layout)?;
+        elsewhere::refuse_what_is_out_of_reach(&layout, &places, here)?;
+        layouts.push((layout, places));
     }
-    remove_stray_links(pins, dry_run, &mut removed)?;
-    remove_tree(&pins.version, dry_run, &mut removed)?;
-    elsewhere::remove_other_layouts(pins, &netns, dry_run, &mut removed)?;
+    for (layout, places) in &layouts {
+        remove_layout(layout, places, here, dry_run, &mut removed)?;
+    }
     // The root goes if nothing else is in it.
     let is_empty = fs::read_dir(&pins.root).is_ok_and(|mut entries| entries.next().is_none());
     if !dry_run && is_empty && fs::remove_dir(&pins.root).is_ok() {
@@ -142,6 +140,22 @@ pub(super) fn teardown(pins: &Pins, dry_run: bool) -> Result<Vec<Removed>, Redir
         }
     }
     Ok(removed)
+}
+
+/// Removes what is of one layout, whichever that is.
+pub(super) fn remove_layout(
+    pins: &Pins,
+    places: &Places,
+    here: u64,
+    dry_run: bool,
+    removed: &mut Vec<Removed>,
+) -> Result<(), RedirectError> {
+    local::teardown(pins, dry_run, removed)?;
+    for (index, value) in places {
+        remove_place(pins, *index, value, value.netns == here, dry_run, removed)?;
+    }
+    remove_stray_links(pins, dry_run, removed)?;
+    remove_tree(&pins.version, dry_run, removed)
 }
 
 fn remove_place(
@@ -156,7 +170,7 @@ fn remove_place(
     for is_forward in [true, false] {
         let direction = direction(place_role(value), is_forward);
         let is_tcx = pins.link(index, is_forward).exists();
-        let is_filter = is_here && !filters(index, &interface, direction)?.is_empty();
+        let is_filter = is_here && !filters(index, value, direction)?.is_empty();
         for (is_there, hook) in [(is_tcx, "tcx"), (is_filter, "clsact")] {
             if is_there {
                 removed.push(Removed::Program {
@@ -173,38 +187,32 @@ fn remove_place(
             }
         }
     }
-    if is_here && !dry_run {
-        let is_gone = remove_filters(index, &interface, value.added_qdisc != 0)?;
-        if is_gone {
-            removed.push(Removed::Qdisc { interface });
-        }
+    let is_gone = match (is_here, dry_run) {
+        (false, _) => false,
+        (true, true) => leaves_no_qdisc(index, value)?,
+        (true, false) => remove_filters(index, value)?,
+    };
+    if is_gone {
+        removed.push(Removed::Qdisc { interface });
     }
     Ok(())
 }
 
-/// Links that no place tells of: a process ended between the two.
+/// Links that no place tells of: a process ended between the two, or they are what another layout has besides.
 fn remove_stray_links(pins: &Pins, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
-    let Ok(entries) = fs::read_dir(&pins.links) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((index, kind)) = name.split_once('-') else { continue };
-        let Ok(index) = index.parse() else { continue };
-        if dry_run {
-            continue;
-        }
-        if remove_link(pins, index, kind == "forward")? {
-            removed.push(Removed::Pin { path: entry.path() });
+    if dry_run {
+        return Ok(());
+    }
+    for link in pins.all_links() {
+        if remove_pinned(&link)? {
+            removed.push(Removed::Pin { path: link });
         }
     }
     Ok(())
 }
 
 /// Removes a directory of pins.
-pub(super) fn remove_tree(
-    path: &Path,
-    dry_run: bool,
-    removed: &mut Vec<Removed>,
-) -> Result<(), RedirectError> {
+fn remove_tree(path: &Path, dry_run: bool, removed: &mut Vec<Removed>) -> Result<(), RedirectError> {
     let failed =
         |source| RedirectError::Pin { path: path.to_owned(), remedy: "it cannot be removed", source };
     let entries = match fs::read_dir(path) {
@@ -234,7 +242,7 @@ pub(super) fn remove_tree(
 }
 
 /// The interfaces that are written down.
-fn places(pins: &Pins) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
+pub(super) fn places(pins: &Pins) -> Result<Places, RedirectError> {
     let path = pins.maps.join("PLACES");
     if !path.exists() {
         return Ok(Vec::new());
@@ -249,7 +257,7 @@ fn places(pins: &Pins) -> Result<Vec<(u32, PlaceValue)>, RedirectError> {
     Ok(places)
 }
 
-pub(super) const fn named(direction: Direction) -> &'static str {
+const fn named(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",

@@ -38,9 +38,7 @@ fn what_a_build_with_other_layouts_left_is_refused_while_it_diverts_and_removed_
             let error = when_free(|| Redirect::open(&file_system.settings(64))).unwrap_err();
             assert!(matches!(&error, RedirectError::OtherLayout { path } if path.ends_with("v1")), "{error}");
             assert!(!file_system.layout().exists());
-            if hook == PlaceHook::Tcx {
-                assert!(matches!(Redirect::peek(&root), Err(RedirectError::OtherLayout { .. })));
-            }
+            assert!(matches!(Redirect::peek(&root), Err(RedirectError::OtherLayout { .. })));
             exchange(&stream, b"still there");
             let would: Vec<String> = teardown(&root, true).unwrap().iter().map(ToString::to_string).collect();
             exchange(&stream, b"still there");
@@ -67,39 +65,99 @@ fn filters_in_another_network_namespace_are_not_forgotten_as_long_as_that_is_the
     if !require_root() || !require_tool("bpftool") {
         return;
     }
-    let (lan, other) = (Lan::new(), Lan::new());
-    serve(&lan.server, &["10.0.0.138:23456"]);
-    let file_system = BpfFileSystem::new();
-    let root = file_system.root();
-    attach(&lan, &file_system, PlaceHook::Clsact);
-    let stream = connect(&lan.client, "10.0.0.10:12345");
-    other.client.run(|| {
-        for outcome in [
-            when_free(|| Redirect::open(&file_system.settings(64))).map(drop),
-            teardown(&root, true).map(drop),
-            teardown(&root, false).map(drop),
-        ] {
-            let error = outcome.unwrap_err();
-            assert!(matches!(error, RedirectError::OtherNamespace { .. }), "{error}");
+    for is_of_another_build in [false, true] {
+        let (lan, other) = (Lan::new(), Lan::new());
+        serve(&lan.server, &["10.0.0.138:23456"]);
+        let file_system = BpfFileSystem::new();
+        let root = file_system.root();
+        attach(&lan, &file_system, PlaceHook::Clsact);
+        if is_of_another_build {
+            fs::rename(file_system.layout(), root.join("v1")).unwrap();
         }
-    });
-    exchange(&stream, b"still there");
-    drop((lan, stream));
-    other.client.run(|| {
-        // Nobody can go there any more, whatever sockets of it may still be open. Its number may be that of a namespace of
-        // another test for a while.
-        let end = Instant::now() + Duration::from_mins(1);
-        let (redirect, start) = loop {
-            match when_free(|| Redirect::open(&file_system.settings(64))) {
-                Err(RedirectError::OtherNamespace { .. }) if Instant::now() < end => thread::yield_now(),
-                outcome => break outcome.unwrap(),
+        let stream = connect(&lan.client, "10.0.0.10:12345");
+        other.client.run(|| {
+            for outcome in [
+                when_free(|| Redirect::open(&file_system.settings(64))).map(drop),
+                teardown(&root, true).map(drop),
+                teardown(&root, false).map(drop),
+            ] {
+                let error = outcome.unwrap_err();
+                assert!(matches!(error, RedirectError::OtherNamespace { .. }), "{error}");
             }
-        };
-        assert!(matches!(start, Start::TookOver { .. }) && redirect.places().is_empty());
-        drop(redirect);
-        teardown(&root, false).unwrap();
+        });
+        exchange(&stream, b"still there");
+        drop((lan, stream));
+        other.client.run(|| {
+            // Nobody can go there any more, whatever sockets of it may still be open. A process that another test starts may
+            // hold it for a moment.
+            let end = Instant::now() + Duration::from_mins(1);
+            let (redirect, start) = loop {
+                match when_free(|| Redirect::open(&file_system.settings(64))) {
+                    Err(RedirectError::OtherNamespace { .. }) if Instant::now() < end => thread::yield_now(),
+                    outcome => break outcome.unwrap(),
+                }
+            };
+            assert_eq!(start == Start::Fresh, is_of_another_build);
+            assert!(redirect.places().is_empty());
+            drop(redirect);
+            teardown(&root, false).unwrap();
+        });
+        assert!(!root.exists());
+    }
+}
+
+#[test]
+fn a_network_namespace_without_our_filters_is_another_one_of_the_same_number() {
+    if !require_root() || !require_tool("bpftool") {
+        return;
+    }
+    let (lan, other) = (Lan::new(), Lan::new());
+    let file_system = BpfFileSystem::new();
+    let strand = || write_place(&file_system, &lan.client, "up0", PlaceHook::Clsact);
+    other.client.run(|| {
+        drop(file_system.open(64));
+        strand();
+        assert!(file_system.open(64).0.places().is_empty());
+        strand();
+        teardown(&file_system.root(), false).unwrap();
     });
-    assert!(!root.exists());
+    assert!(!file_system.root().exists());
+}
+
+#[test]
+fn another_root_on_the_same_interface_keeps_its_filters() {
+    if !require_root() || !require_tool("bpftool") {
+        return;
+    }
+    let lan = Lan::new();
+    serve(&lan.server, &["10.0.0.138:23456"]);
+    let (theirs, ours) = (BpfFileSystem::new(), BpfFileSystem::new());
+    attach(&lan, &theirs, PlaceHook::Clsact);
+    let stream = connect(&lan.client, "10.0.0.10:12345");
+    let before = filters(&lan, "up0");
+    let attach_ours = || {
+        attach(&lan, &ours, PlaceHook::Clsact);
+        fs::rename(ours.layout(), ours.root().join("v1")).unwrap();
+        assert_ne!(filters(&lan, "up0"), before);
+    };
+    attach_ours();
+    lan.client.run(|| {
+        let error = when_free(|| Redirect::open(&ours.settings(64))).unwrap_err();
+        assert!(matches!(error, RedirectError::OtherLayout { .. }), "{error}");
+        teardown(&ours.root(), false).unwrap();
+    });
+    assert_eq!(filters(&lan, "up0"), before);
+    attach_ours();
+    for direction in ["ingress", "egress"] {
+        lan.client.tc(&format!("filter delete dev up0 {direction} prio 50"));
+    }
+    // Those of others do not keep ours from a start.
+    assert_eq!(lan.client.run(|| ours.open(64).1), Start::Fresh);
+    assert!(!ours.root().join("v1").exists());
+    assert_eq!(filters(&lan, "up0"), before);
+    exchange(&stream, b"still there");
+    lan.client.run(|| teardown(&theirs.root(), false).unwrap());
+    assert_eq!(filters(&lan, "up0"), "");
 }
 
 #[test]
