@@ -3,12 +3,14 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    ops::ControlFlow,
     thread,
     time::{Duration, Instant},
 };
 
 use weir_datapath::redirect::{
-    ConnectionsOf, Desired, Place, PlaceChange, Redirect, Role, RuleId, Standing, Start, Transport,
+    Connection, ConnectionsOf, Desired, Place, PlaceChange, Redirect, Role, RuleId, Standing, Start,
+    Transport,
 };
 use weir_integration::{
     Namespace,
@@ -18,6 +20,8 @@ use weir_integration::{
 
 #[path = "redirect/elsewhere.rs"]
 mod elsewhere;
+#[path = "redirect/moving.rs"]
+mod moving;
 #[path = "redirect/places.rs"]
 mod places;
 #[path = "redirect/resize.rs"]
@@ -131,6 +135,18 @@ fn exchange(stream: &TcpStream, bytes: &[u8]) {
     });
 }
 
+/// How many connections are listed that are like this.
+fn listed(redirect: &Redirect, is_meant: impl Fn(&Connection) -> bool) -> u64 {
+    let mut count = 0;
+    redirect
+        .connections(&mut |connection| {
+            count += u64::from(is_meant(connection));
+            ControlFlow::Continue(())
+        })
+        .expect("they can be read");
+    count
+}
+
 fn exchange_udp(namespace: &Namespace, from: &str, to: &str, length: usize) {
     let socket = namespace.run(|| UdpSocket::bind(address(from))).expect("it works in a test");
     // Connected: an answer from elsewhere does not count.
@@ -208,7 +224,7 @@ fn the_demo_works_on_the_uplink_with_and_without_offloads() {
         redirect
             .connections(&mut |connection| {
                 listed.push(*connection);
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             })
             .unwrap();
         assert!(listed.len() >= 8 && listed.iter().all(|connection| connection.is_replied), "{listed:?}");

@@ -56,6 +56,8 @@ pub(super) struct Maps {
     pub(super) connections: Connections,
     /// The same map, for what aya does not offer.
     connections_data: MapData,
+    /// Another table, where what is not in this one may be: while connections are moved.
+    pub(super) beside: Option<Connections>,
     pub(super) listeners: HashMap<MapData, [u64; 3], u32>,
     pub(super) prefixes: LpmTrie<MapData, [u8; 20], [u32; PREFIX_WORDS]>,
     pub(super) rules: HashMap<MapData, u32, [u64; RULE_WORDS]>,
@@ -94,6 +96,7 @@ impl Maps {
             ports: SharedArray::new(&pinned("PORTS")?, PORT_BITMAPS).map_err(share("PORTS"))?,
             connections_data,
             connections,
+            beside: None,
             listeners: pinned("LISTENERS")?.try_into().map_err(failed("LISTENERS"))?,
             prefixes: pinned("PREFIXES")?.try_into().map_err(failed("PREFIXES"))?,
             rules: pinned("RULES")?.try_into().map_err(failed("RULES"))?,
@@ -125,13 +128,22 @@ impl Maps {
 
     /// Removes a connection's entry. Says whether it was there.
     pub(super) fn remove(&mut self, key: &[u64; 5]) -> Result<bool, RedirectError> {
-        is_there(self.connections.remove(key), "CONNECTIONS")
+        let was_beside = match &mut self.beside {
+            Some(beside) => is_there(beside.remove(key), "CONNECTIONS")?,
+            None => false,
+        };
+        Ok(is_there(self.connections.remove(key), "CONNECTIONS")? || was_beside)
     }
 
     /// A connection's entry.
     pub(super) fn lookup(&self, key: &[u64; 5]) -> Result<Option<ConnectionValue>, RedirectError> {
-        let found: Option<[u64; CONNECTION_WORDS]> = found(self.connections.get(key, 0), "CONNECTIONS")?;
-        Ok(found.map(|words| zerocopy::transmute!(words)))
+        for map in [Some(&self.connections), self.beside.as_ref()].into_iter().flatten() {
+            let found: Option<[u64; CONNECTION_WORDS]> = found(map.get(key, 0), "CONNECTIONS")?;
+            if let Some(words) = found {
+                return Ok(Some(zerocopy::transmute!(words)));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::bpf::batch::BatchWalk;
 
 /// Entries that are read at a time.
-pub(super) const BATCH: usize = 4096;
+const BATCH: usize = 4096;
 
 /// Entries that one call of [`Sweep::step`] looks at.
 const MOST_AT_ONCE: u64 = 131_072;

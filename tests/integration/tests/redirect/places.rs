@@ -320,9 +320,9 @@ fn a_client_keeps_its_backend_and_no_more_connections_begin_than_a_rule_allows()
         lan.client.ip("neighbour add 10.0.0.99 lladdr 02:00:00:00:00:99 dev up0");
         let backends = |redirect: &Redirect| {
             let mut backends = std::collections::BTreeMap::<_, u32>::new();
-            let mut visit = |connection: &weir_datapath::redirect::Connection| {
+            let mut visit = |connection: &Connection| {
                 *backends.entry((connection.tuple.client.ip(), connection.backend)).or_default() += 1;
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             };
             redirect.connections(&mut visit).unwrap();
             backends

@@ -8,7 +8,8 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use weir_datapath::redirect::RedirectError;
+use weir_datapath::redirect::{ConnectionState, RedirectError};
+use weir_integration::control_plane::wait;
 
 use super::*;
 
@@ -67,7 +68,7 @@ fn under_traffic(lan: &Lan, work: impl FnOnce() + Send) {
 }
 
 /// A client whose connections are redirected, as many as that.
-fn diverted(capacity: u32) -> (Lan, BpfFileSystem) {
+pub(super) fn diverted(capacity: u32) -> (Lan, BpfFileSystem) {
     let lan = Lan::new();
     serve(&lan.server, &["10.0.0.138:23456", "[fd00::138]:23456"]);
     let file_system = BpfFileSystem::new();
@@ -97,14 +98,7 @@ fn the_table_of_connections_grows_and_shrinks_and_no_connection_notices() {
                 reasons.filter(|(reason, _)| reason.name() == name).map(|(_, count)| count).sum::<u64>()
             };
             assert_eq!((count("full_dropped"), count("repaired"), count("port_changed")), (0, 0, 0));
-            let mut listed = 0;
-            redirect
-                .connections(&mut |_| {
-                    listed += 1;
-                    std::ops::ControlFlow::Continue(())
-                })
-                .unwrap();
-            assert!(listed >= connections);
+            assert!(listed(&redirect, |_| true) >= connections);
         }
         // Less than what is there: nothing changes.
         let few = u32::try_from(LASTING).unwrap();
@@ -114,6 +108,11 @@ fn the_table_of_connections_grows_and_shrinks_and_no_connection_notices() {
         let (redirect, start) = open_when_free(&settings);
         assert!(matches!(start, Start::TookOver { resized_from: None, .. }), "{start:?}");
         assert_eq!(redirect.counters().unwrap().capacity, 60_000);
+    });
+    // All have closed, which is known of each of them.
+    wait("no connection is open", || {
+        let redirect = Redirect::peek(&file_system.root()).unwrap().expect("it is pinned");
+        listed(&redirect, |connection| connection.state != ConnectionState::Closing) == 0
     });
     assert!(teardown(&file_system.root(), false).unwrap().len() > 10);
 }
