@@ -23,7 +23,7 @@ use super::{
     error::RedirectError,
     local::is_here,
     maps::{Maps, failed, found, is_there},
-    tables::{Extent, Need, Room},
+    tables::{Extent, Need, Placement, Room},
     words::{backend_state, backend_value, rule_state, rule_value},
 };
 use crate::grace::Grace;
@@ -178,13 +178,12 @@ impl Mirror {
                 return Err(RedirectError::BackendChanged(*id));
             }
         }
-        let mut published = Published::default();
         let changed: Vec<&RuleState> =
             wanted.rules.values().filter(|rule| !is_same(self.rules.get(&rule.id), rule)).collect();
-        let needs: Vec<Need> = changed.iter().map(|rule| self.need(rule)).collect();
-        let rounds = self.room.plan(&needs).map_err(|(wanted, free)| RedirectError::Tables {
-            wanted: wanted * CHUNK_BACKENDS,
-            free: free * CHUNK_BACKENDS,
+        let needs: Vec<Need> = changed.iter().map(|rule| need(rule)).collect();
+        let mut published = Published { rules_changed: needs.len() as u64, ..Published::default() };
+        let rounds = self.room.plan(&needs, &self.extents).map_err(|(wanted, free)| {
+            RedirectError::Tables { wanted: wanted * CHUNK_BACKENDS, free: free * CHUNK_BACKENDS }
         })?;
 
         // Those that take less than before come last: until then, rules may lead to nobody else.
@@ -200,9 +199,13 @@ impl Mirror {
                 grace.wait().map_err(failed("GRACE"))?;
                 self.room.settle();
             }
-            for placement in round {
-                self.place_rule(maps, &wanted.rules[&placement.rule], placement.extent)?;
-                published.rules_changed += 1;
+            for Placement { rule, extent, is_old } in round {
+                // One that goes away at the end may have to make room before.
+                let wanted = wanted.rules.get(&rule).filter(|_| !is_old);
+                let state = wanted.or_else(|| self.rules.get(&rule)).cloned();
+                if let Some(state) = state {
+                    self.place_rule(maps, &state, extent)?;
+                }
             }
         }
         if let Some(lookup) = wanted.lookup {
@@ -238,12 +241,6 @@ impl Mirror {
         self.rules = wanted.rules;
         self.backends = wanted.backends;
         Ok((published, ended))
-    }
-
-    /// The room that the table of a rule needs.
-    fn need(&self, rule: &RuleState) -> Need {
-        let chunks = if is_uniform(&rule.table) { 0 } else { Room::needed(rule.table.len()) };
-        Need { rule: rule.id, chunks, held: self.extents.get(&rule.id).copied() }
     }
 
     /// Writes the table of a rule where it shall be, then the rule that names it.
@@ -303,6 +300,12 @@ impl Mirror {
     }
 }
 
+/// The room that the table of a rule needs.
+fn need(rule: &RuleState) -> Need {
+    let chunks = if is_uniform(&rule.table) { 0 } else { Room::needed(rule.table.len()) };
+    Need { rule: rule.id, chunks }
+}
+
 /// Whether a rule is what it was. Tables that are the same memory need not be compared.
 fn is_same(before: Option<&RuleState>, now: &RuleState) -> bool {
     let Some(before) = before else { return false };
@@ -330,7 +333,8 @@ fn place_table(maps: &Maps, rule: &RuleState, extent: Option<Extent>) -> RuleVal
     for (place, backends) in rule.table.chunks(CHUNK_BACKENDS).enumerate() {
         for (word, pair) in backends.chunks(2).enumerate() {
             let low = u64::from(pair[0].0);
-            let high = pair.get(1).map_or(0, |backend| u64::from(backend.0));
+            // Nobody shall read what is no backend of the rule, where this is written over a longer table.
+            let high = u64::from(pair.get(1).unwrap_or(&pair[0]).0);
             maps.tables.set_word(extent.first + place, word, low | high << 32);
         }
     }

@@ -3,12 +3,15 @@
 //! A table is written into chunks that no program reads, then its rule is changed to name them. Chunks that are given up
 //! are not used again before every program that may have read the old rule has come to its end. Where there is no room
 //! for both, a table is written over the old one: programs read one entry, and old and new ones name backends of the same
-//! rule.
+//! rule. Where there is room, but not in a row, tables of other rules move ([`gather`]). So tables that fit at all can be had.
+
+mod gather;
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use weir_common::redirect::CHUNK_BACKENDS;
 
+use self::gather::{Gather, Layout};
 use super::desired::RuleId;
 
 /// Chunks in a row.
@@ -24,10 +27,12 @@ impl Extent {
         self.first + self.chunks
     }
 
-    /// What lies behind a shorter one with the same beginning.
-    fn behind(self, shorter: Self) -> Option<Self> {
-        let chunks = self.chunks.checked_sub(shorter.chunks).filter(|chunks| *chunks > 0)?;
-        Some(Self { first: shorter.end(), chunks })
+    /// What of it is not part of another one.
+    fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let before = (self.first, self.end().min(other.first));
+        let behind = (self.first.max(other.end()), self.end());
+        let rows = [before, behind].into_iter().filter(|(from, to)| from < to);
+        rows.map(|(from, to)| Self { first: from, chunks: to - from })
     }
 }
 
@@ -37,7 +42,6 @@ pub(super) struct Need {
     pub(super) rule: RuleId,
     /// 0 if it needs none.
     pub(super) chunks: usize,
-    pub(super) held: Option<Extent>,
 }
 
 /// Where a table comes to be.
@@ -45,6 +49,8 @@ pub(super) struct Need {
 pub(super) struct Placement {
     pub(super) rule: RuleId,
     pub(super) extent: Option<Extent>,
+    /// Whether it is still the table of before, which only makes room.
+    pub(super) is_old: bool,
 }
 
 /// Which chunks are free.
@@ -89,43 +95,61 @@ impl Room {
     }
 
     /// The place of the old table, if the new one fits there.
-    fn stay(&self, need: &Need) -> Option<Extent> {
-        let held = need.held?;
-        let new = Extent { chunks: need.chunks, ..held };
-        let fits = new
-            .behind(held)
-            .is_none_or(|more| self.free.get(&more.first).is_some_and(|row| *row >= more.chunks));
-        fits.then_some(new)
+    fn stay(&self, chunks: usize, held: Option<Extent>) -> Option<Extent> {
+        let held = held?;
+        let new = Extent { chunks, ..held };
+        let is_free = |row: Extent| self.free.get(&row.first).is_some_and(|free| *free >= row.chunks);
+        new.without(held).all(is_free).then_some(new)
     }
 
-    /// Where tables come to be, in rounds: what is given up in one is settled before the next. Changes nothing; fails
-    /// with the chunks that a table needs and the longest row that is left for it.
-    pub(super) fn plan(&self, needs: &[Need]) -> Result<Vec<Vec<Placement>>, (usize, usize)> {
+    /// Where a table can be: elsewhere, or where the old one is. Fails with the longest row that is free.
+    fn place(&self, chunks: usize, held: Option<Extent>) -> Result<Extent, usize> {
+        self.find(chunks).or_else(|free| self.stay(chunks, held).ok_or(free))
+    }
+
+    /// Chunks that are free right before a table.
+    fn gap_before(&self, extent: Extent) -> Option<usize> {
+        let (first, chunks) = self.free.range(..extent.first).next_back()?;
+        (first + chunks == extent.first).then_some(*chunks)
+    }
+
+    /// Chunks that are free right behind a table.
+    fn gap_behind(&self, extent: Extent) -> Option<usize> {
+        self.free.get(&extent.end()).copied()
+    }
+
+    /// Where tables come to be, in rounds: what is given up in one is settled before the next. `held` is what rules have.
+    /// Changes nothing; fails with the chunks that a table needs and those that are left for it.
+    pub(super) fn plan(
+        &self,
+        needs: &[Need],
+        held: &BTreeMap<RuleId, Extent>,
+    ) -> Result<Vec<Vec<Placement>>, (usize, usize)> {
         let mut room = self.clone();
+        let mut layout = Layout::new(held);
         let mut pending = needs.to_vec();
         // Those that must find other room come first, the longest before all.
         pending.sort_by_key(|need| {
-            (need.held.is_some_and(|held| need.chunks <= held.chunks), Reverse(need.chunks))
+            let is_shorter = held.get(&need.rule).is_some_and(|held| need.chunks <= held.chunks);
+            (is_shorter, Reverse(need.chunks))
         });
         let mut rounds = Vec::new();
+        let mut gather = Gather::Jump;
         while !pending.is_empty() {
             let mut round = Vec::new();
-            let mut shortage = (0, 0);
             pending.retain(|need| {
-                let extent = match room.find(need.chunks).or_else(|free| room.stay(need).ok_or(free)) {
+                let extent = match room.place(need.chunks, layout.of(need.rule)) {
                     _ if need.chunks == 0 => None,
                     Ok(extent) => Some(extent),
-                    Err(free) => {
-                        shortage = (need.chunks, free);
-                        return true;
-                    }
+                    Err(_) => return true,
                 };
-                room.replace(need.held, extent);
-                round.push(Placement { rule: need.rule, extent });
+                layout.set(&mut room, need.rule, extent);
+                round.push(Placement { rule: need.rule, extent, is_old: false });
+                gather = Gather::Jump;
                 false
             });
             if !pending.is_empty() && room.given_up.is_empty() {
-                return Err(shortage);
+                round.extend(room.gather(&mut layout, &pending, &mut gather)?);
             }
             room.settle();
             rounds.push(round);
@@ -133,23 +157,39 @@ impl Room {
         Ok(rounds)
     }
 
+    /// A round that makes room for one of these, none of which has any.
+    fn gather(
+        &mut self,
+        layout: &mut Layout<'_>,
+        pending: &[Need],
+        gather: &mut Gather,
+    ) -> Result<Vec<Placement>, (usize, usize)> {
+        let free: usize = self.free.values().sum();
+        let left = |need: &Need| free + layout.of(need.rule).map_or(0, |held| held.chunks);
+        let Some(need) = pending.iter().find(|need| need.chunks <= left(need)) else {
+            return Err(pending.first().map_or((0, free), |need| (need.chunks, left(need))));
+        };
+        let shortage = (need.chunks, left(need));
+        let mut moves = gather.round(self, layout, need);
+        if moves.is_empty() && *gather == Gather::Jump {
+            *gather = Gather::Draw;
+            moves = gather.round(self, layout, need);
+        }
+        if moves.is_empty() {
+            return Err(shortage);
+        }
+        let is_old = |rule: RuleId| pending.iter().any(|need| need.rule == rule);
+        let placement = |(rule, to)| Placement { rule, extent: Some(to), is_old: is_old(rule) };
+        Ok(moves.into_iter().map(placement).collect())
+    }
+
     /// A table has been moved: what it had and does not use any more is given up, which means that it stays taken until
     /// [`Room::settle`].
     pub(super) fn replace(&mut self, held: Option<Extent>, new: Option<Extent>) {
-        match (held, new) {
-            (Some(held), Some(new)) if held.first == new.first => {
-                self.given_up.extend(held.behind(new));
-                if let Some(more) = new.behind(held) {
-                    self.occupy(more);
-                }
-            }
-            (held, new) => {
-                if let Some(new) = new {
-                    self.occupy(new);
-                }
-                self.given_up.extend(held);
-            }
-        }
+        let nothing = Extent { first: 0, chunks: 0 };
+        let (held, new) = (held.unwrap_or(nothing), new.unwrap_or(nothing));
+        new.without(held).for_each(|row| self.occupy(row));
+        self.given_up.extend(held.without(new));
     }
 
     fn free(&mut self, extent: Extent) {
@@ -174,96 +214,4 @@ impl Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes the first row that is long enough.
-    fn take(room: &mut Room, chunks: usize) -> Result<Extent, usize> {
-        let extent = room.find(chunks)?;
-        room.replace(None, Some(extent));
-        Ok(extent)
-    }
-
-    #[test]
-    fn chunks_are_not_reused_before_they_are_settled() {
-        let mut room = Room::new(10);
-        let first = take(&mut room, 6).unwrap();
-        assert_eq!(take(&mut room, 6), Err(4));
-        let second = take(&mut room, 4).unwrap();
-        assert_eq!((first.first, second.first), (0, 6));
-        room.replace(Some(first), None);
-        assert_eq!(take(&mut room, 1), Err(0));
-        room.settle();
-        assert_eq!(take(&mut room, 2).unwrap().first, 0);
-        assert_eq!(take(&mut room, 4).unwrap().first, 2);
-    }
-
-    #[test]
-    fn freed_chunks_are_one_row_again() {
-        let mut room = Room::new(12);
-        let extents = [3, 4, 5].map(|chunks| take(&mut room, chunks).unwrap());
-        for place in [0, 2, 1] {
-            room.replace(Some(extents[place]), None);
-            room.settle();
-        }
-        assert_eq!(take(&mut room, 12).unwrap().first, 0);
-        assert_eq!(take(&mut room, 1), Err(0));
-    }
-
-    #[test]
-    fn what_is_there_already_is_left_alone() {
-        let mut room = Room::new(10);
-        room.occupy(Extent { first: 3, chunks: 2 });
-        assert_eq!(take(&mut room, 4).unwrap().first, 5);
-        assert_eq!(take(&mut room, 3).unwrap().first, 0);
-        assert_eq!(take(&mut room, 2), Err(1));
-        assert_eq!(Room::needed(251), 16);
-    }
-
-    #[test]
-    fn tables_move_in_as_many_rounds_as_the_room_asks_for() {
-        // Chunks that rules have, those that they shall have, and the rounds that it takes; `None` if there is no way.
-        for (held, wanted, rounds) in [
-            (&[][..], &[4, 6][..], Some(1)),
-            (&[], &[4, 7], None),
-            // Free room for all of them, for some of them, for none: those stay where they are.
-            (&[2, 2], &[2, 2], Some(1)),
-            (&[4, 4], &[4, 4], Some(1)),
-            (&[5, 5], &[5, 5], Some(1)),
-            (&[5, 5], &[3, 5], Some(1)),
-            // What others give up is waited for.
-            (&[8], &[0, 4], Some(2)),
-            (&[6, 4], &[4, 6], None),
-            (&[6, 2, 2], &[2, 2, 4], Some(2)),
-            // A row that is too short joins the one that is there.
-            (&[2, 6], &[4, 2], Some(2)),
-            (&[6, 2, 2], &[2, 2, 6], None),
-            (&[4, 6], &[0, 10], None),
-            (&[6], &[4, 4], Some(1)),
-            (&[10], &[2, 8], Some(2)),
-        ] {
-            let mut room = Room::new(10);
-            let extents: Vec<Extent> = held.iter().map(|chunks| take(&mut room, *chunks).unwrap()).collect();
-            let needs: Vec<Need> = (0_u32..)
-                .zip(wanted)
-                .map(|(rule, chunks)| Need {
-                    rule: RuleId(rule),
-                    chunks: *chunks,
-                    held: extents.get(rule as usize).copied(),
-                })
-                .collect();
-            let plan = room.plan(&needs);
-            assert_eq!(plan.as_ref().ok().map(Vec::len), rounds, "{held:?} to {wanted:?}: {plan:?}");
-            for round in plan.into_iter().flatten() {
-                for placed in round {
-                    room.replace(needs[placed.rule.0 as usize].held, placed.extent);
-                    assert_eq!(placed.extent.map_or(0, |it| it.chunks), wanted[placed.rule.0 as usize]);
-                }
-                room.settle();
-            }
-            let used = wanted.iter().sum::<usize>();
-            let free = room.free.values().sum::<usize>();
-            assert!(rounds.is_none() || used + free == 10, "{held:?} to {wanted:?}: {free} free");
-        }
-    }
-}
+mod tests;

@@ -80,3 +80,27 @@ fn a_backend_that_all_rules_share_goes_down_however_full_the_tables_are() {
         assert_eq!((outcome.verdict, outcome.frame[30..33].to_vec()), (NEXT, vec![10, 0, 1]));
     });
 }
+
+#[test]
+fn a_long_table_finds_room_in_the_gaps_between_short_ones() {
+    if !require_root() {
+        return;
+    }
+    let file_system = BpfFileSystem::new();
+    Namespace::new().run(|| {
+        let (mut redirect, _) = file_system.open(64);
+        // A quarter as long, four times as many: every second one goes.
+        let mut desired = shared(4 * FITS, 4093, None);
+        redirect.publish(&desired).unwrap();
+        for rule in desired.rules.iter_mut().step_by(2) {
+            rule.table = [].into();
+        }
+        publish(&mut redirect, &file_system, &desired, (2 * FITS).into());
+        for number in 0..3 {
+            let rule = &mut desired.rules[number * 2];
+            let first = u32::try_from(number * 6).expect("three");
+            rule.table = (0..LENGTH).map(|place| BackendId(first + [1, 2, 3][place % 3])).collect();
+            publish(&mut redirect, &file_system, &desired, 1);
+        }
+    });
+}
