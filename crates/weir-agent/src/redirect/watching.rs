@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{owner::Owner, resolve::ServiceKey};
 use crate::kubernetes::endpoints::{Api, EndpointsFeed, NoApi};
@@ -17,7 +17,13 @@ pub(super) struct Watching {
     owner: Owner,
     kubeconfig: Option<PathBuf>,
     api: Option<Api>,
-    feeds: BTreeMap<Arc<str>, EndpointsFeed>,
+    feeds: BTreeMap<Arc<str>, Followed>,
+}
+
+/// A feed, and the task that hands on what it tells. Both end with it.
+struct Followed {
+    feed: EndpointsFeed,
+    _telling: JoinSet<()>,
 }
 
 impl Watching {
@@ -48,21 +54,23 @@ impl Watching {
         self.feeds.retain(|namespace, _| by_namespace.contains_key(namespace));
         let Some(api) = &self.api else { return };
         for (namespace, wanted) in by_namespace {
-            if let Some(feed) = self.feeds.get(&namespace) {
-                feed.want(wanted);
+            if let Some(followed) = self.feeds.get(&namespace) {
+                followed.feed.want(wanted);
                 continue;
             }
             let (feed, mut told) = EndpointsFeed::start(&self.runtime, api, &namespace, wanted);
             let (owner, of) = (self.owner.clone(), Arc::clone(&namespace));
-            self.runtime.spawn(async move {
+            let tell = async move {
                 while let Some(told) = told.recv().await {
                     let of = Arc::clone(&of);
                     if owner.tell(move |proxy| proxy.endpoints(&of, told)).await.is_err() {
                         return;
                     }
                 }
-            });
-            self.feeds.insert(namespace, feed);
+            };
+            let mut telling = JoinSet::new();
+            telling.spawn_on(tell, &self.runtime);
+            self.feeds.insert(namespace, Followed { feed, _telling: telling });
         }
     }
 }

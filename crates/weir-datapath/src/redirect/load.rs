@@ -37,8 +37,17 @@ pub(super) enum Tables {
     Moving,
 }
 
-/// Loads maps and programs.
+/// Loads maps, and the programs of packets.
 pub(super) fn load(pins: &Pins, settings: &Settings, tables: Tables) -> Result<Ebpf, RedirectError> {
+    let mut ebpf = load_maps(pins, settings, tables)?;
+    object::load_programs(&mut ebpf, &PROGRAMS)?;
+    // What benchmarks compare with.
+    object::load_programs(&mut ebpf, &["weir_empty"])?;
+    Ok(ebpf)
+}
+
+/// Loads maps. Which programs are loaded then is the caller's business.
+pub(super) fn load_maps(pins: &Pins, settings: &Settings, tables: Tables) -> Result<Ebpf, RedirectError> {
     if object::REDIRECT.is_empty() {
         return Err(LoadError::NoObject.into());
     }
@@ -63,11 +72,7 @@ pub(super) fn load(pins: &Pins, settings: &Settings, tables: Tables) -> Result<E
         loader.map_pin_path("CONNECTIONS", resize::next(pins));
         loader.map_pin_path("OLD_CONNECTIONS", pins.maps.join("CONNECTIONS"));
     }
-    let mut ebpf = loader.load(object::REDIRECT)?;
-    object::load_programs(&mut ebpf, &PROGRAMS)?;
-    // What benchmarks compare with.
-    object::load_programs(&mut ebpf, &["weir_empty"])?;
-    Ok(ebpf)
+    Ok(loader.load(object::REDIRECT)?)
 }
 
 /// Measures the clock, and writes what is kept with the maps if it is not there.

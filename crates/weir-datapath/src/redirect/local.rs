@@ -158,7 +158,7 @@ impl Redirect {
         }
         // It happens seldom, so nothing is kept ready for it.
         let mut maps = Maps::open(&self.pins.maps)?;
-        let mut ebpf = load::load(&self.pins, &settings, Tables::One)?;
+        let mut ebpf = load::load_maps(&self.pins, &settings, Tables::One)?;
         let attached = Local::attach(&mut ebpf, &self.pins, &mut maps, &settings);
         self.local.tried = Some(id);
         match attached {
