@@ -3,6 +3,7 @@
 
 pub mod datagrams;
 pub mod matrix;
+pub mod peers;
 
 use std::{
     collections::BTreeMap,

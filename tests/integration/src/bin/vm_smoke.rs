@@ -15,7 +15,13 @@ use weir_datapath::{
     packets::PacketOptions,
     tap::{Settings, Tap, TapError, Tier},
 };
-use weir_integration::{checks, observing, redirecting, tapping::matrix};
+use weir_integration::{
+    checks, observing, redirecting,
+    tapping::{
+        matrix,
+        peers::{self, By, Family},
+    },
+};
 
 #[derive(Default)]
 struct Report {
@@ -121,6 +127,10 @@ fn main() -> ExitCode {
         for tier in [Tier::Functions, Tier::Probes, Tier::Syscalls] {
             report.check(&format!("every way to send and receive is tapped by tier {tier}"), move || {
                 matrix::every_way_over_tcp_is_told_byte_for_byte(Some(tier), &[1, 257, 20_000]);
+            });
+            report.check(&format!("datagrams of others are never told by tier {tier}"), move || {
+                let cases = [(Family::Mapped, By::Host)];
+                peers::what_goes_to_others_or_comes_from_them_is_never_told(Some(tier), &cases);
             });
         }
     } else {
