@@ -117,6 +117,7 @@ fn entry(at: &At<'_>, call: &Call, http: &HttpCall, out: &mut String) {
         out.push_str(",\"postData\":{");
         let body = String::from_utf8_lossy(&http.request_body);
         members(out, &[("mimeType", &kind, Is::Text), ("text", &body, Is::Text)]);
+        comment(masked(&http.request_headers, &http.request_body), out);
         out.push('}');
     }
     out.push_str("},\"response\":{");
@@ -175,9 +176,29 @@ fn content(call: &Call, http: &HttpCall, out: &mut String) {
         members(out, &[("encoding", &"base64", Is::Text), ("text", &text, Is::Text)]);
     }
     let kept = http.response_body.len() as u64;
-    if kept < call.response.body_bytes {
+    let cut = (kept < call.response.body_bytes).then(|| format!("the first {kept} bytes"));
+    let masked = masked(&http.response_headers, &http.response_body);
+    comment(cut.into_iter().chain(masked), out);
+}
+
+/// Why a body is nothing but asterisks, where that is because it is coded.
+fn masked(headers: &[Header], body: &[u8]) -> Option<String> {
+    let coding = header(headers, "content-encoding");
+    let is_coded = !coding.is_empty() && !coding.eq_ignore_ascii_case("identity");
+    (is_coded && body.iter().all(|byte| *byte == b'*')).then(|| {
+        format!(
+            "masked as a whole, because nobody looks for secrets in what is coded ({coding}): \
+             let the client ask for Accept-Encoding: identity, or use --no-redact"
+        )
+    })
+}
+
+/// Appends a comment to an object, where there is something to say.
+fn comment(remarks: impl IntoIterator<Item = String>, out: &mut String) {
+    let remarks: Vec<String> = remarks.into_iter().collect();
+    if !remarks.is_empty() {
         out.push(',');
-        members(out, &[("comment", &format!("the first {kept} bytes"), Is::Text)]);
+        members(out, &[("comment", &remarks.join("; "), Is::Text)]);
     }
 }
 

@@ -14,6 +14,11 @@ const ANSWERED: &[u8] =
 
 /// What an output makes of one call of HTTP and the end of its connection.
 fn written(make: impl FnOnce(Writer) -> Box<dyn Output>) -> String {
+    written_of(ANSWERED, make)
+}
+
+/// The same, with another answer.
+fn written_of(answered: &[u8], make: impl FnOnce(Writer) -> Box<dyn Output>) -> String {
     let target = Shared::default();
     let stop = Stop::never();
     let mut output = make(Writer::start(Box::new(target.clone()), "memory", stop, None).unwrap());
@@ -22,8 +27,8 @@ fn written(make: impl FnOnce(Writer) -> Box<dyn Output>) -> String {
     let events = [
         Event::Opened(opened(7, Transport::Tcp, Some(Role::Client))),
         data(7, Way::Sent, 0, ASKED),
-        data(7, Way::Received, 0, ANSWERED),
-        closed(7, whole(ASKED.len()), whole(ANSWERED.len())),
+        data(7, Way::Received, 0, answered),
+        closed(7, whole(ASKED.len()), whole(answered.len())),
     ];
     for event in &events {
         session.take(event, output.as_mut());
@@ -89,6 +94,26 @@ fn an_archive_is_whole_json() {
     assert_eq!(entry["response"]["status"], 404);
     assert_eq!(entry["response"]["content"]["text"], "no \u{1b}[31mthere");
     assert_eq!(archive["log"]["version"], "1.2");
+}
+
+#[test]
+fn an_archive_says_why_a_body_is_nothing_but_asterisks() {
+    let comment = |coding: &str, body: &str| {
+        let answered =
+            format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: 5\r\n\r\n{body}");
+        let text = written_of(answered.as_bytes(), |out| Box::new(Har::new(out)));
+        let archive: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let content = &archive["log"]["entries"][0]["response"]["content"];
+        (content["text"].to_string(), content["comment"].as_str().map(str::to_owned))
+    };
+    let (text, why) = comment("gzip", "zippd");
+    assert_eq!(text, "\"*****\"");
+    assert!(
+        why.unwrap()
+            .starts_with("masked as a whole, because nobody looks for secrets in what is coded (gzip)")
+    );
+    assert_eq!(comment("identity", "plain"), ("\"plain\"".to_owned(), None));
+    assert_eq!(comment("identity", "*****"), ("\"*****\"".to_owned(), None));
 }
 
 #[test]
