@@ -6,7 +6,10 @@
 
 use std::{fs, io};
 
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    process::{DumpableBehavior, set_dumpable_behavior},
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+};
 
 /// Why privileges are still there.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,9 @@ pub enum PrivilegeError {
     /// The system refuses.
     #[error("privileges cannot be given up")]
     System(#[source] io::Error),
+    /// The system refuses.
+    #[error("the memory cannot be kept from core dumps")]
+    Memory(#[source] io::Error),
 }
 
 /// Gives up all capabilities, for this process and programs that it may run. `CAP_BPF` is kept if `works` says that what is to
@@ -33,6 +39,11 @@ pub fn give_up(works: impl FnOnce() -> bool) -> Result<(), PrivilegeError> {
     set(CapabilitySet::empty(), bpf).map_err(system)?;
     let kept = if works() { CapabilitySet::empty() } else { bpf };
     set(kept, kept).map_err(system)
+}
+
+/// Keeps the memory of this process to itself: no core dumps, and nobody may trace it but who may trace everything.
+pub fn hide_memory() -> Result<(), PrivilegeError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| PrivilegeError::Memory(error.into()))
 }
 
 fn set(effective: CapabilitySet, permitted: CapabilitySet) -> rustix::io::Result<()> {

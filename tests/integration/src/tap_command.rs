@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -54,13 +55,33 @@ impl TapCommand {
         Self::start_with(arguments, directory, Stdio::from(output))
     }
 
+    /// The same by way of another program, which gives it another user perhaps.
+    pub fn start_as<S: AsRef<OsStr>>(mut by: Command, arguments: &[S]) -> Self {
+        let directory = tempfile::tempdir().expect("there is room");
+        let output = File::create(directory.path().join("output")).expect("there is room");
+        // Others may not read where we build.
+        let copy = directory.path().join("weir");
+        fs::copy(binary(), &copy).expect("there is room");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
+        by.arg(copy);
+        Self::start_by(by, arguments, directory, Stdio::from(output))
+    }
+
     /// The same, with a standard output that nobody reads.
     pub fn start_unread<S: AsRef<OsStr>>(arguments: &[S]) -> Self {
         Self::start_with(arguments, tempfile::tempdir().expect("there is room"), Stdio::piped())
     }
 
     fn start_with<S: AsRef<OsStr>>(arguments: &[S], directory: TempDir, output: Stdio) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_by(Command::new(binary()), arguments, directory, output)
+    }
+
+    fn start_by<S: AsRef<OsStr>>(
+        mut command: Command,
+        arguments: &[S],
+        directory: TempDir,
+        output: Stdio,
+    ) -> Self {
         command.arg("tap").args(arguments).arg("--audit").arg(directory.path().join("audit"));
         command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         let mut child = command.spawn().expect("weir is built");

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -15,7 +16,7 @@ use weir_integration::{
     agent::binary,
     cgroup::ControlGroup,
     peers::Peer,
-    require_root,
+    require_root, require_tool,
     tap_command::{CANARY, TapCommand, curl, curl_in_group, nginx},
 };
 
@@ -149,21 +150,47 @@ fn a_tap_that_runs_has_no_privileges_any_more() {
         let file = kept.path().join("calls.json");
         let file = file.to_str().expect("it is text");
         let tap = TapCommand::start(&["--pid", &curl.pid(), "--payload", "full", "--tier", tier, "-w", file]);
-        let tasks = fs::read_dir(format!("/proc/{}/task", tap.pid())).expect("it runs");
-        let mut threads = 0;
-        for task in tasks {
-            let status = fs::read_to_string(task.expect("it runs").path().join("status")).expect("it runs");
-            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-                assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{set}: {status}");
-            }
-            assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
-            threads += 1;
-        }
-        assert!(threads >= 3, "the one that writes, and the one that looks at control groups");
+        check_privileges(tap.pid());
         curl.go("");
         tap.end().check(&[CANARY]);
         assert!(fs::read_to_string(file).expect("it was written").contains("wanted"));
     }
+}
+
+/// No thread of a tap may do anything that others may not.
+fn check_privileges(pid: u32) {
+    let mut threads = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
+        let status = fs::read_to_string(task.expect("it runs").path().join("status")).expect("it runs");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{set}: {status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+        threads += 1;
+    }
+    assert!(threads >= 3, "the one that writes, and the one that looks at control groups");
+}
+
+#[test]
+fn a_user_with_three_capabilities_taps_and_keeps_none() {
+    let Some((namespace, nginx)) = nginx() else { return };
+    if !require_tool("setpriv") {
+        return;
+    }
+    let capabilities = "+bpf,+perfmon,+net_admin";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+    let tap = TapCommand::start_as(command, &["--pid", &nginx.pid(), "--payload", "headers"]);
+    check_privileges(tap.pid());
+    // What the kernel makes no core dump of, it takes as root's.
+    let memory = fs::metadata(format!("/proc/{}/mem", tap.pid())).expect("it runs");
+    assert_eq!(memory.uid(), 0);
+    curl(&namespace, &[WANTED]).go("");
+    tap.wait(|said| said.contains("wanted"));
+    let tapped = tap.end();
+    tapped.check(&[CANARY]);
+    assert!(!tapped.messages.contains("weir: without"), "{}", tapped.messages);
 }
 
 #[test]

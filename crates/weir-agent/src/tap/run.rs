@@ -14,7 +14,7 @@ use super::{
     Audit, AuditError, Counts, Order, Output, Selector, Session, SessionSettings, Summary, WriterError,
 };
 use crate::{
-    privileges::{PrivilegeError, give_up},
+    privileges::{PrivilegeError, give_up, hide_memory},
     signals::Stop,
 };
 
@@ -139,6 +139,7 @@ pub enum OpenError {
 pub fn open(settings: &Settings) -> Result<(Tap, Chosen), OpenError> {
     // Without the privilege for it, it goes at the pace of the others.
     rustix::process::setpriority_process(None, NICE).ok();
+    hide_memory()?;
     let opened = Tap::open(settings)?;
     give_up(|| opened.0.totals().is_ok())?;
     Ok(opened)
