@@ -105,13 +105,15 @@ enum Found {
 fn find(inode: u64) -> Found {
     let name = format!("net:[{inode}]");
     let mut found = Found::Nowhere;
-    for path in mounted(&name).into_iter().chain(held(&name)) {
+    // What is mounted does not vanish; threads and descriptors do.
+    let paths = mounted(&name).into_iter().map(|path| (path, false));
+    for (path, may_vanish) in paths.chain(held(&name).map(|path| (path, true))) {
         match Netns::at(&path) {
             Ok(netns) if netns.identity().inode == inode => return Found::Open(netns),
-            // Another one by now, or a thread or descriptor that is no more.
+            // Another one by now.
             Ok(_) => {}
             Err(NetnsError::Open { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && path.ends_with("ns/net") => {}
+                if may_vanish && source.kind() == io::ErrorKind::NotFound => {}
             Err(_) => found = Found::Closed,
         }
     }
