@@ -263,16 +263,14 @@ impl Writer<'_> {
     }
 }
 
-/// The first byte of this kind from a place on. Blocks that have none are passed over at once: what tells one must be
-/// comparisons, so that several are made together.
+/// The first byte of this kind from a place on. Blocks that have none are passed over at once: the compiler makes the
+/// comparisons of a block together if they have no branches (`|`, not `||` or a pattern) and what they find is a number.
 fn first(data: &[u8], from: usize, is_one: impl Fn(u8) -> bool + Copy) -> Option<usize> {
-    const BLOCK: usize = 16;
-    let mut at = from;
-    for block in data[from..].chunks_exact(BLOCK) {
-        if block.iter().fold(false, |found, byte| found | is_one(*byte)) {
-            break;
-        }
-        at += BLOCK;
-    }
+    const BLOCK: usize = 32;
+    let (blocks, _) = data[from..].as_chunks::<BLOCK>();
+    let has_one =
+        |block: &[u8; BLOCK]| block.iter().fold(0, |found, byte| found | u8::from(is_one(*byte))) != 0;
+    let passed = blocks.iter().take_while(|block| !has_one(block)).count();
+    let at = from + passed * BLOCK;
     data[at..].iter().position(|byte| is_one(*byte)).map(|found| at + found)
 }

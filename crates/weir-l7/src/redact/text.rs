@@ -240,9 +240,13 @@ impl TextMask {
     fn pass_over(&mut self, data: &[u8], from: usize) -> usize {
         let mut next = from;
         loop {
-            let Some(at) = first(data, next, |byte| matches!(byte, b'\n' | b':' | b'?' | b'&' | b'"')) else {
-                return data.len();
-            };
+            #[expect(
+                clippy::needless_bitwise_bool,
+                reason = "branches would be in the way of comparing a block at once"
+            )]
+            let is_one =
+                |byte| (byte == b'\n') | (byte == b':') | (byte == b'?') | (byte == b'&') | (byte == b'"');
+            let Some(at) = first(data, next, is_one) else { return data.len() };
             match (data[at], data.get(at + 1)) {
                 // The colon of an authority has slashes behind it; the one of a header comes before anything is passed over.
                 (b':', Some(behind)) if *behind != b'/' => next = at + 1,

@@ -203,8 +203,12 @@ impl TokenMask {
         while next < data.len() {
             match self.state {
                 State::Plain => {
-                    // Digits, and the last letters of the beginnings above.
-                    let is_one = |byte: u8| byte.wrapping_sub(b'0') < 10 || byte == b'J' || byte == b'A';
+                    // Digits that cards begin with, and the last letters of the beginnings above.
+                    #[expect(
+                        clippy::needless_bitwise_bool,
+                        reason = "branches would be in the way of comparing a block at once"
+                    )]
+                    let is_one = |byte: u8| (byte.wrapping_sub(b'2') < 5) | (byte == b'J') | (byte == b'A');
                     let Some(at) = first(data, next, is_one) else { break };
                     self.state = self.begins(data, at);
                     next = match self.state {
