@@ -1,6 +1,9 @@
 //! Whether what is wanted can be had, and what the kernel looks rules up by. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use weir_common::redirect::{ListenerKey, MOST_RANGES, PortRange, PrefixKey, PrefixValue};
 
@@ -19,61 +22,151 @@ pub(super) struct Lookup {
     pub(super) prefixes: HashMap<(u32, PrefixKey), PrefixValue>,
 }
 
-/// Everything that is wanted, by number.
+/// Everything that is wanted, by number, and what of it is not what it was.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Wanted {
     pub(super) rules: BTreeMap<RuleId, RuleState>,
     pub(super) backends: BTreeMap<BackendId, BackendState>,
+    /// Rules that are new or other than before, and those that are gone.
+    pub(super) rule_changes: Changes<RuleId>,
+    /// The same of backends.
+    pub(super) backend_changes: Changes<BackendId>,
     /// `None` if listeners are what they were.
     pub(super) lookup: Option<Lookup>,
 }
 
+/// What is not what it was.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Changes<K> {
+    /// New, or other than before.
+    pub(super) changed: Vec<K>,
+    /// Not there any more.
+    pub(super) gone: Vec<K>,
+}
+
+impl<K> Default for Changes<K> {
+    fn default() -> Self {
+        Self { changed: Vec::new(), gone: Vec::new() }
+    }
+}
+
+impl<K: Copy + Ord> Changes<K> {
+    /// Compares both in one pass.
+    fn between<V>(before: &BTreeMap<K, V>, now: &BTreeMap<K, V>, is_same: impl Fn(&V, &V) -> bool) -> Self {
+        let mut changes = Self::default();
+        let mut before = before.iter().peekable();
+        for (key, value) in now {
+            while let Some((gone, _)) = before.next_if(|(other, _)| *other < key) {
+                changes.gone.push(*gone);
+            }
+            let there = before.next_if(|(other, _)| *other == key);
+            if !there.is_some_and(|(_, there)| is_same(there, value)) {
+                changes.changed.push(*key);
+            }
+        }
+        changes.gone.extend(before.map(|(gone, _)| *gone));
+        changes
+    }
+}
+
 impl Wanted {
-    /// Checks everything; `before` is what was wanted before, which is known to be right.
+    /// Checks everything that is not as before, which is known to be right.
     pub(super) fn new(
         desired: &Desired,
-        before: &BTreeMap<RuleId, RuleState>,
+        rules_before: &BTreeMap<RuleId, RuleState>,
+        backends_before: &BTreeMap<BackendId, BackendState>,
     ) -> Result<Self, RedirectError> {
-        let mut rules = BTreeMap::new();
-        for rule in &desired.rules {
-            if rule.id.0 == 0 || rule.id > RuleId::LAST {
-                return Err(RedirectError::RuleNumber(rule.id));
-            }
+        let wanted_rules = desired.rules.iter().map(|rule| {
             let mut rule = rule.clone();
             rule.listener.prefix = normal(rule.listener.prefix);
-            let id = rule.id;
-            if rules.insert(id, rule).is_some() {
-                return Err(RedirectError::Twice(id.0));
+            (rule.id, rule)
+        });
+        let rules: BTreeMap<RuleId, RuleState> = wanted_rules.collect();
+        check_twice(rules.len(), desired.rules.iter().map(|rule| rule.id.0))?;
+        let backends: BTreeMap<BackendId, BackendState> =
+            desired.backends.iter().map(|backend| (backend.id, *backend)).collect();
+        check_twice(backends.len(), desired.backends.iter().map(|backend| backend.id.0))?;
+        let rule_changes = Changes::between(rules_before, &rules, is_same);
+        let backend_changes = Changes::between(backends_before, &backends, |before, now| before == now);
+
+        if let Some(id) = rule_changes.changed.iter().find(|id| id.0 == 0 || **id > RuleId::LAST) {
+            return Err(RedirectError::RuleNumber(*id));
+        }
+        for id in &backend_changes.changed {
+            if id.0 == 0 || *id > BackendId::LAST {
+                return Err(RedirectError::BackendNumber(*id));
+            }
+            let backend = &backends[id];
+            let before = backends_before.get(id);
+            if before.is_some_and(|before| before.address != backend.address || before.rule != backend.rule) {
+                return Err(RedirectError::BackendChanged(*id));
             }
         }
-        let mut backends = BTreeMap::new();
-        // Tables have many places: no map is asked for each.
-        let mut owners = vec![None; BackendId::LAST.0 as usize + 1];
-        for backend in &desired.backends {
-            if backend.id.0 == 0 || backend.id > BackendId::LAST {
-                return Err(RedirectError::BackendNumber(backend.id));
-            }
-            if backends.insert(backend.id, *backend).is_some() {
-                return Err(RedirectError::Twice(backend.id.0));
-            }
-            owners[backend.id.0 as usize] = Some(backend.rule);
-            let rule = rules.get(&backend.rule);
-            if rule.is_some_and(|rule| rule.listener.prefix.address.is_ipv4() != backend.address.is_ipv4()) {
-                return Err(RedirectError::Family { rule: backend.rule, backend: backend.id });
-            }
-        }
-        for rule in rules.values() {
-            let is_own = |backend: &BackendId| owners.get(backend.0 as usize) == Some(&Some(rule.id));
-            if let Some(other) = rule.table.iter().find(|backend| !is_own(backend)) {
-                return Err(RedirectError::NotItsBackend { rule: rule.id, backend: *other });
-            }
-        }
-        let listeners = |rules: &BTreeMap<RuleId, RuleState>| {
-            rules.values().map(|rule| (rule.id, rule.listener)).collect::<Vec<_>>()
-        };
-        let lookup = if listeners(&rules) == listeners(before) { None } else { Some(Lookup::new(&rules)?) };
-        Ok(Self { rules, backends, lookup })
+        check_backends(&rules, &backends, &rule_changes.changed, &backend_changes, backends_before)?;
+        let listens_elsewhere =
+            |id| rules_before.get(id).map(|rule| rule.listener) != Some(rules[id].listener);
+        let is_looked_up_anew =
+            !rule_changes.gone.is_empty() || rule_changes.changed.iter().any(listens_elsewhere);
+        let lookup = if is_looked_up_anew { Some(Lookup::new(&rules)?) } else { None };
+        Ok(Self { rules, backends, rule_changes, backend_changes, lookup })
     }
+}
+
+/// Fails if a number is there twice; so many different ones there are.
+fn check_twice(different: usize, numbers: impl ExactSizeIterator<Item = u32>) -> Result<(), RedirectError> {
+    if numbers.len() == different {
+        return Ok(());
+    }
+    let mut seen = HashSet::new();
+    numbers
+        .into_iter()
+        .find(|number| !seen.insert(*number))
+        .map_or(Ok(()), |twice| Err(RedirectError::Twice(twice)))
+}
+
+/// Fails if a table that is new, or that lost a backend, names one that is not of its rule, or if one is of another family.
+fn check_backends(
+    rules: &BTreeMap<RuleId, RuleState>,
+    backends: &BTreeMap<BackendId, BackendState>,
+    changed_rules: &[RuleId],
+    changes: &Changes<BackendId>,
+    backends_before: &BTreeMap<BackendId, BackendState>,
+) -> Result<(), RedirectError> {
+    let is_of_family = |rule: &RuleState, backend: &BackendState| {
+        rule.listener.prefix.address.is_ipv4() == backend.address.is_ipv4()
+    };
+    for backend in changes.changed.iter().map(|id| &backends[id]) {
+        if rules.get(&backend.rule).is_some_and(|rule| !is_of_family(rule, backend)) {
+            return Err(RedirectError::Family { rule: backend.rule, backend: backend.id });
+        }
+    }
+    let that_lost = changes.gone.iter().filter_map(|id| backends_before.get(id)).map(|backend| backend.rule);
+    let touched: BTreeSet<RuleId> = changed_rules.iter().copied().chain(that_lost).collect();
+    for rule in touched.iter().filter_map(|id| rules.get(id)) {
+        let named: BTreeSet<BackendId> = rule.table.iter().copied().collect();
+        for id in named {
+            match backends.get(&id).filter(|backend| backend.rule == rule.id) {
+                None => return Err(RedirectError::NotItsBackend { rule: rule.id, backend: id }),
+                Some(backend) if !is_of_family(rule, backend) => {
+                    return Err(RedirectError::Family { rule: rule.id, backend: id });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a rule is what it was. Tables that are the same memory need not be compared.
+fn is_same(before: &RuleState, now: &RuleState) -> bool {
+    if !Arc::ptr_eq(&before.table, &now.table) {
+        return before == now;
+    }
+    let RuleState { id, listener, table: _, affinity, on_empty, on_full, ports, timeouts, new_per_second } =
+        now;
+    (before.id, &before.listener, &before.affinity, before.on_empty) == (*id, listener, affinity, *on_empty)
+        && (before.on_full, before.ports, &before.timeouts) == (*on_full, *ports, timeouts)
+        && before.new_per_second == *new_per_second
 }
 
 impl Lookup {
@@ -88,8 +181,7 @@ impl Lookup {
             }
             by_prefix.entry((listener.transport, listener.prefix)).or_default().push((listener, rule.id));
         }
-        let lengths: std::collections::BTreeSet<u8> =
-            by_prefix.keys().map(|(_, prefix)| prefix.length).collect();
+        let lengths: BTreeSet<u8> = by_prefix.keys().map(|(_, prefix)| prefix.length).collect();
         for (transport, prefix) in by_prefix.keys() {
             let mut value = PrefixValue::default();
             let mut ranges: Vec<(Listener, RuleId)> = Vec::new();
@@ -178,7 +270,11 @@ mod tests {
     }
 
     fn check(rules: &[RuleState]) -> Result<Wanted, RedirectError> {
-        Wanted::new(&Desired { rules: rules.to_vec(), backends: Vec::new() }, &BTreeMap::new())
+        Wanted::new(
+            &Desired { rules: rules.to_vec(), backends: Vec::new() },
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+        )
     }
 
     #[test]
@@ -201,7 +297,8 @@ mod tests {
         assert_eq!(ranges("10.1.2.3", 32), [(443, 443, 1), (80, 90, 2)]);
         assert_eq!(lookup.listeners.len(), 1);
         let desired = Desired { rules: wanted.rules.values().cloned().collect(), backends: Vec::new() };
-        assert_eq!(Wanted::new(&desired, &wanted.rules).unwrap().lookup, None);
+        let again = Wanted::new(&desired, &wanted.rules, &wanted.backends).unwrap();
+        assert_eq!((again.lookup, again.rule_changes), (None, Changes::default()));
     }
 
     #[test]
@@ -237,11 +334,8 @@ mod tests {
         {
             let desired =
                 Desired { rules: vec![with_table.clone()], backends: vec![backend(number, address)] };
-            assert_eq!(
-                Wanted::new(&desired, &BTreeMap::new()).is_ok(),
-                is_right,
-                "{address} of rule {number}"
-            );
+            let wanted = Wanted::new(&desired, &BTreeMap::new(), &BTreeMap::new());
+            assert_eq!(wanted.is_ok(), is_right, "{address} of rule {number}");
         }
     }
 }

@@ -129,7 +129,7 @@ impl Mirror {
 
     /// Ports that rules and backends need.
     pub(super) fn ports(&self) -> PortBits {
-        needed_ports(&self.rules, &self.backends)
+        needed_ports(&self.rules, self.rules.values(), self.backends.values())
     }
 
     /// Writes the backends again, after the addresses of this host have changed.
@@ -171,23 +171,17 @@ impl Mirror {
         local: &BTreeSet<IpAddr>,
         grace: &mut Grace,
     ) -> Result<(Published, BTreeSet<BackendId>), RedirectError> {
-        let wanted = Wanted::new(desired, &self.rules)?;
-        for (id, backend) in &wanted.backends {
-            let before = self.backends.get(id);
-            if before.is_some_and(|before| before.address != backend.address || before.rule != backend.rule) {
-                return Err(RedirectError::BackendChanged(*id));
-            }
-        }
-        let changed: Vec<&RuleState> =
-            wanted.rules.values().filter(|rule| !is_same(self.rules.get(&rule.id), rule)).collect();
-        let needs: Vec<Need> = changed.iter().map(|rule| need(rule)).collect();
+        let wanted = Wanted::new(desired, &self.rules, &self.backends)?;
+        let changed = &wanted.rule_changes.changed;
+        let needs: Vec<Need> = changed.iter().map(|id| need(&wanted.rules[id])).collect();
         let mut published = Published { rules_changed: needs.len() as u64, ..Published::default() };
         let rounds = self.room.plan(&needs, &self.extents).map_err(|(wanted, free)| {
             RedirectError::Tables { wanted: wanted * CHUNK_BACKENDS, free: free * CHUNK_BACKENDS }
         })?;
 
         // Those that take less than before come last: until then, rules may lead to nobody else.
-        let (lowered, others): (Vec<_>, Vec<_>) = wanted.backends.values().partition(|backend| {
+        let changed = wanted.backend_changes.changed.iter().map(|id| &wanted.backends[id]);
+        let (lowered, others): (Vec<_>, Vec<_>) = changed.partition(|backend| {
             let before = self.backends.get(&backend.id);
             before.is_some_and(|before| rank(before.standing) > rank(backend.standing))
         });
@@ -213,7 +207,7 @@ impl Mirror {
             self.lookup = lookup;
         }
         published.backends_changed += self.place_backends(maps, &lowered, local)?;
-        for id in self.rules.keys().filter(|id| !wanted.rules.contains_key(id)) {
+        for id in &wanted.rule_changes.gone {
             is_there(maps.rules.remove(&id.0), "RULES")?;
             // A later rule of that number begins at zero.
             is_there(maps.retired.remove(&id.0), "RETIRED")?;
@@ -222,20 +216,18 @@ impl Mirror {
             self.room.replace(self.extents.remove(id), None);
         }
         let mut ended = BTreeSet::new();
-        for (id, backend) in &self.backends {
-            match wanted.backends.get(id) {
-                None => {
-                    retire(maps, backend, wanted.rules.contains_key(&backend.rule))?;
-                    self.written.remove(id);
-                    published.backends_changed += 1;
-                    if backend.standing != Standing::Gone {
-                        ended.insert(*id);
-                    }
-                }
-                Some(now) if now.standing == Standing::Gone && backend.standing != Standing::Gone => {
-                    ended.insert(*id);
-                }
-                Some(_) => {}
+        for backend in wanted.backend_changes.gone.iter().filter_map(|id| self.backends.get(id)) {
+            retire(maps, backend, wanted.rules.contains_key(&backend.rule))?;
+            self.written.remove(&backend.id);
+            published.backends_changed += 1;
+            if backend.standing != Standing::Gone {
+                ended.insert(backend.id);
+            }
+        }
+        for id in &wanted.backend_changes.changed {
+            let was_there = self.backends.get(id).is_some_and(|before| before.standing != Standing::Gone);
+            if was_there && wanted.backends[id].standing == Standing::Gone {
+                ended.insert(*id);
             }
         }
         self.rules = wanted.rules;
@@ -261,7 +253,14 @@ impl Mirror {
     /// Sets the bits of ports that are needed; those no longer needed stay until a sweep has seen that no connection uses
     /// them.
     fn open_ports(maps: &Maps, wanted: &Wanted) {
-        for (index, bits) in needed_ports(&wanted.rules, &wanted.backends).iter().enumerate() {
+        // While listeners stay, only backends may need more.
+        let needed = if wanted.lookup.is_some() {
+            needed_ports(&wanted.rules, wanted.rules.values(), wanted.backends.values())
+        } else {
+            let changed = wanted.backend_changes.changed.iter().map(|id| &wanted.backends[id]);
+            needed_ports(&wanted.rules, [], changed)
+        };
+        for (index, bits) in needed.iter().enumerate() {
             for (word, wanted) in bits.iter().enumerate() {
                 let there = maps.ports.word(index, word);
                 if there | wanted != there {
@@ -306,19 +305,6 @@ fn need(rule: &RuleState) -> Need {
     Need { rule: rule.id, chunks }
 }
 
-/// Whether a rule is what it was. Tables that are the same memory need not be compared.
-fn is_same(before: Option<&RuleState>, now: &RuleState) -> bool {
-    let Some(before) = before else { return false };
-    if !Arc::ptr_eq(&before.table, &now.table) {
-        return before == now;
-    }
-    let RuleState { id, listener, table: _, affinity, on_empty, on_full, ports, timeouts, new_per_second } =
-        now;
-    (before.id, &before.listener, &before.affinity, before.on_empty) == (*id, listener, affinity, *on_empty)
-        && (before.on_full, before.ports, &before.timeouts) == (*on_full, *ports, timeouts)
-        && before.new_per_second == *new_per_second
-}
-
 /// Writes the table of a rule into its room. Returns the rule for the kernel.
 fn place_table(maps: &Maps, rule: &RuleState, extent: Option<Extent>) -> RuleValue {
     let mut value = rule_value(rule);
@@ -341,17 +327,18 @@ fn place_table(maps: &Maps, rule: &RuleState, extent: Option<Extent>) -> RuleVal
     value
 }
 
-/// Ports that these rules and backends need.
-fn needed_ports(
+/// Ports that these listeners and backends need; `rules` are all that there are.
+fn needed_ports<'a>(
     rules: &BTreeMap<RuleId, RuleState>,
-    backends: &BTreeMap<BackendId, BackendState>,
+    listening: impl IntoIterator<Item = &'a RuleState>,
+    backends: impl IntoIterator<Item = &'a BackendState>,
 ) -> PortBits {
     let mut bits = no_ports();
-    for rule in rules.values() {
+    for rule in listening {
         let (forward, _) = bitmaps(rule.listener.transport);
         add_ports(&mut bits[forward as usize], rule.listener.ports);
     }
-    for backend in backends.values() {
+    for backend in backends {
         if let Some(rule) = rules.get(&backend.rule) {
             add_backend(&mut bits, rule, backend);
         }
