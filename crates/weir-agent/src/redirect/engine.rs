@@ -45,9 +45,10 @@ pub struct Engine {
     judges: BTreeMap<Target, Judge>,
     listening: BTreeMap<RuleId, Listening>,
     by_listener: HashMap<Listener, RuleId>,
+    /// Listeners that belong to a rule.
+    owned: Listeners<()>,
     serving: BTreeMap<(RuleId, SocketAddr), Serving>,
     ids: Ids,
-    tables: HashMap<RuleId, Table>,
 }
 
 /// What commands said, which outlives changes of the file.
@@ -69,6 +70,7 @@ struct Listening {
     owner: Option<Arc<Rule>>,
     /// Its settings, table left out.
     state: RuleState,
+    table: Table,
 }
 
 /// A backend that the kernel knows.
@@ -105,6 +107,26 @@ pub enum Condition {
     Down(String),
 }
 
+impl Serving {
+    /// What becomes of one that no rule has any more.
+    const fn standing_without_rule(&self) -> Standing {
+        if self.ended.is_some() { Standing::Gone } else { Standing::Draining }
+    }
+}
+
+impl Table {
+    /// Makes the table anew if others share it, or otherwise than before.
+    fn update(&mut self, members: &[(BackendId, SocketAddr, u16)]) {
+        if *self.members == *members {
+            return;
+        }
+        let weights: Vec<(SocketAddr, u16)> =
+            members.iter().map(|(_, address, weight)| (*address, *weight)).collect();
+        let places = maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
+        *self = Self { members: members.into(), places };
+    }
+}
+
 impl Engine {
     /// Begins with what the kernel has. All of it is leaving until [`Self::replace`] says otherwise.
     pub fn new(published: &Desired) -> Self {
@@ -114,15 +136,18 @@ impl Engine {
             judges: BTreeMap::new(),
             listening: BTreeMap::new(),
             by_listener: HashMap::new(),
+            owned: Listeners::default(),
             serving: BTreeMap::new(),
             ids: Ids::default(),
-            tables: HashMap::new(),
         };
         for rule in &published.rules {
             engine.ids.take_rule(rule.id);
             engine.by_listener.insert(rule.listener, rule.id);
             let state = RuleState { table: [].into(), ..rule.clone() };
-            engine.listening.insert(rule.id, Listening { listener: rule.listener, owner: None, state });
+            let table = Table::default();
+            engine
+                .listening
+                .insert(rule.id, Listening { listener: rule.listener, owner: None, state, table });
         }
         for backend in &published.backends {
             engine.ids.take_backend(backend.id);
@@ -197,6 +222,7 @@ impl Engine {
         for id in rule.listeners.iter().filter_map(|listener| self.by_listener.get(listener)) {
             if let Some(listening) = self.listening.get_mut(id) {
                 listening.owner = None;
+                self.owned.remove(&listening.listener);
             }
             for backend in &rule.backends {
                 if let Some(serving) = self.serving.get_mut(&(*id, backend.address)) {
@@ -211,8 +237,10 @@ impl Engine {
         for listener in &rule.listeners {
             let id = *self.by_listener.entry(*listener).or_insert_with(|| self.ids.rule());
             let state = settings(id, *listener, rule);
-            self.listening
-                .insert(id, Listening { listener: *listener, owner: Some(Arc::clone(rule)), state });
+            let table = self.listening.remove(&id).map(|before| before.table).unwrap_or_default();
+            let owner = Some(Arc::clone(rule));
+            self.listening.insert(id, Listening { listener: *listener, owner, state, table });
+            self.owned.add(*listener, ());
             for backend in &rule.backends {
                 let ids = &mut self.ids;
                 let serving = self.serving.entry((id, backend.address)).or_insert_with(|| Serving {
@@ -353,14 +381,13 @@ impl Engine {
             }
             !(is_unused || is_over)
         });
-        let (serving, by_listener, tables) = (&self.serving, &mut self.by_listener, &mut self.tables);
+        let (serving, by_listener) = (&self.serving, &mut self.by_listener);
         self.listening.retain(|id, listening| {
             let lowest = SocketAddr::from(([0, 0, 0, 0], 0));
             let has_backends = serving.range((*id, lowest)..).next().is_some_and(|((rule, _), _)| rule == id);
             let stays = listening.owner.is_some() || has_backends;
             if !stays {
                 by_listener.remove(&listening.listener);
-                tables.remove(id);
                 ids.free_rule(*id);
                 has_changed = true;
             }
@@ -378,69 +405,63 @@ impl Engine {
 
     /// What the kernel should have.
     pub fn desired(&mut self) -> Desired {
-        // What leaves must not meet what took its place. Mostly nothing leaves.
-        let mut current = Listeners::default();
-        if self.listening.values().any(|listening| listening.owner.is_none()) {
-            let nobody: Arc<str> = "".into();
-            let owned = self.listening.values().filter(|listening| listening.owner.is_some());
-            owned.for_each(|listening| current.add(listening.listener, Arc::clone(&nobody)));
-        }
         let mut desired = Desired::default();
-        let mut tables = std::mem::take(&mut self.tables);
-        for (id, listening) in &self.listening {
-            let Some(rule) = &listening.owner else {
-                if current.overlapping(&listening.listener).is_none() {
-                    let state = RuleState { on_empty: OnEmpty::Pass, ..listening.state.clone() };
-                    desired.rules.push(state);
-                }
-                continue;
-            };
-            let members: Vec<(BackendId, SocketAddr, u16)> = rule
-                .backends
-                .iter()
-                .filter(|backend| self.condition(rule, backend) == Condition::Up)
-                .filter_map(|backend| {
-                    let id = self.backend_id(*id, backend.address)?;
-                    Some((id, backend.address, self.weight(rule, backend)))
-                })
-                .collect();
-            let table = tables.entry(*id).or_default();
-            if *table.members != *members {
-                let weights: Vec<(SocketAddr, u16)> =
-                    members.iter().map(|(_, address, weight)| (*address, *weight)).collect();
-                let places =
-                    maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
-                *table = Table { members: members.into(), places };
-            }
-            desired.rules.push(RuleState { table: Arc::clone(&table.places), ..listening.state.clone() });
-        }
-        self.tables = tables;
-        for ((rule, address), serving) in &self.serving {
-            let standing = self.standing(*rule, *address, serving);
+        let mut listening = std::mem::take(&mut self.listening);
+        // Both are in the order of listeners' numbers.
+        let mut serving = self.serving.iter().peekable();
+        let mut members = Vec::new();
+        let mut add = |((rule, address), serving): (&(RuleId, SocketAddr), &Serving), standing| {
             desired.backends.push(BackendState { id: serving.id, rule: *rule, address: *address, standing });
+        };
+        for (id, listening) in &mut listening {
+            // Where nobody listens any more, whoever is left goes on without anything new.
+            while let Some(backend) = serving.next_if(|((rule, _), _)| rule < id) {
+                add(backend, backend.1.standing_without_rule());
+            }
+            members.clear();
+            while let Some(backend) = serving.next_if(|((rule, _), _)| rule == id) {
+                let ((_, address), serving) = backend;
+                let (standing, weight) = self.standing(listening, *address, serving);
+                members.extend(weight.map(|weight| (serving.id, *address, weight)));
+                add(backend, standing);
+            }
+            if listening.owner.is_some() {
+                listening.table.update(&members);
+                let table = Arc::clone(&listening.table.places);
+                desired.rules.push(RuleState { table, ..listening.state.clone() });
+            } else if self.owned.overlapping(&listening.listener).is_none() {
+                // What leaves must not meet what took its place.
+                desired.rules.push(RuleState { on_empty: OnEmpty::Pass, ..listening.state.clone() });
+            }
         }
+        for backend in serving {
+            add(backend, backend.1.standing_without_rule());
+        }
+        self.listening = listening;
         desired
     }
 
-    fn standing(&self, id: RuleId, address: SocketAddr, serving: &Serving) -> Standing {
-        if serving.ended.is_some() {
-            return Standing::Gone;
-        }
-        if serving.left.is_some() {
-            return Standing::Draining;
-        }
-        let Some(listening) = self.listening.get(&id) else { return Standing::Draining };
-        let found = listening
-            .owner
-            .as_ref()
+    /// What may become of a backend, and its share of new connections if it has one.
+    fn standing(
+        &self,
+        listening: &Listening,
+        address: SocketAddr,
+        serving: &Serving,
+    ) -> (Standing, Option<u16>) {
+        let rule = listening.owner.as_ref();
+        let found = rule
             .and_then(|rule| Some((rule, rule.backends.iter().find(|backend| backend.address == address)?)));
-        let Some((rule, backend)) = found else { return Standing::Draining };
-        match self.condition(rule, backend) {
+        let Some((rule, backend)) = found else { return (serving.standing_without_rule(), None) };
+        let condition = self.condition(rule, backend);
+        let weight = (condition == Condition::Up).then(|| self.weight(rule, backend));
+        let standing = match condition {
+            _ if serving.left.is_some() || serving.ended.is_some() => serving.standing_without_rule(),
             Condition::Up | Condition::Weightless => Standing::Up,
             // Nobody hears what is sent to a dead one, and UDP does not notice: its senders get another.
             Condition::Down(_) if listening.listener.transport == Transport::Udp => Standing::Gone,
             Condition::Down(_) | Condition::Draining => Standing::Draining,
-        }
+        };
+        (standing, weight)
     }
 
     fn forget_orders(&mut self) {

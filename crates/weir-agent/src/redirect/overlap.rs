@@ -14,29 +14,42 @@ use weir_datapath::redirect::{Listener, Ports, Prefix, Transport};
 
 use super::text::masked;
 
-/// A prefix of one transport, in an order in which what lies within it comes right behind it.
-type Place = (Transport, IpAddr, u8);
+/// A prefix of one transport and the first port of a range there, in an order in which what lies within a prefix comes
+/// right behind it.
+type Place = (Transport, IpAddr, u8, u16);
 
 /// Listeners, and who owns them.
-#[derive(Debug, Default)]
-pub(super) struct Listeners {
-    /// By prefix, the ranges of ports by their first.
-    by_place: BTreeMap<Place, BTreeMap<u16, (u16, Arc<str>)>>,
+#[derive(Clone, Debug)]
+pub(super) struct Listeners<O = Arc<str>> {
+    /// The last port of each range, and whose it is.
+    by_place: BTreeMap<Place, (u16, O)>,
     /// Lengths in use, by transport and family.
     lengths: BTreeSet<(Transport, bool, u8)>,
 }
 
-impl Listeners {
+impl<O> Default for Listeners<O> {
+    fn default() -> Self {
+        Self { by_place: BTreeMap::new(), lengths: BTreeSet::new() }
+    }
+}
+
+impl<O> Listeners<O> {
     /// Adds one. Whether it overlaps another is asked before; then the other stays the one that is found.
-    pub(super) fn add(&mut self, listener: Listener, owner: Arc<str>) {
+    pub(super) fn add(&mut self, listener: Listener, owner: O) {
         let Listener { transport, prefix, ports } = listener;
-        let ranges = self.by_place.entry((transport, prefix.address, prefix.length)).or_default();
-        ranges.entry(ports.first).or_insert((ports.last, owner));
+        let place = (transport, prefix.address, prefix.length, ports.first);
+        self.by_place.entry(place).or_insert((ports.last, owner));
         self.lengths.insert((transport, prefix.address.is_ipv4(), prefix.length));
     }
 
+    /// Removes one that was added. Its length stays in use, which costs a look where there is nothing.
+    pub(super) fn remove(&mut self, listener: &Listener) {
+        let Listener { transport, prefix, ports } = *listener;
+        self.by_place.remove(&(transport, prefix.address, prefix.length, ports.first));
+    }
+
     /// One that shares an address and a port with this, and who owns it.
-    pub(super) fn overlapping(&self, listener: &Listener) -> Option<(Listener, &Arc<str>)> {
+    pub(super) fn overlapping(&self, listener: &Listener) -> Option<(Listener, &O)> {
         let Listener { transport, prefix, ports } = *listener;
         self.at_or_above(transport, prefix, ports).or_else(|| self.within(transport, prefix, ports))
     }
@@ -48,7 +61,7 @@ impl Listeners {
         transport: Transport,
         address: SocketAddr,
         own: &[Listener],
-    ) -> Option<(Listener, &Arc<str>)> {
+    ) -> Option<(Listener, &O)> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let prefix = Prefix { address: address.ip(), length };
         if address.port() != 0 {
@@ -59,47 +72,41 @@ impl Listeners {
         same.into_iter().find_map(|listener| self.at_or_above(transport, prefix, listener.ports))
     }
 
-    fn at_or_above(
-        &self,
-        transport: Transport,
-        prefix: Prefix,
-        ports: Ports,
-    ) -> Option<(Listener, &Arc<str>)> {
+    fn at_or_above(&self, transport: Transport, prefix: Prefix, ports: Ports) -> Option<(Listener, &O)> {
         let family = prefix.address.is_ipv4();
         let lengths = self.lengths.range((transport, family, 0)..=(transport, family, prefix.length));
         lengths.into_iter().find_map(|(_, _, length)| {
-            let place = (transport, masked(prefix.address, *length), *length);
-            meeting(place, self.by_place.get(&place)?, ports)
+            let address = masked(prefix.address, *length);
+            let places = (transport, address, *length, 0)..=(transport, address, *length, ports.last);
+            // Ranges at one place do not overlap, so the last that begins in time is the only one that can.
+            meeting(self.by_place.range(places).next_back()?, ports)
         })
     }
 
-    fn within(&self, transport: Transport, prefix: Prefix, ports: Ports) -> Option<(Listener, &Arc<str>)> {
-        let places = self.by_place.range((transport, prefix.address, prefix.length)..);
+    fn within(&self, transport: Transport, prefix: Prefix, ports: Ports) -> Option<(Listener, &O)> {
+        let places = self.by_place.range((transport, prefix.address, prefix.length, 0)..);
         places
-            .take_while(|((which, address, length), _)| {
+            .take_while(|((which, address, length, _), _)| {
                 *which == transport
                     && address.is_ipv4() == prefix.address.is_ipv4()
                     && masked(*address, prefix.length.min(*length)) == prefix.address
             })
-            .filter(|((_, _, length), _)| *length >= prefix.length)
-            .find_map(|(place, ranges)| meeting(*place, ranges, ports))
+            .filter(|((_, _, length, _), _)| *length >= prefix.length)
+            .find_map(|entry| meeting(entry, ports))
     }
 }
 
-/// The range at this place that shares a port with these.
-fn meeting(
-    (transport, address, length): Place,
-    ranges: &BTreeMap<u16, (u16, Arc<str>)>,
+/// The listener there, if it shares a port with these.
+fn meeting<'a, O>(
+    ((transport, address, length, first), (last, owner)): (&Place, &'a (u16, O)),
     ports: Ports,
-) -> Option<(Listener, &Arc<str>)> {
-    // Ranges at one place do not overlap, so the last that begins in time is the only one that can.
-    let (first, (last, owner)) = ranges.range(..=ports.last).next_back()?;
+) -> Option<(Listener, &'a O)> {
     let listener = Listener {
-        transport,
-        prefix: Prefix { address, length },
+        transport: *transport,
+        prefix: Prefix { address: *address, length: *length },
         ports: Ports { first: *first, last: *last },
     };
-    (*last >= ports.first).then_some((listener, owner))
+    (*first <= ports.last && *last >= ports.first).then_some((listener, owner))
 }
 
 #[cfg(test)]
@@ -111,7 +118,7 @@ mod tests {
 
     fn overlap(first: &str, second: &str) -> bool {
         let mut listeners = Listeners::default();
-        listeners.add(parse_listener(first).unwrap(), "first".into());
+        listeners.add(parse_listener(first).unwrap(), "first");
         listeners.overlapping(&parse_listener(second).unwrap()).is_some()
     }
 
@@ -158,7 +165,7 @@ mod tests {
                 let expect = apart.iter().any(|other| share(other, &listener));
                 prop_assert_eq!(listeners.overlapping(&listener).is_some(), expect);
                 if !expect {
-                    listeners.add(listener, "".into());
+                    listeners.add(listener, ());
                     apart.push(listener);
                 }
             }

@@ -10,6 +10,7 @@ mod places;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     ops::ControlFlow,
     path::PathBuf,
     sync::Arc,
@@ -311,16 +312,18 @@ impl Proxy {
     }
 
     fn save(&mut self) {
+        // The rules are lent, not copied: there are thousands of them.
         let state = State {
             places: self.places.clone(),
             sockets: self.sockets.clone(),
             kubeconfig: self.watching.kubeconfig().cloned(),
             services: self.services.known().clone(),
-            rules: self.written.clone(),
-            sources: self.sources.clone(),
+            rules: mem::take(&mut self.written),
+            sources: mem::take(&mut self.sources),
             orders: self.engine.orders().clone(),
         };
         let outcome = self.state_file.write(&state);
+        State { rules: self.written, sources: self.sources, .. } = state;
         self.note("a restart would not know this", outcome);
     }
 

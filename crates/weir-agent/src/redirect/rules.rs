@@ -232,36 +232,39 @@ fn places(interfaces: &[String], at: &At, problems: &mut Problems) -> Vec<Place>
 /// What rules may not say together: a name twice, a listener of two, a backend that is a listener.
 fn judge_together(rules: &[(At, &Rule)], problems: &mut Problems) {
     let mut names: BTreeMap<&str, &At> = BTreeMap::new();
-    let mut listeners = Listeners::default();
+    let mut listeners: Listeners<(&At, usize)> = Listeners::default();
+    // Where something is written is spelt out only where it is wrong: there are thousands of rules.
+    let listen = |at: &At, index| at.key("listen").index(index);
     for (at, rule) in rules {
         if let Some(other) = names.insert(&rule.name, at) {
             let text = format!("{} is the name of {} as well", rule.name, other.as_str());
             problems.add(&at.key("name"), text);
         }
         for (index, listener) in rule.listeners.iter().enumerate() {
-            let at = at.key("listen").index(index);
-            if let Some((other, owner)) = listeners.overlapping(listener) {
+            if let Some((other, (owner, place))) = listeners.overlapping(listener) {
+                let (other, owner) = (ListenerText(other), listen(owner, *place));
                 let text =
-                    format!("overlaps {} of {owner}: no two rules may divert the same", ListenerText(other));
-                problems.add(&at, text);
+                    format!("overlaps {other} of {}: no two rules may divert the same", owner.as_str());
+                problems.add(&listen(at, index), text);
             }
-            listeners.add(*listener, at.as_str().into());
+            listeners.add(*listener, (at, index));
         }
     }
     for (at, rule) in rules {
-        let at = at.key("backends");
+        let has = |transport| rule.listeners.iter().any(|listener| listener.transport == transport);
         for (index, backend) in rule.backends.iter().enumerate() {
-            let transports: BTreeSet<Transport> = rule.listeners.iter().map(|it| it.transport).collect();
+            let transports = [Transport::Tcp, Transport::Udp].into_iter().filter(|transport| has(*transport));
             let found = transports
                 .into_iter()
                 .find_map(|transport| listeners.catching(transport, backend.address, &rule.listeners));
-            if let Some((listener, owner)) = found {
+            if let Some((listener, (owner, place))) = found {
                 let text = format!(
-                    "{} is diverted itself, by {} of {owner}: name the address where it goes",
+                    "{} is diverted itself, by {} of {}: name the address where it goes",
                     AddressText(backend.address),
-                    ListenerText(listener)
+                    ListenerText(listener),
+                    listen(owner, *place).as_str(),
                 );
-                problems.add(&at.index(index), text);
+                problems.add(&at.key("backends").index(index), text);
             }
         }
     }

@@ -2,7 +2,6 @@
 //! copy of the rest.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -17,7 +16,8 @@ use crate::redirect::{Source, rules::Rule};
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    texts: BTreeMap<Arc<str>, Written>,
+    /// In the order of the names of rules.
+    texts: Vec<Written>,
 }
 
 /// A rule as it was written last.
@@ -31,18 +31,22 @@ struct Written {
 impl StateFile {
     /// One at this path.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), texts: BTreeMap::new() }
+        Self { path: path.to_owned(), texts: Vec::new() }
     }
 
     /// Writes it in place of the old one, which stays if this fails.
     pub fn write(&mut self, state: &State) -> Result<(), StateError> {
         let failed = |source| StateError::Write { path: self.path.clone(), source };
         let head = serde_json::to_string(&state.document()).map_err(|error| failed(error.into()))?;
-        let mut before = std::mem::take(&mut self.texts);
+        // All three are in the order of names.
+        let mut before = std::mem::take(&mut self.texts).into_iter().peekable();
+        let mut sources = state.sources.iter().peekable();
         for (name, rule) in &state.rules {
-            let source = state.sources.get(name).copied().unwrap_or(Source::Command);
-            let known =
-                before.remove(name).filter(|known| known.source == source && Arc::ptr_eq(&known.rule, rule));
+            while before.next_if(|known| known.rule.name < *name).is_some() {}
+            while sources.next_if(|(other, _)| *other < name).is_some() {}
+            let source = sources.next_if(|(other, _)| *other == name);
+            let source = source.map_or(Source::Command, |(_, source)| *source);
+            let known = before.next_if(|known| known.source == source && Arc::ptr_eq(&known.rule, rule));
             let written = if let Some(written) = known {
                 written
             } else {
@@ -50,7 +54,7 @@ impl StateFile {
                 let text = text.map_err(|error| failed(error.into()))?.into();
                 Written { rule: Arc::clone(rule), source, text }
             };
-            self.texts.insert(Arc::clone(name), written);
+            self.texts.push(written);
         }
         let beside = self.path.with_extension("new");
         let write = || -> io::Result<()> {
@@ -64,11 +68,11 @@ impl StateFile {
 
     /// The rules come last in the file, one on each line.
     fn text(&self, head: &str) -> String {
-        let length: usize = self.texts.values().map(|written| written.text.len() + 2).sum();
+        let length: usize = self.texts.iter().map(|written| written.text.len() + 2).sum();
         let mut text = String::with_capacity(head.len() + length + 16);
         text.push_str(head.strip_suffix('}').unwrap_or(head));
         text.push_str(",\"rules\":[");
-        for (place, written) in self.texts.values().enumerate() {
+        for (place, written) in self.texts.iter().enumerate() {
             text.push_str(if place == 0 { "\n" } else { ",\n" });
             text.push_str(&written.text);
         }
