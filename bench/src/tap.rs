@@ -156,11 +156,14 @@ fn verdicts(table: &Table) -> Vec<Verdict> {
             measured: median(&ratio),
             most,
         });
-        verdicts.push(Verdict {
-            what: format!("{}: % kept in a file, tcpdump less tap", load.name()),
-            measured: kept(table, load, Way::DumpFile) - kept(table, load, Way::TapFile),
-            most: 0.0,
-        });
+        // Nobody masks what tcpdump writes.
+        for (way, which) in [(Way::TapPlainFile, "no masks"), (Way::TapFile, "masks")] {
+            verdicts.push(Verdict {
+                what: format!("{}: % kept in a file, tcpdump less tap, {which}", load.name()),
+                measured: kept(table, load, Way::DumpFile) - kept(table, load, way),
+                most: 0.0,
+            });
+        }
     }
     let least_of = |way| least(&costs(table, Load::Requests, way));
     verdicts.push(Verdict {

@@ -200,12 +200,23 @@ fn requests(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
     Ok(operations)
 }
 
+/// So many bytes of text such as services exchange.
+fn records(bytes: usize) -> Vec<u8> {
+    let record = |number: usize| {
+        let (price, day) = (number % 1000, number % 9 + 1);
+        format!(
+            "{{\"id\":{number},\"name\":\"user-{price}\",\"mail\":\"u{number}@example.com\",\"tags\":[\"a\",\"b\"],\"at\":\"2024-01-0{day}T10:00:00Z\"}}\n"
+        )
+    };
+    (0..).flat_map(|number| record(number).into_bytes()).take(bytes).collect()
+}
+
 /// Counts MiB.
 fn stream(address: SocketAddr, end: Instant, bytes: usize) -> anyhow::Result<f64> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(&SWALLOW)?;
-    let piece = vec![0x33; bytes];
+    let piece = records(bytes);
     let mut pieces = 0.0;
     while Instant::now() < end {
         stream.write_all(&piece)?;
