@@ -10,15 +10,20 @@ use weir_datapath::redirect::{OnEmpty, OnFull, PortPolicy};
 
 use super::{
     document::TimeoutsDocument,
-    rules::{Check, Rule, RuleSet, unlike},
+    rules::{Check, Pair, Rule, RuleSet, unlike},
     text::ListenerText,
 };
 use crate::units::parse_duration;
 
 /// Compares two sets of rules.
 pub fn diff(old: &RuleSet, new: &RuleSet) -> RulesDiff {
+    diff_of(&unlike(old, new))
+}
+
+/// What was changed, in words.
+pub fn diff_of(changed: &[Pair<'_>]) -> RulesDiff {
     let mut rules = Vec::new();
-    for (before, after) in unlike(old, new) {
+    for &(before, after) in changed {
         if before == after {
             continue;
         }

@@ -169,6 +169,11 @@ impl Engine {
         &self.rules
     }
 
+    /// Listeners that belong to a rule.
+    pub(super) fn owned(&self) -> &Listeners<()> {
+        &self.owned
+    }
+
     /// What commands said.
     pub fn orders(&self) -> &Orders {
         &self.orders

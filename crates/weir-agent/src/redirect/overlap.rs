@@ -5,14 +5,17 @@
 //! from the other side, by the order of addresses. Ten thousand listeners are judged in milliseconds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use weir_datapath::redirect::{Listener, Ports, Prefix, Transport};
 
-use super::text::masked;
+use super::{
+    rules::{Pair, Rule, RuleSet},
+    text::masked,
+};
 
 /// A prefix of one transport and the first port of a range there, in an order in which what lies within a prefix comes
 /// right behind it.
@@ -96,6 +99,36 @@ impl<O> Listeners<O> {
     }
 }
 
+/// Whether what has changed among rules that were right cannot be wrong: no listener meets another, and no backend is
+/// diverted. Costs as much as was changed, and a look at each backend where a listener is new. `listening` are the listeners
+/// before, `rules` all that there are now. `false` says only that all of them have to be judged.
+pub(super) fn is_apart(changed: &[Pair<'_>], rules: &RuleSet, listening: &Listeners<()>) -> bool {
+    let leaving: HashSet<&Listener> =
+        changed.iter().filter_map(|(before, _)| *before).flat_map(|rule| &rule.listeners).collect();
+    let mut new = Listeners::default();
+    let mut has_fresh = false;
+    for listener in changed.iter().filter_map(|(_, after)| *after).flat_map(|rule| &rule.listeners) {
+        // One that stays where it was met nobody there.
+        let is_fresh = !leaving.contains(listener);
+        if is_fresh && listening.overlapping(listener).is_some() || new.overlapping(listener).is_some() {
+            return false;
+        }
+        new.add(*listener, ());
+        has_fresh |= is_fresh;
+    }
+    let is_diverted = |rule: &Rule, by: &Listeners<()>| {
+        rule.transports().any(|transport| {
+            let mut backends = rule.backends.iter();
+            backends.any(|backend| by.catching(transport, backend.address, &rule.listeners).is_some())
+        })
+    };
+    let mut of_changed = changed.iter().filter_map(|(_, after)| *after);
+    if of_changed.any(|rule| is_diverted(rule, listening)) {
+        return false;
+    }
+    !has_fresh || !rules.values().any(|rule| is_diverted(rule, &new))
+}
+
 /// The listener there, if it shares a port with these.
 fn meeting<'a, O>(
     ((transport, address, length, first), (last, owner)): (&Place, &'a (u16, O)),
@@ -114,7 +147,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::redirect::text::parse_listener;
+    use crate::redirect::{
+        rules::{Rules, judge_set, unlike},
+        text::parse_listener,
+    };
 
     fn overlap(first: &str, second: &str) -> bool {
         let mut listeners = Listeners::default();
@@ -156,7 +192,41 @@ mod tests {
             && second.ports.first <= first.ports.last
     }
 
+    /// Rules of a few names, addresses and ports, each right by itself.
+    fn any_rules() -> impl Strategy<Value = RuleSet> {
+        let rule = (0u8..4, 0u8..4, 29u8..=32, 1u16..5, 0u16..3, 0u8..8, 1u16..8);
+        prop::collection::vec(rule, 0..5).prop_map(|rules| {
+            let rules = rules.into_iter().map(|(name, host, length, first, more, backend, port)| {
+                let network = masked(IpAddr::from([10, 0, 0, host]), length);
+                let text = format!(
+                    "rules: [{{name: rule-{name}, listen: ['tcp:{network}/{length}:{first}-{}'], backends: ['10.0.0.{backend}:{port}']}}]",
+                    first + more
+                );
+                // A rule may divert its own backend: then there is none.
+                Rules::read(&text).map(|rules| rules.rules).unwrap_or_default()
+            });
+            rules.flatten().collect()
+        })
+    }
+
     proptest! {
+        #[test]
+        fn changes_that_are_apart_leave_rules_right(old in any_rules(), new in any_rules()) {
+            prop_assume!(judge_set(&old).is_ok());
+            let mut listening = Listeners::default();
+            let listeners = old.values().flat_map(|rule| rule.listeners.clone());
+            listeners.for_each(|listener| listening.add(listener, ()));
+            // What is the same is the same memory, as it is where a command changes one rule.
+            let same = |name: &Arc<str>, rule: Arc<Rule>| old.get(name).filter(|it| **it == rule).cloned().unwrap_or(rule);
+            let new: RuleSet = new.into_iter().map(|(name, rule)| (Arc::clone(&name), same(&name, rule))).collect();
+            let changed = unlike(&old, &new);
+            let is_right = judge_set(&new).is_ok();
+            prop_assert!(!is_apart(&changed, &new, &listening) || is_right);
+            // Whoever only takes away breaks nothing.
+            let fewer: RuleSet = old.iter().skip(1).map(|(name, rule)| (Arc::clone(name), Arc::clone(rule))).collect();
+            prop_assert!(is_apart(&unlike(&old, &fewer), &fewer, &listening));
+        }
+
         #[test]
         fn it_finds_what_comparing_all_with_all_finds(all in prop::collection::vec(any_listener(), 1..40)) {
             let mut listeners = Listeners::default();

@@ -210,7 +210,7 @@ impl Proxy {
         if self.publishing == Publishing::Failed {
             self.publishing = Publishing::Due;
         }
-        if std::mem::take(&mut self.has_changed) {
+        if mem::take(&mut self.has_changed) {
             self.waiting.try_again();
         }
         if !self.engine.has_leaving() {

@@ -251,11 +251,9 @@ fn judge_together(rules: &[(At, &Rule)], problems: &mut Problems) {
         }
     }
     for (at, rule) in rules {
-        let has = |transport| rule.listeners.iter().any(|listener| listener.transport == transport);
         for (index, backend) in rule.backends.iter().enumerate() {
-            let transports = [Transport::Tcp, Transport::Udp].into_iter().filter(|transport| has(*transport));
-            let found = transports
-                .into_iter()
+            let found = rule
+                .transports()
                 .find_map(|transport| listeners.catching(transport, backend.address, &rule.listeners));
             if let Some((listener, (owner, place))) = found {
                 let text = format!(
@@ -271,6 +269,13 @@ fn judge_together(rules: &[(At, &Rule)], problems: &mut Problems) {
 }
 
 impl Rule {
+    /// What its listeners carry, each once.
+    pub(super) fn transports(&self) -> impl Iterator<Item = Transport> {
+        let has =
+            |transport: &Transport| self.listeners.iter().any(|listener| listener.transport == *transport);
+        [Transport::Tcp, Transport::Udp].into_iter().filter(has)
+    }
+
     /// Judges one rule by itself. With problems, it is what is left of it.
     fn validate(document: &RuleDocument, at: &At, problems: &mut Problems) -> Self {
         problems.take(&at.key("name"), text::check_name(&document.name));

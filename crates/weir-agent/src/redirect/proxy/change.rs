@@ -18,11 +18,12 @@ use crate::{
     journal,
     redirect::{
         Source, Sources,
-        diff::diff,
+        diff::diff_of,
         engine::Engine,
         health::Target,
+        overlap::is_apart,
         resolve::services_of,
-        rules::{RuleSet, Rules, judge_set},
+        rules::{RuleSet, Rules, judge_set, unlike},
         text::AddressText,
     },
 };
@@ -160,11 +161,14 @@ impl Proxy {
         sources: Sources,
         dry_run: bool,
     ) -> Result<ChangeAnswer, ChangeError> {
-        judge_set(&rules).map_err(ChangeError::Rules)?;
+        let changed = unlike(&self.written, &rules);
+        if !is_apart(&changed, &rules, self.engine.owned()) {
+            judge_set(&rules).map_err(ChangeError::Rules)?;
+        }
         if !services_of(&rules).is_empty() {
             self.watching.connect().map_err(ChangeError::NoApi)?;
         }
-        let diff = diff(&self.written, &rules);
+        let diff = diff_of(&changed);
         if dry_run {
             return Ok(ChangeAnswer { diff, is_applied: false, notes: Vec::new() });
         }
