@@ -74,6 +74,15 @@ impl Machine {
         self.command("bash").args(["-c", line]).stdin(Stdio::null()).output().expect("nsenter is installed")
     }
 
+    /// Kills the control process of `weir proxy`, and waits until nobody listens any more, which comes after its end.
+    pub fn kill_proxy(&self) {
+        self.types(
+            "ask='curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status'
+             kill -9 $($ask | grep -o 'pid\":[0-9]*' | cut -d: -f2)
+             until $ask >/dev/null; [ $? -eq 7 ]; do :; done",
+        );
+    }
+
     /// The same; it must succeed, and what it printed is the answer.
     pub fn types(&self, line: &str) -> String {
         let output = self.shell(line);

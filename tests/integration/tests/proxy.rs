@@ -310,9 +310,8 @@ fn a_lost_state_costs_names_only() {
     }
     let street = Street::diverted();
     let (mut old, _) = call(&street.client, called()).expect("somebody answers");
-    let status = "curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status";
-    let pid = street.json(status)["pid"].clone();
-    street.machine.types(&format!("kill -KILL {pid}; rm /run/weir/proxy/state.json"));
+    street.machine.kill_proxy();
+    street.machine.types("rm /run/weir/proxy/state.json");
     assert!(street.machine.types("weir proxy ls").contains("recovered-1"));
     street.machine.types("weir proxy run -i veth0 --detach");
     assert!(street.machine.types("weir proxy ls").contains("recovered-1"));

@@ -12,10 +12,6 @@ use weir_integration::{
     speaker::{Speaker, call, is_alive},
 };
 
-/// Kills the control process, and waits until it has nothing open any more.
-const KILL: &str = "pid=$(curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status | grep -o 'pid\":[0-9]*' | cut -d: -f2)
-    kill -9 $pid; until [ -z \"$(ls /proc/$pid/fd 2>/dev/null)\" ]; do :; done";
-
 fn called() -> SocketAddr {
     ([10, 0, 0, 10], 12345).into()
 }
@@ -117,7 +113,7 @@ fn follow_a_service(street: &Street) {
     plane.stop_api();
     street.wait_for_text("2 endpoints; the API server is not heard of");
     assert_eq!(street.answers(), "second");
-    machine.types(KILL);
+    machine.kill_proxy();
     assert!(machine.types("weir proxy ls").contains("10.0.0.139:23456"));
     machine.types("weir proxy run --detach");
     street.wait_for_text("2 endpoints; the API server is not heard of");
@@ -173,7 +169,7 @@ fn outgrow(street: &Street) {
     machine.types("weir proxy rule add other --listen tcp:10.0.0.11:1 --backend 10.0.0.138:1");
     machine.types("weir proxy backend drain other 10.0.0.138:1");
     assert!(machine.shell("weir proxy doctor").stdout.windows(8).any(|it| it == b"rule web"));
-    machine.types(KILL);
+    machine.kill_proxy();
     machine.types("weir proxy run --detach");
     street.wait_for_text("not in effect, those of before are");
     assert_eq!(street.answers(), "first");
