@@ -203,13 +203,13 @@ fn who_is_not_there_is_named_before_anything_is_written() {
         (["--pid", "4194303"], "weir: no process 4194303 runs here\n", 1),
         (
             ["--container", "0123456789ab"],
-            "weir: no container runs here whose identifier begins with `0123456789ab`",
+            "weir: no container runs here whose identifier begins with `0123456789ab`\n",
             1,
         ),
         (
             ["--container", "0123"],
-            "weir: no container runs here whose identifier begins with `0123`: at least 6 ",
-            1,
+            "`0123` does not tell a container: write at least the first 6 hexadecimal digits of its identifier",
+            2,
         ),
         (["--pod", "shop/web"], "weir: no pod `shop/web` runs here: /var/log/pods has no logs of it, or ", 1),
         (["--pod", "web"], "`web` is no pod: write NAMESPACE/NAME", 2),

@@ -177,7 +177,7 @@ pub fn run(
     let Tapping { tap, mut session, output, .. } = tapping;
     let counted = tap.totals();
     let closed = tap.close(&mut |event| session.take(&event, output));
-    let left = session.sockets() as u64;
+    let left = session.open();
     let end = now::tick();
     session.finish(end, output);
     let (ending, mut failure) = match gone {

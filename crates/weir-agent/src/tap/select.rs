@@ -29,10 +29,13 @@ pub enum SelectError {
     /// No such process.
     #[error("no process {0} runs here")]
     NoProcess(u32),
-    /// No such container.
+    /// That is no identifier of a container.
     #[error(
-        "no container runs here whose identifier begins with `{0}`: at least {LEAST_DIGITS} hexadecimal digits are needed"
+        "`{0}` does not tell a container: write at least the first {LEAST_DIGITS} hexadecimal digits of its identifier"
     )]
+    ContainerDigits(String),
+    /// No such container.
+    #[error("no container runs here whose identifier begins with `{0}`")]
     NoContainer(String),
     /// That is no name of a pod.
     #[error("`{0}` is no pod: write NAMESPACE/NAME")]
@@ -53,7 +56,7 @@ pub enum SelectError {
 impl SelectError {
     /// Whether what the user wrote can never be right.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::PodName(_))
+        matches!(self, Self::PodName(_) | Self::ContainerDigits(_))
     }
 }
 
@@ -103,6 +106,9 @@ impl Selector {
             }
         }
         for prefix in &selection.containers {
+            if prefix.len() < LEAST_DIGITS || !prefix.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(SelectError::ContainerDigits(prefix.clone()));
+            }
             let found = self.container(prefix);
             if found.is_empty() {
                 return Err(SelectError::NoContainer(prefix.clone()));
@@ -132,9 +138,6 @@ impl Selector {
 
     fn container(&self, prefix: &str) -> Vec<u64> {
         let prefix = prefix.to_ascii_lowercase();
-        if prefix.len() < LEAST_DIGITS {
-            return Vec::new();
-        }
         self.containers.groups(|located| {
             located.container.as_ref().is_some_and(|container| container.id.starts_with(&prefix))
         })
@@ -210,6 +213,10 @@ mod tests {
         assert_eq!(select(&own), Ok(vec![]));
         let none = Selection { containers: vec!["0123456789ab".to_owned()], ..Selection::default() };
         assert!(select(&none).unwrap_err().starts_with("no container runs here"));
+        for text in ["0123", "shop-web", ""] {
+            let short = Selection { containers: vec![text.to_owned()], ..Selection::default() };
+            assert!(select(&short).unwrap_err().starts_with(&format!("`{text}` does not tell a container")));
+        }
         let odd = Selection { pods: vec!["web".to_owned()], ..Selection::default() };
         assert_eq!(select(&odd).unwrap_err(), "`web` is no pod: write NAMESPACE/NAME");
     }

@@ -122,6 +122,12 @@ impl Session {
         self.sockets.len()
     }
 
+    /// Connections that are not over; of sockets that exchange datagrams with several others, each of those.
+    pub fn open(&self) -> u64 {
+        let streams = self.sockets.values().filter(|socket| matches!(socket.kind, Kind::Stream(_)));
+        streams.count() as u64 + self.counts.peers
+    }
+
     /// Takes one thing that the kernel tells.
     pub fn take(&mut self, event: &Event<'_>, output: &mut dyn Output) {
         match event {

@@ -214,7 +214,11 @@ fn datagrams_are_told_by_their_peers_and_put_together() {
         split(7, &answer[7..]),
         datagram(3, Way::Sent, peers[1], &answer),
     ]);
-    let recorder = play(&mut session, &events);
+    // A socket alone is no connection.
+    play(&mut session, &events[..1]);
+    assert_eq!((session.sockets(), session.open()), (1, 0));
+    let recorder = play(&mut session, &events[1..]);
+    assert_eq!((session.sockets(), session.open()), (1, 2));
     assert_eq!(recorder.calls.len(), 2);
     assert!(
         recorder.calls.iter().all(|call| call.target() == "a" && call.is_complete()),
