@@ -20,6 +20,8 @@ use weir_integration::{
 
 #[path = "redirect/elsewhere.rs"]
 mod elsewhere;
+#[path = "redirect/halves.rs"]
+mod halves;
 #[path = "redirect/moving.rs"]
 mod moving;
 #[path = "redirect/places.rs"]

@@ -31,7 +31,7 @@ pub(super) struct Wanted {
     pub(super) rule_changes: Changes<RuleId>,
     /// The same of backends.
     pub(super) backend_changes: Changes<BackendId>,
-    /// `None` if listeners are what they were.
+    /// `None` if listeners are what they were, and the kernel has all of them.
     pub(super) lookup: Option<Lookup>,
 }
 
@@ -69,13 +69,18 @@ impl<K: Copy + Ord> Changes<K> {
     }
 }
 
+/// What is published.
+pub(super) struct Before<'a> {
+    pub(super) rules: &'a BTreeMap<RuleId, RuleState>,
+    pub(super) backends: &'a BTreeMap<BackendId, BackendState>,
+    /// Whether what belongs to it is, too.
+    pub(super) is_whole: bool,
+}
+
 impl Wanted {
     /// Checks everything that is not as before, which is known to be right.
-    pub(super) fn new(
-        desired: &Desired,
-        rules_before: &BTreeMap<RuleId, RuleState>,
-        backends_before: &BTreeMap<BackendId, BackendState>,
-    ) -> Result<Self, RedirectError> {
+    pub(super) fn new(desired: &Desired, before: &Before<'_>) -> Result<Self, RedirectError> {
+        let Before { rules: rules_before, backends: backends_before, is_whole } = *before;
         let wanted_rules = desired.rules.iter().map(|rule| {
             let mut rule = rule.clone();
             rule.listener.prefix = normal(rule.listener.prefix);
@@ -106,7 +111,7 @@ impl Wanted {
         let listens_elsewhere =
             |id| rules_before.get(id).map(|rule| rule.listener) != Some(rules[id].listener);
         let is_looked_up_anew =
-            !rule_changes.gone.is_empty() || rule_changes.changed.iter().any(listens_elsewhere);
+            !is_whole || !rule_changes.gone.is_empty() || rule_changes.changed.iter().any(listens_elsewhere);
         let lookup = if is_looked_up_anew { Some(Lookup::new(&rules)?) } else { None };
         Ok(Self { rules, backends, rule_changes, backend_changes, lookup })
     }
@@ -269,12 +274,12 @@ mod tests {
         }
     }
 
+    fn new(desired: &Desired, before: &Wanted) -> Result<Wanted, RedirectError> {
+        Wanted::new(desired, &Before { rules: &before.rules, backends: &before.backends, is_whole: true })
+    }
+
     fn check(rules: &[RuleState]) -> Result<Wanted, RedirectError> {
-        Wanted::new(
-            &Desired { rules: rules.to_vec(), backends: Vec::new() },
-            &BTreeMap::new(),
-            &BTreeMap::new(),
-        )
+        new(&Desired { rules: rules.to_vec(), backends: Vec::new() }, &Wanted::default())
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
         assert_eq!(ranges("10.1.2.3", 32), [(443, 443, 1), (80, 90, 2)]);
         assert_eq!(lookup.listeners.len(), 1);
         let desired = Desired { rules: wanted.rules.values().cloned().collect(), backends: Vec::new() };
-        let again = Wanted::new(&desired, &wanted.rules, &wanted.backends).unwrap();
+        let again = new(&desired, &wanted).unwrap();
         assert_eq!((again.lookup, again.rule_changes), (None, Changes::default()));
     }
 
@@ -334,7 +339,7 @@ mod tests {
         {
             let desired =
                 Desired { rules: vec![with_table.clone()], backends: vec![backend(number, address)] };
-            let wanted = Wanted::new(&desired, &BTreeMap::new(), &BTreeMap::new());
+            let wanted = new(&desired, &Wanted::default());
             assert_eq!(wanted.is_ok(), is_right, "{address} of rule {number}");
         }
     }

@@ -17,7 +17,7 @@ use weir_common::redirect::{
 };
 
 use super::{
-    check::{Lookup, Wanted},
+    check::{Before, Lookup, Wanted},
     counters::Published,
     desired::{BackendId, BackendState, Desired, Ports, RuleId, RuleState, Standing, Transport},
     error::RedirectError,
@@ -36,6 +36,8 @@ pub(super) struct Mirror {
     /// Backends as the kernel has them.
     written: HashMap<BackendId, [u64; 4]>,
     lookup: Lookup,
+    /// Whether all of it was published at once, as far as is known: what was read may be the half of something.
+    is_whole: bool,
     extents: BTreeMap<RuleId, Extent>,
     room: Room,
 }
@@ -74,14 +76,15 @@ fn add_port(bits: &mut [u64; PORT_WORDS], port: u16) {
 }
 
 impl Mirror {
-    /// Reads what is published. What a dead process left half written is not part of it: a rule that no listener leads
-    /// to still is, and is removed or completed by the next change.
+    /// Reads what is published. What a dead process or an error left half written, such as a rule that no listener leads
+    /// to, is part of it: the next time that anything is published, everything is looked at, and the rest is written.
     pub(super) fn read(maps: &Maps) -> Result<Self, RedirectError> {
         let mut mirror = Self {
             rules: BTreeMap::new(),
             backends: BTreeMap::new(),
             written: HashMap::new(),
             lookup: Lookup::default(),
+            is_whole: false,
             extents: BTreeMap::new(),
             room: Room::new(maps.chunks),
         };
@@ -171,7 +174,8 @@ impl Mirror {
         local: &BTreeSet<IpAddr>,
         grace: &mut Grace,
     ) -> Result<(Published, BTreeSet<BackendId>), RedirectError> {
-        let wanted = Wanted::new(desired, &self.rules, &self.backends)?;
+        let before = Before { rules: &self.rules, backends: &self.backends, is_whole: self.is_whole };
+        let wanted = Wanted::new(desired, &before)?;
         let changed = &wanted.rule_changes.changed;
         let needs: Vec<Need> = changed.iter().map(|id| need(&wanted.rules[id])).collect();
         let mut published = Published { rules_changed: needs.len() as u64, ..Published::default() };
@@ -230,6 +234,7 @@ impl Mirror {
                 ended.insert(*id);
             }
         }
+        self.is_whole = true;
         self.rules = wanted.rules;
         self.backends = wanted.backends;
         Ok((published, ended))
