@@ -195,9 +195,7 @@ fn attach_clsact(
     let role = place_role(place);
     let direction = direction(role, is_forward);
     let side = side(direction);
-    // One that is not written down is of another root.
-    let is_known = place.priorities[side] != 0;
-    if let Some(there) = filters(device.index, place, direction)?.first().filter(|_| is_known) {
+    if let Some(there) = filters(device.index, place, direction)?.first() {
         let attach_type = attach_type(direction);
         let link = SchedClassifierLink::attached(
             &device.name,
@@ -229,10 +227,8 @@ fn attach_clsact(
             outcome => outcome.map_err(|source| failed(source.into()))?,
         }
     }
-    let taken: Vec<u16> = filters(device.index, &PlaceValue { priorities: [0; 2], ..*place }, direction)?
-        .iter()
-        .map(|filter| filter.priority)
-        .collect();
+    let taken: Vec<u16> =
+        filters_of_all(device.index, place, direction)?.iter().map(|filter| filter.priority).collect();
     for priority in (PRIORITY..=LAST_PRIORITY).filter(|priority| !taken.contains(priority)) {
         // Before it is there, so that it is known for ours wherever we end.
         place.priorities[side] = priority;
@@ -253,7 +249,8 @@ fn attach_clsact(
             Err(source) => return Err(failed(source)),
         }
     }
-    Ok(false)
+    let reason = format!("all priorities from {PRIORITY} to {LAST_PRIORITY} are taken by other roots");
+    Err(failed(ProgramError::IOError(io::Error::new(io::ErrorKind::AddrInUse, reason))))
 }
 
 /// Where the priority of filters of a direction is written down.
@@ -261,19 +258,28 @@ fn side(direction: Direction) -> usize {
     usize::from(direction == Direction::Egress)
 }
 
-/// The filters of a place in one direction: with our handle, our programs' names, and the priority that is written down,
-/// because another root may have filters there too. Where none is, all of them.
+/// The filters of a place in one direction: those of the priority that is written down, which is done before one is added.
+/// Other ones are of another root.
 pub(super) fn filters(
+    ifindex: u32,
+    place: &PlaceValue,
+    direction: Direction,
+) -> Result<Vec<Filter>, RedirectError> {
+    let mut list = filters_of_all(ifindex, place, direction)?;
+    list.retain(|filter| filter.priority == place.priorities[side(direction)]);
+    Ok(list)
+}
+
+/// The filters of every root on the interface of a place: with our handle and our programs' names.
+fn filters_of_all(
     ifindex: u32,
     place: &PlaceValue,
     direction: Direction,
 ) -> Result<Vec<Filter>, RedirectError> {
     let list = Clsact::open().and_then(|mut clsact| clsact.filters(ifindex, direction));
     let mut list = list.map_err(|source| RedirectError::Filters { interface: place_name(place), source })?;
-    let priority = place.priorities[side(direction)];
     list.retain(|filter| {
         filter.handle == HANDLE
-            && (priority == 0 || filter.priority == priority)
             && PROGRAMS.iter().any(|program| program.starts_with(&filter.name) && !filter.name.is_empty())
     });
     Ok(list)

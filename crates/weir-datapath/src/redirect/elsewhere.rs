@@ -5,7 +5,7 @@
 //! touched.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -18,10 +18,7 @@ use super::{
     pins::Pins,
     teardown,
 };
-use crate::{
-    bpf,
-    netns::{Netns, NetnsError},
-};
+use crate::{bpf, netns::Netns};
 
 /// Interfaces that are written down, by their index.
 pub(super) type Places = Vec<(u32, PlaceValue)>;
@@ -112,8 +109,8 @@ fn find(inode: u64) -> Found {
             Ok(netns) if netns.identity().inode == inode => return Found::Open(netns),
             // Another one by now.
             Ok(_) => {}
-            Err(NetnsError::Open { source, .. })
-                if may_vanish && source.kind() == io::ErrorKind::NotFound => {}
+            // It ended meanwhile: the kernel says ENOENT or, while it is ending, EACCES.
+            Err(_) if may_vanish && !leads_to(&path, &name) => {}
             Err(_) => found = Found::Closed,
         }
     }
@@ -144,5 +141,10 @@ fn held(name: &str) -> impl Iterator<Item = PathBuf> {
             let threads = entries(&process.join("task")).map(|thread| thread.join("ns/net"));
             threads.chain(entries(&process.join("fd")))
         })
-        .filter(move |path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == name))
+        .filter(move |path| leads_to(path, name))
+}
+
+/// Whether a link in `/proc` leads to what has this name.
+fn leads_to(path: &Path, name: &str) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.as_os_str() == name)
 }
