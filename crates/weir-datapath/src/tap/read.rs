@@ -103,14 +103,14 @@ impl Reader {
             return Ok(0);
         }
         let mut count = 0;
-        let mut turn = data.waiting();
+        let mut turn = data.position();
         while let Some(record) = data.next(until) {
             let (time, event) = bytes(record)?;
             count += hand_over(events, waiting, (time, control_until), visit)?;
             visit(event);
             count += 1;
-            if turn.wrapping_sub(data.waiting()) >= TURN_BYTES {
-                turn = data.waiting();
+            if data.position().wrapping_sub(turn) >= TURN_BYTES {
+                turn = data.position();
                 // What takes long here must not make openings and closings be lost.
                 take_control(events, waiting, events.produced())?;
             }
@@ -165,9 +165,41 @@ fn take_control(events: &mut Ring, waiting: &mut Waiting, until: usize) -> Resul
         }
     }
     events.release();
-    // They are nearly in order: each CPU writes by its own clock readings. Those that waited are in order already.
-    let first = waiting.range(known..).map(|(time, _)| *time).min().unwrap_or(u64::MAX);
-    let place = waiting.partition_point(|(time, _)| *time <= first).min(known);
-    waiting.make_contiguous()[place..].sort_by_key(|(time, _)| *time);
+    merge(waiting, known);
     Ok(patience > 0)
+}
+
+/// Puts in order what came behind the first `known`, which are in order. It nearly is: each CPU writes by its own clock
+/// readings.
+fn merge<T>(waiting: &mut VecDeque<(u64, T)>, known: usize) {
+    let all = waiting.make_contiguous();
+    let (before, new) = all.split_at(known);
+    let Some(first) = new.iter().map(|(time, _)| *time).min() else { return };
+    let place = before.partition_point(|(time, _)| *time <= first);
+    all[place..].sort_by_key(|(time, _)| *time);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn late_records_come_before_later_ones(
+            mut known in prop::collection::vec(0_u64..20, 0..9),
+            new in prop::collection::vec(0_u64..20, 0..9),
+        ) {
+            known.sort_unstable();
+            let count = known.len();
+            let mut waiting: VecDeque<(u64, usize)> =
+                known.into_iter().chain(new).enumerate().map(|(place, time)| (time, place)).collect();
+            let mut expected: Vec<(u64, usize)> = waiting.iter().copied().collect();
+            // Of the same moment, those that came first.
+            expected.sort_unstable();
+            merge(&mut waiting, count);
+            prop_assert_eq!(Vec::from(waiting), expected);
+        }
+    }
 }

@@ -65,6 +65,11 @@ impl Ring {
         unsafe { &*counter }.load(Ordering::Acquire)
     }
 
+    /// How far it was read.
+    pub(super) const fn position(&self) -> usize {
+        self.position
+    }
+
     /// Bytes that wait, with what is being written.
     pub(super) fn waiting(&self) -> usize {
         self.produced().wrapping_sub(self.position)

@@ -135,7 +135,11 @@ pub(crate) fn tell(slot: u32, context: *const Context) {
         return;
     }
     if is_of_datagrams(protocol) {
-        entry.remote = remote_end(socket, family);
+        let remote = remote_end(socket, family);
+        if entry.remote != remote {
+            entry.remote = remote;
+            entry.generation = 0;
+        }
     }
     let both = if is_of_datagrams(protocol) && entry.remote == 0 && set.ends != 0 {
         // By its own end alone. Which datagrams are let through is another verdict, which is kept there.

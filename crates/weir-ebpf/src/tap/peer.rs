@@ -47,7 +47,7 @@ pub(crate) fn note_6(context: &SockAddrContext) {
 /// Notes an end of a socket that has no other one. By thread, because others may receive from the socket at the same time.
 #[inline(always)]
 fn note(context: &SockAddrContext, address: [u64; 2]) {
-    let Some((control, _)) = in_force() else { return };
+    let Some((control, set)) = in_force() else { return };
     // SAFETY: the context is valid.
     let socket = unsafe { &raw const (*context.sock_addr).__bindgen_anon_1 }.cast::<*const bpf_sock>();
     // SAFETY: the kernel passes the socket, and the verifier checks the load.
@@ -57,13 +57,16 @@ fn note(context: &SockAddrContext, address: [u64; 2]) {
         return;
     }
     let thread = thread();
-    if place!(table) == 0 {
+    // A verdict that depends on the command or the cgroup may be another one by the end of the call.
+    if place!(table) == 0 && set.commands | set.cgroups == 0 {
         // SAFETY: the socket is that of the context.
         let entry = unsafe { SOCKETS.get_ptr_mut(context) };
         if !entry.is_null() {
             // SAFETY: the kernel keeps it as long as the socket.
             let entry = unsafe { &*entry };
-            let is_for_this = entry.generation == control.generation && u64::from(entry.pid) == thread >> 32;
+            let is_for_this = entry.generation == control.generation
+                && u64::from(entry.pid) == thread >> 32
+                && entry.remote == 0;
             // Nobody will ask.
             if is_for_this && entry.verdict[usize::from(RECEIVED)] == 0 {
                 return;

@@ -109,7 +109,9 @@ pub(crate) fn finished(entry: &mut Entry, socket: u64, way: u8) {
 #[inline(always)]
 pub(crate) fn closed(entry: &mut Entry, socket: u64) {
     if entry.told == 0 {
-        if entry.sides[0].seen | entry.sides[1].seen != 0 {
+        // The verdict of an earlier connection of the socket says nothing.
+        let is_meant = entry.generation != 0 && entry.verdict[0] | entry.verdict[1] != 0;
+        if is_meant || entry.sides[0].seen | entry.sides[1].seen != 0 {
             count(|counts| &raw mut counts.unopened);
         }
         return;
