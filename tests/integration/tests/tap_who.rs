@@ -24,23 +24,26 @@ use weir_integration::{
 const NEIGHBOUR: &str = "http://127.0.0.1:8080/text?neighbour";
 const WANTED: &str = "http://127.0.0.1:8080/text?wanted";
 
-const UID: &str = "8a3d5c1e-0f2b-4c6d-9e8f-112233445566";
-
 /// A pod with a container, as the kubelet and a runtime leave their traces.
 struct Pod {
     container: ControlGroup,
     id: String,
     name: String,
+    uid: String,
     logs: PathBuf,
 }
 
 impl Pod {
-    fn start() -> Option<Self> {
-        let name = format!("weir-test/web-{}", std::process::id());
-        let logs = Path::new("/var/log/pods").join(format!("{}_{UID}", name.replace('/', "_")));
-        let (container, id) = container("kubepods.slice", "7a")?;
-        fs::create_dir_all(&logs).expect("root may write there");
-        Some(Self { container, id, name, logs })
+    /// Tests run side by side: each has a pod of its own, told by two hexadecimal digits.
+    fn start(digits: &str) -> Option<Self> {
+        let name = format!("weir-test/web-{digits}-{}", std::process::id());
+        let uid = format!("8a3d5c1e-0f2b-4c6d-9e8f-1122334455{digits}");
+        let logs = Path::new("/var/log/pods").join(format!("{}_{uid}", name.replace('/', "_")));
+        let (container, id) = container("kubepods.slice", &uid, digits)?;
+        // Another test may just be taking away the directory around it.
+        let made = fs::create_dir_all(&logs).or_else(|_| fs::create_dir_all(&logs));
+        made.expect("root may write there");
+        Some(Self { container, id, name, uid, logs })
     }
 }
 
@@ -53,16 +56,16 @@ impl Drop for Pod {
     }
 }
 
-/// A container of the pod. Containers in different slices have no group of the pod in common.
-fn container(slice: &str, digits: &str) -> Option<(ControlGroup, String)> {
+/// A container of a pod. Containers in different slices have no group of the pod in common.
+fn container(slice: &str, uid: &str, digits: &str) -> Option<(ControlGroup, String)> {
     let id = digits.repeat(32);
-    let pod = format!("kubepods-pod{}.slice", UID.replace('-', "_"));
+    let pod = format!("kubepods-pod{}.slice", uid.replace('-', "_"));
     Some((ControlGroup::make(&format!("{slice}/{pod}/cri-containerd-{id}.scope"))?, id))
 }
 
-fn stage() -> Option<(Namespace, Peer, Pod)> {
+fn stage(digits: &str) -> Option<(Namespace, Peer, Pod)> {
     let (namespace, nginx) = nginx()?;
-    Some((namespace, nginx, Pod::start()?))
+    Some((namespace, nginx, Pod::start(digits)?))
 }
 
 /// Starts a tap that means somebody, has the neighbour and then the one who is meant speak, and checks what was told.
@@ -85,7 +88,7 @@ fn tap_one(
 
 #[test]
 fn containers_pods_and_control_groups_are_tapped_and_their_neighbours_are_not() {
-    let Some((namespace, _nginx, pod)) = stage() else { return };
+    let Some((namespace, _nginx, pod)) = stage("7a") else { return };
     let Some(neighbour) = ControlGroup::make(&format!("docker-{}.scope", "7b".repeat(32))) else { return };
     let path = pod.container.path().to_str().expect("it is text").to_owned();
     let around = pod.container.path().parent().expect("it is in a group");
@@ -102,16 +105,16 @@ fn containers_pods_and_control_groups_are_tapped_and_their_neighbours_are_not() 
         let calls = tap_one(&namespace, &who, &pod.container, &neighbour);
         assert_eq!(calls.len(), 1, "{who:?} {calls:?}");
         assert_eq!(calls[0]["container.id"], pod.id, "{who:?}");
-        assert_eq!(calls[0]["k8s.pod.uid"], UID, "{who:?}");
+        assert_eq!(calls[0]["k8s.pod.uid"], pod.uid, "{who:?}");
     }
 }
 
 #[test]
 fn a_container_that_starts_later_is_tapped_as_well() {
-    let Some((namespace, _nginx, pod)) = stage() else { return };
+    let Some((namespace, _nginx, pod)) = stage("7d") else { return };
     let tap = TapCommand::start(&["--pod", &pod.name, "--payload", "headers", "-o", "json"]);
     // By now the tap has no privileges any more, and has to change its rules.
-    let Some((later, id)) = container("kubepods-burstable.slice", "7c") else { return };
+    let Some((later, id)) = container("kubepods-burstable.slice", &pod.uid, "7c") else { return };
     let start = Instant::now();
     let is_told = |said: &str| said.contains(&id);
     // It is looked for every two seconds.
