@@ -6,6 +6,7 @@ use std::{
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::cannot_run;
@@ -19,9 +20,11 @@ pub struct ControlGroup {
 }
 
 impl ControlGroup {
-    /// Makes a group with this name. `None` if that cannot be done here, which has then been said.
+    /// Makes a group with this name, in one that nobody else has: tests run side by side, and each takes away what it made.
+    /// `None` if that cannot be done here, which has then been said.
     #[must_use]
     pub fn make(name: &str) -> Option<Self> {
+        static GROUPS: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
         let mount = mounts.lines().find_map(|line| {
             let (before, after) = line.split_once(" - ")?;
@@ -31,7 +34,8 @@ impl ControlGroup {
             cannot_run("no version 2 of control groups is mounted");
             return None;
         };
-        let path = Path::new(mount).join(format!("weir-test-{}", std::process::id())).join(name);
+        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(mount).join(format!("weir-test-{}-{number}", std::process::id())).join(name);
         if let Err(error) = fs::create_dir_all(&path) {
             cannot_run(&format!("cannot make {}: {error}", path.display()));
             return None;
@@ -79,7 +83,7 @@ impl Drop for ControlGroup {
             drop(process.kill());
             drop(process.wait());
         }
-        // Those around it, up to the group of all tests, go with the last in them.
+        // Those around it were made for it.
         for path in self.path.ancestors().take_while(|path| *path != self.mount) {
             drop(fs::remove_dir(path));
         }
