@@ -10,6 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd as _},
     process,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,10 +19,18 @@ use weir_datapath::tap::{
     SocketId, Tap, TapError, Tier, Totals, Way,
 };
 
-use crate::cannot_run;
+use crate::{cannot_run, require_root};
 
 /// Longest time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keeps other tests that ask for this from running, which a test needs whose tap counts what the whole process does, or
+/// that knows which descriptor comes next. `None` without privilege, which has then been said.
+#[must_use]
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    require_root().then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// The byte of a stream at a position.
 pub fn byte(key: u64, position: u64) -> u8 {

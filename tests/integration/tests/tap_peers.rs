@@ -1,27 +1,14 @@
 //! A filter looks at the other end of each datagram where the socket has none of its own: what it does not mean is never told.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::thread;
 
 use weir_datapath::tap::{Settings, Tier, Totals, Way};
-use weir_integration::{
-    require_root,
-    tapping::{
-        Recorder,
-        datagrams::Named,
-        peers::{self, By, CANARY, Family, Stage, WANTED, check},
-        tier,
-    },
+use weir_integration::tapping::{
+    Recorder, alone,
+    datagrams::Named,
+    peers::{self, By, CANARY, Family, Stage, WANTED, check},
+    tier,
 };
-
-/// Each tap sees the whole process, and counts what others do.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> Option<MutexGuard<'static, ()>> {
-    require_root().then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
-}
 
 fn is_balanced(totals: &Totals) -> bool {
     totals.sent.is_balanced() && totals.received.is_balanced()

@@ -10,10 +10,7 @@ use std::{
 };
 
 use weir_datapath::tap::{Payload, Processes, Role, Rule, RuleId, Settings, Way};
-use weir_integration::{
-    require_root,
-    tapping::{Recorder, connection, own_rule, socket_id, stream},
-};
+use weir_integration::tapping::{Recorder, alone, connection, own_rule, socket_id, stream};
 
 /// Nobody else sends this.
 const CANARY: &[u8] = b"the canary must not leave the kernel";
@@ -61,9 +58,7 @@ fn told_of(recorder: &mut Recorder, listener: &TcpListener, to: SocketAddr) -> V
 
 #[test]
 fn only_what_a_rule_lets_through_is_told() {
-    if !require_root() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("loopback works");
     let port = listener.local_addr().expect("loopback works").port();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -126,9 +121,7 @@ fn only_what_a_rule_lets_through_is_told() {
 
 #[test]
 fn the_first_rule_that_matches_wins_and_rules_change_while_bytes_flow() {
-    if !require_root() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
     let to = listener.local_addr().expect("loopback works");
     let Some(mut recorder) = Recorder::open(&Settings::default(), &[]) else { return };
@@ -161,9 +154,7 @@ fn the_first_rule_that_matches_wins_and_rules_change_while_bytes_flow() {
 
 #[test]
 fn a_socket_stays_one_whichever_descriptor_it_has_and_a_descriptor_used_again_is_another() {
-    if !require_root() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
     let to = listener.local_addr().expect("loopback works");
     // The connection is there before the tap, with bytes on their way.
@@ -204,9 +195,7 @@ fn a_socket_stays_one_whichever_descriptor_it_has_and_a_descriptor_used_again_is
 
 #[test]
 fn a_connection_that_speaks_before_it_is_found_is_not_taken_for_a_new_one() {
-    if !require_root() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
     let to = listener.local_addr().expect("loopback works");
     let (mut client, mut server, ids) = connection(&listener, to);
