@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::{
     Namespace,
     http::{self, Answer},
+    permission::succeed,
 };
 
 /// Where agents of tests listen, each in a namespace of its own.
@@ -57,6 +58,16 @@ pub fn binary() -> PathBuf {
     let path = tests.ancestors().nth(2).expect("it lies in target/debug/deps").join("weir");
     assert!(path.exists(), "build weir first: cargo build -p weir");
     path
+}
+
+/// A copy of it in this directory, for users who may not read where it was built.
+///
+/// Another process writes it: a descriptor of ours would be in every process that another test starts meanwhile, and the
+/// kernel runs no file that somebody may still write.
+pub fn copy_binary(directory: &Path) -> PathBuf {
+    let copy = directory.join("weir");
+    succeed(Command::new("cp").arg(binary()).arg(&copy));
+    copy
 }
 
 /// A command that will run an agent in the namespace with this configuration, reading flows every 200 ms.

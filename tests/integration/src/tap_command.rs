@@ -17,8 +17,12 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
-    Namespace, agent::binary, cgroup::ControlGroup, peers::Peer, permission::succeed, require_root,
-    require_tool,
+    Namespace,
+    agent::{binary, copy_binary},
+    cgroup::ControlGroup,
+    peers::Peer,
+    permission::succeed,
+    require_root, require_tool,
 };
 
 /// A word that must be in no output.
@@ -59,11 +63,8 @@ impl TapCommand {
     pub fn start_as<S: AsRef<OsStr>>(mut by: Command, arguments: &[S]) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let output = File::create(directory.path().join("output")).expect("there is room");
-        // Others may not read where we build.
-        let copy = directory.path().join("weir");
-        fs::copy(binary(), &copy).expect("there is room");
+        by.arg(copy_binary(directory.path()));
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
-        by.arg(copy);
         Self::start_by(by, arguments, directory, Stdio::from(output))
     }
 
