@@ -12,7 +12,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use weir_datapath::netns::Netns;
 
-use crate::permission::succeed;
+use crate::{permission::succeed, tcp::wait_until};
 
 /// A fresh network namespace, held by a descriptor. It ends with the last of its users: this value, sockets that were
 /// opened inside, processes that were started inside.
@@ -109,6 +109,15 @@ impl Namespace {
     /// Switches offloads of an interface, for example `offload("eth0", "tso off gso off gro off")`.
     pub fn offload(&self, interface: &str, settings: &str) {
         self.tool("ethtool", &format!("-K {interface} {settings}"));
+    }
+
+    /// Waits until an interface that is set up sends. The kernel learns of a carrier by itself a moment after the other end
+    /// of a wire is up, and until then it drops what is sent without a word.
+    pub fn until_it_sends(&self, interface: &str) {
+        wait_until("the interface has a carrier", || {
+            let shown = self.ip(&format!("-o link show dev {interface}"));
+            shown.contains(" state UP ") && !shown.contains(" qdisc noop ")
+        });
     }
 
     /// A path that opens this namespace, for tools that want one: `ip link set NAME netns PATH`.

@@ -47,5 +47,7 @@ impl Neighbourhood {
             format!("address add fd00::{host:x}/64 dev {name} nodad"),
             format!("link set {name} up"),
         ]);
+        namespace.until_it_sends(name);
+        self.switch.until_it_sends(&port);
     }
 }

@@ -73,6 +73,9 @@ impl Veth {
         let veth = Self { left: end(left, left_name, 1), right: end(right, right_name, 2) };
         configure(&veth.left, &veth.right, neighbours);
         configure(&veth.right, &veth.left, neighbours);
+        for end in [&veth.left, &veth.right] {
+            end.namespace.until_it_sends(&end.name);
+        }
         veth
     }
 

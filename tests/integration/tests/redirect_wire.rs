@@ -60,6 +60,8 @@ impl Lan {
             namespace.ip(&format!("address add fd00::{number}/64 dev up0 nodad"));
             namespace.ip("link set up0 up");
             bridge.ip(&format!("link set {name} master br0 up"));
+            namespace.until_it_sends("up0");
+            bridge.until_it_sends(name);
             namespace
         };
         Self { client: host("client", 1), listen: host("listen", 10), server: host("server", 138), bridge }
