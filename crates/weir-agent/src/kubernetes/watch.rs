@@ -236,8 +236,9 @@ impl Follower {
             }
             Stop::Failed(error) => (Change::Lost(resource), with_causes(error)),
         };
-        self.send(change).await?;
-        self.hand_over(News::Trouble(resource, trouble)).await
+        // The reason first: whoever sees that it was lost sees why.
+        self.hand_over(News::Trouble(resource, trouble)).await?;
+        self.send(change).await
     }
 
     async fn send(&self, change: Change) -> Result<(), Stop> {
