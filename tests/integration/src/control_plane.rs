@@ -7,7 +7,7 @@
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{cannot_run, permission::succeed, require_tool};
+use crate::{cannot_run, permission::succeed, require_tool, reserved_port::ReservedPort};
 
 mod link;
 
@@ -35,8 +35,11 @@ const ADMIN: &str = "admintoken";
 #[derive(Debug)]
 pub struct ControlPlane {
     directory: TempDir,
-    etcd_port: u16,
-    api_port: u16,
+    // Nobody else gets them before a server listens, nor while it is away.
+    etcd_port: ReservedPort,
+    peer_port: ReservedPort,
+    api_port: ReservedPort,
+    manager_port: ReservedPort,
     etcd: Option<Program>,
     api_server: Option<Program>,
     controller_manager: Option<Program>,
@@ -70,8 +73,10 @@ impl ControlPlane {
         }
         let mut plane = Self {
             directory,
-            etcd_port: free_port(),
-            api_port: free_port(),
+            etcd_port: ReservedPort::new(),
+            peer_port: ReservedPort::new(),
+            api_port: ReservedPort::new(),
+            manager_port: ReservedPort::new(),
             etcd: None,
             api_server: None,
             controller_manager: None,
@@ -84,7 +89,8 @@ impl ControlPlane {
 
     /// Starts the controllers: replica sets make pods, services get endpoint slices.
     pub fn start_controllers(&mut self) {
-        let (kubeconfig, port) = (self.kubeconfig("admin", ADMIN), free_port().to_string());
+        let kubeconfig = self.kubeconfig("admin", ADMIN);
+        let port = self.manager_port.address().port().to_string();
         let flag = |name: &str| format!("--{name}={}", kubeconfig.display());
         let mut manager = self.program("kube-controller-manager");
         manager
@@ -106,13 +112,13 @@ impl ControlPlane {
     pub fn start_api(&mut self) {
         let mut server = self.program("kube-apiserver");
         server
-            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .arg(format!("--etcd-servers=http://{}", self.etcd_port.address()))
             .args([
                 "--bind-address=127.0.0.1",
                 "--advertise-address=127.0.0.1",
                 "--endpoint-reconciler-type=none",
             ])
-            .args(["--secure-port", &self.api_port.to_string()])
+            .args(["--secure-port", &self.api_port().to_string()])
             .arg(self.flag_with_path("cert-dir", "certificates"))
             .arg(self.flag_with_path("token-auth-file", "tokens.csv"))
             .arg(self.flag_with_path("service-account-key-file", "sa.pub"))
@@ -127,6 +133,8 @@ impl ControlPlane {
         wait("the API server", || {
             self.path("certificates/apiserver.crt").is_file() && self.try_get("/readyz").is_ok()
         });
+        // It makes this by itself, perhaps after it said that it is ready.
+        wait("the default namespace", || self.try_get("/api/v1/namespaces/default").is_ok());
     }
 
     /// Forgets the past: a watch from before ends with 410 Gone. The API server is restarted, because it has a memory
@@ -138,7 +146,7 @@ impl ControlPlane {
         let newest = newest.as_str().or(revision.as_str()).expect("lists have a version").to_owned();
         self.stop_api();
         let body = json!({ "revision": newest, "physical": true }).to_string();
-        let answer = post(self.etcd_port, "/v3/kv/compaction", &body);
+        let answer = post(self.etcd_port.address().port(), "/v3/kv/compaction", &body);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         self.etcd = None;
         self.start_etcd();
@@ -146,8 +154,8 @@ impl ControlPlane {
     }
 
     /// The port of the API server.
-    pub const fn api_port(&self) -> u16 {
-        self.api_port
+    pub fn api_port(&self) -> u16 {
+        self.api_port.address().port()
     }
 
     /// Makes objects. An error is a failure of the test.
@@ -224,7 +232,7 @@ impl ControlPlane {
     }
 
     fn kubeconfig(&self, user: &str, token: &str) -> PathBuf {
-        self.write_kubeconfig(user, token, self.api_port)
+        self.write_kubeconfig(user, token, self.api_port())
     }
 
     fn write_kubeconfig(&self, user: &str, token: &str, port: u16) -> PathBuf {
@@ -258,8 +266,8 @@ impl ControlPlane {
     }
 
     fn start_etcd(&mut self) {
-        let clients = format!("http://127.0.0.1:{}", self.etcd_port);
-        let peers = format!("http://127.0.0.1:{}", free_port());
+        let clients = format!("http://{}", self.etcd_port.address());
+        let peers = format!("http://{}", self.peer_port.address());
         let mut etcd = self.program("etcd");
         etcd.arg("--data-dir")
             .arg(self.path("etcd-data"))
@@ -268,7 +276,7 @@ impl ControlPlane {
             .args(["--initial-cluster", &format!("default={peers}")])
             .args(["--unsafe-no-fsync", "--log-level", "warn"]);
         self.etcd = Some(self.spawn(etcd, "etcd"));
-        wait("etcd", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.etcd_port)).is_ok());
+        wait("etcd", || TcpStream::connect(self.etcd_port.address()).is_ok());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -325,11 +333,6 @@ pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
         )]
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 fn post(port: u16, path: &str, body: &str) -> String {
