@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Namespace, agent::binary, cgroup::ControlGroup};
+use crate::{Namespace, agent::binary, cgroup::ControlGroup, tcp::wait_until};
 
 /// What its shell says once everything is mounted.
 const READY: &str = "ready";
@@ -78,9 +78,15 @@ impl Machine {
     pub fn kill_proxy(&self) {
         self.types(
             "ask='curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status'
-             kill -9 $($ask | grep -o 'pid\":[0-9]*' | cut -d: -f2)
-             until $ask >/dev/null; [ $? -eq 7 ]; do :; done",
+             kill -9 $($ask | grep -o 'pid\":[0-9]*' | cut -d: -f2)",
         );
+        self.until_no_proxy();
+    }
+
+    /// Waits until nobody listens for commands to `weir proxy`.
+    pub fn until_no_proxy(&self) {
+        let ask = "curl -s --unix-socket /run/weir/proxy/control.sock http://localhost/v1/status >/dev/null";
+        wait_until("nobody listens any more", || self.shell(ask).status.code() == Some(7));
     }
 
     /// The same; it must succeed, and what it printed is the answer.

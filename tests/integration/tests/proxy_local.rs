@@ -32,7 +32,6 @@ fn machine_with_backend(namespace: &Namespace) -> Machine {
 }
 
 const ADD: &str = "weir proxy rule add web --listen tcp:10.0.0.10:80 --backend 10.0.0.1:8080";
-const KILL: &str = "kill -9 $(weir proxy doctor | grep -o 'process [0-9][0-9]*' | head -1 | cut -d' ' -f2)";
 
 /// Calls the listener from a process of this cgroup.
 fn call_from(group: &Path) -> String {
@@ -69,7 +68,7 @@ fn a_backend_on_the_same_machine_is_reached_and_every_command_says_how() {
     assert!(metrics.contains("weir_proxy_rule_sockets_total{rule=\"web\"} 1"), "{metrics}");
 
     // Without a control process, and with another one.
-    machine.types(KILL);
+    machine.kill_proxy();
     assert_eq!(machine.types(&call), "hello 10.0.0.10");
     assert!(machine.types("weir proxy ls").contains("its sockets are led there"));
     machine.types("weir proxy run --detach");
@@ -98,7 +97,7 @@ fn a_cgroup_outlasts_restarts_and_is_attached_to_again_when_it_is_made_anew() {
     machine.types(ADD);
     assert_eq!(machine.types(&call_from(&service)), "hello 10.0.0.10");
 
-    machine.types(KILL);
+    machine.kill_proxy();
     machine.types("weir proxy run --detach");
     let listed = machine.types("weir proxy ls");
     assert!(listed.contains(&sockets), "{listed}");
@@ -115,9 +114,9 @@ fn a_cgroup_outlasts_restarts_and_is_attached_to_again_when_it_is_made_anew() {
     assert_eq!(machine.types(&call_from(&service)), "hello 10.0.0.10");
     machine.types("weir proxy doctor");
 
-    machine.types(KILL);
+    machine.kill_proxy();
     machine.types("weir proxy run --local off --detach");
-    machine.types(KILL);
+    machine.kill_proxy();
     machine.types("weir proxy run --detach");
     assert!(machine.types("weir proxy ls").contains("sockets:    left alone\n"));
     machine.types("weir proxy teardown");
