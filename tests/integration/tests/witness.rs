@@ -1,5 +1,7 @@
 //! What interfaces count themselves, compared with what the counting programs see.
 
+use std::time::{Duration, Instant};
+
 use weir_datapath::{
     flow::FlowOptions,
     interface::{Interface, Interfaces},
@@ -12,6 +14,9 @@ use weir_integration::{
     require_root,
     traffic::{ManyFlows, UdpFlow, Until, tcp_talk},
 };
+
+/// Longest time that packets may be on their way.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything about one interface that is counted in both directions.
 struct Watched {
@@ -50,9 +55,14 @@ impl Watched {
         [one(Direction::Ingress, ingress), one(Direction::Egress, egress)]
     }
 
+    /// In the end they agree: the kernel may still be about to take in what was sent last.
     fn check(&mut self, classes: [Class; 2]) {
-        let agreements = self.agreements();
         let expected = classes.map(|class| Agreement { class, skbs_difference: 0, bytes_difference: 0 });
+        let end = Instant::now() + PATIENCE;
+        let mut agreements = self.agreements();
+        while agreements != expected && Instant::now() < end {
+            agreements = self.agreements();
+        }
         assert_eq!(agreements, expected, "{}", self.start.name);
         let seen = &self.counting.seen;
         assert!(self.points.iter().all(|point| seen.ledger(*point).skbs > 0), "both directions had traffic");
