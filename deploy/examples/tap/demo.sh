@@ -48,6 +48,8 @@ curl -s -o answers -H 'Authorization: Bearer this-is-secret' "$url/reviews/4?tok
 curl -s -o answers -H 'Content-Type: application/json' -d '{"user": "alice", "password": "this-is-secret"}' "$url/login"
 curl -s -o answers "$url/missing"
 
+# The server ends a connection a moment after its client.
+while ss -Htn state connected sport = :8080 | grep -q .; do sleep 0.1; done
 end_tap "$at_server" server.log
 end_tap "$at_client" client.log
 at_server= at_client=
