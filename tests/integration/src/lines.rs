@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::{delivery::Peer, reserved_port::ReservedPort};
+use crate::{delivery::Peer, reserved_port::ReservedPort, tcp::wait_until};
 
 /// Somebody who reads lines from a TCP connection.
 pub struct Lines {
@@ -105,10 +105,12 @@ impl Peer for Lines {
         for (connection, reader) in self.state.connections.lock().expect("nobody panics here").drain(..) {
             // What was sent is read before the connection ends: a stream tells nobody what arrived.
             connection.shutdown(Shutdown::Read).ok();
-            drop(connection);
-            // From now on whoever writes is told that nobody reads.
             reader.join().expect("it does not panic");
+            // From now on whoever writes is told that nobody reads. Closing is not enough: processes that other tests
+            // start have all descriptors, too, until they are another program.
+            connection.shutdown(Shutdown::Both).ok();
         }
+        wait_until("nobody listens", || TcpStream::connect(self.port.address()).is_err());
     }
 
     fn start_again(&mut self) {

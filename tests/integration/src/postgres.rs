@@ -155,9 +155,10 @@ impl Postgres {
         }
     }
 
-    /// The server, first, and the processes that it started.
+    /// The server, first, and the processes that it started. It is stopped, so that it starts no others meanwhile.
     fn processes(server: &Child) -> Vec<Pid> {
         let pid = server.id();
+        kill(Pid::from_raw(i32::try_from(pid).expect("a pid fits")), Signal::SIGSTOP).ok();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         [i32::try_from(pid).expect("a pid fits")].into_iter().chain(children).map(Pid::from_raw).collect()

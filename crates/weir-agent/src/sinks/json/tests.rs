@@ -6,6 +6,8 @@ use std::{
     time::Instant,
 };
 
+use rustix::fs::{FileType, Mode};
+
 use super::{stream::Stream, *};
 use crate::{
     batch::samples::parcels,
@@ -71,6 +73,8 @@ fn nothing_is_given_to_a_peer_that_has_left() {
     let (mut connection, _) = listener.accept().unwrap();
     let mut first = [0; 6];
     std::io::Read::read_exact(&mut connection, &mut first).unwrap();
+    // A process that another test starts may have the descriptor, too, for a moment.
+    connection.shutdown(std::net::Shutdown::Both).unwrap();
     drop(connection);
     let error = stream.write(b"second\n", &patience).unwrap_err();
     assert!(error.to_string().contains("the peer closed the connection"), "{error}");
@@ -101,8 +105,7 @@ fn a_peer_that_does_not_read_is_waited_for_no_longer_than_patience_lasts() {
 fn a_fifo_without_reader_is_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fifo");
-    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
+    rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
     let plan = Plan::File { path: path.clone(), rotate_size: 1 << 20, rotate_keep: 1 };
     let mut writer = JsonWriter::new(&plan);
     let error = writer.write(&parcels(1, 1), &Patience::default()).unwrap_err();

@@ -3,6 +3,7 @@ mod peers;
 mod sums;
 
 use std::{
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -262,11 +263,21 @@ fn a_collector_that_says_nothing_is_waited_for_no_longer_than_patience_lasts() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
+/// An address at which nobody listens.
+fn nobody() -> SocketAddr {
+    let address =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    // A process that another test starts may have the socket, too, for a moment.
+    let end = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < end);
+    }
+    address
+}
+
 #[test]
 fn nobody_there_is_told_with_the_address() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}/", listener.local_addr().unwrap());
-    drop(listener);
+    let endpoint = format!("http://{}/", nobody());
     for protocol in [Protocol::Http, Protocol::Grpc] {
         let Err(WriteError::Retry(error)) =
             writer(&endpoint, protocol, 1 << 20).write(&parcels(1), &Patience::default())
@@ -331,9 +342,7 @@ fn spans_and_sums_of_a_group_that_is_rejected_come_with_its_parcels() {
 
 #[test]
 fn metrics_that_do_not_arrive_keep_no_logs_waiting() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}/v1/metrics", listener.local_addr().unwrap());
-    drop(listener);
+    let nobody = format!("http://{}/v1/metrics", nobody());
     let peer = HttpPeer::start(vec![Reply::http(200, "", &[]), Reply::http(200, "", &[])]);
     let metrics = MetricsPlan {
         target: target(&nobody, Protocol::Http),
