@@ -11,7 +11,7 @@ use weir_datapath::packets::{
 use weir_flow::{Count, Direction, Role, SocketOwner};
 use weir_packet::{Link, Parsed};
 
-use crate::{Namespace, VethEnd};
+use crate::{Namespace, VethEnd, tcx::until_ours_are_off};
 
 /// The capturing programs, attached; detaches when dropped.
 pub struct Capturing {
@@ -22,6 +22,8 @@ pub struct Capturing {
     pub reader: PacketReader,
     /// Everything that was handed over.
     pub captured: Vec<Captured>,
+    /// Interfaces that were attached.
+    interfaces: Vec<String>,
 }
 
 /// A packet that was handed over.
@@ -67,7 +69,8 @@ impl Capturing {
     /// Loads the programs; attaches nothing yet.
     pub fn load(namespace: &Namespace, options: &PacketOptions) -> Self {
         let (attacher, reader) = namespace.run(|| packets::load(options)).expect("the programs load");
-        Self { namespace: namespace.clone(), attacher, reader, captured: Vec::new() }
+        let (captured, interfaces) = (Vec::new(), Vec::new());
+        Self { namespace: namespace.clone(), attacher, reader, captured, interfaces }
     }
 
     /// Loads the programs and attaches them to one end of a wire, in both directions.
@@ -84,6 +87,7 @@ impl Capturing {
         namespace
             .run(|| attacher.attach(&device, Directions::Both))
             .unwrap_or_else(|error| panic!("{name}: {error}: {:?}", std::error::Error::source(&error)));
+        self.interfaces.push(name.to_owned());
     }
 
     /// Reads until as many packets were handed over since the start. Panics if they do not come within 10 s.
@@ -110,8 +114,11 @@ impl Capturing {
     /// Detaches, reads everything that is left and checks that all ledgers are balanced and true. Returns those that saw
     /// anything, by direction.
     pub fn finish(&mut self) -> Finished {
-        let Self { namespace, attacher, .. } = self;
+        let Self { namespace, attacher, interfaces, .. } = self;
         namespace.run(|| attacher.detach_all());
+        for interface in interfaces {
+            until_ours_are_off(namespace, interface);
+        }
         self.reader.settle().expect("the programs end");
         while self.read_once(Duration::ZERO) > 0 {}
         let mut finished = Finished::default();

@@ -6,7 +6,7 @@ use weir_datapath::flow::{self, Device, Directions, Drained, FlowAttacher, FlowO
 use weir_flow::{Count, Direction, Ledger, PointId, Role, Tuple};
 use weir_packet::Link;
 
-use crate::{Namespace, VethEnd};
+use crate::{Namespace, VethEnd, tcx::until_ours_are_off};
 
 /// The counting programs, attached; detaches when dropped.
 pub struct Counting {
@@ -69,10 +69,12 @@ impl Counting {
         attached.points.iter().map(|point| point.id).collect()
     }
 
-    /// Stops counting an interface.
-    pub fn detach(&mut self, index: u32) -> bool {
+    /// Stops counting an end of a wire, on which nobody else counts.
+    pub fn detach(&mut self, end: &VethEnd) -> bool {
         let Self { namespace, attacher, .. } = self;
-        namespace.run(|| attacher.detach(index))
+        let was_counted = namespace.run(|| attacher.detach(end.index));
+        until_ours_are_off(namespace, &end.name);
+        was_counted
     }
 
     /// Drains once, checks the identity of every ledger, and adds everything up.

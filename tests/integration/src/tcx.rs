@@ -1,10 +1,13 @@
-//! Somebody else's TCX program: it lets every packet go on.
+//! TCX programs: somebody else's, which lets every packet go on, and the end of ours.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use weir_datapath::hook::tcx_programs;
 
 use crate::{
     Namespace,
     sock_ops::{bpf, command, load, op},
+    tcp::wait_until,
 };
 
 const PROG_TYPE_SCHED_CLS: u32 = 3;
@@ -32,4 +35,14 @@ impl ForeignTcx {
         };
         Self { _links: [TCX_INGRESS, TCX_EGRESS].map(attach) }
     }
+}
+
+/// Waits until none of our programs sees packets of an interface any more. Closing their links is not enough: processes
+/// that other tests start have all descriptors, too, until they are another program.
+pub fn until_ours_are_off(namespace: &Namespace, interface: &str) {
+    wait_until("our programs are off", || {
+        // Without TCX, or without the interface, there are none.
+        let programs = namespace.run(|| tcx_programs(interface)).unwrap_or_default();
+        !programs.iter().any(|program| program.name.starts_with("weir_"))
+    });
 }

@@ -69,7 +69,7 @@ fn forwarded_packets_are_duplicates_while_they_are_counted_where_they_come_in() 
     assert_eq!(news(&mut counting, egress, &mut before), (0, 20));
     assert_eq!(counting.seen.ledger(ingress).flows.packets, 20);
 
-    assert!(counting.detach(route.edge.right.index));
+    assert!(counting.detach(&route.edge.right));
     flow.send(30, PAYLOAD);
     assert_eq!(news(&mut counting, egress, &mut before), (30, 0), "it is counted nowhere else any more");
 }
@@ -132,7 +132,7 @@ fn an_interface_that_is_attached_again_at_once_counts_anew() {
     let (mut counting, _, first) = Counting::on(&veth.left, &FlowOptions::default());
     let flow = UdpFlow::open(&veth.left, &veth.right, false);
     flow.send(10, PAYLOAD);
-    assert!(counting.detach(veth.left.index));
+    assert!(counting.detach(&veth.left));
     let [_, second] = counting.attach_deduplicating(&veth.left);
     flow.send(3, PAYLOAD);
     let seen = counting.drain_all();
