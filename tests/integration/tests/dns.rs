@@ -45,7 +45,7 @@ impl Stage {
     /// What `dig` prints, whatever becomes of the question.
     fn dig(&self, server: IpAddr, arguments: &str) -> String {
         let mut dig = self.client.command("dig");
-        dig.arg(format!("@{server}")).args(["+tries=1", "+timeout=2"]);
+        dig.arg(format!("@{server}")).args(["+tries=1", "+timeout=20"]);
         let output = dig.args(arguments.split_whitespace()).output().expect("dig starts");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -146,7 +146,7 @@ fn lookups_are_counted_once_and_flows_to_what_they_found_have_its_name() {
         let flows = flows_until(&stage, &agent, &filter, |flow| flow["dns.response_code"] == "NXDOMAIN");
         assert_eq!(flows.len(), 1, "{flows:#?}");
         assert_eq!(flows[0]["dns.question.type"], "A");
-        assert!(flows[0]["dns.lookup.duration"].as_f64().is_some_and(|time| time > 0.0 && time < 2.0));
+        assert!(flows[0]["dns.lookup.duration"].as_f64().is_some_and(|time| time > 0.0 && time < 20.0));
     }
 
     // What the name led to: before it was asked by another name, and after.

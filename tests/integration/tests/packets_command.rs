@@ -17,19 +17,11 @@ use pcap_file::{
     pcapng::{Block, PcapNgReader},
 };
 use serde_json::Value;
-use weir_integration::{Namespace, Neighbours, Veth, require_root, require_tool, traffic::UdpFlow};
+use weir_integration::{
+    Namespace, Neighbours, Veth, agent::binary, require_root, require_tool, traffic::UdpFlow,
+};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("WEIR_BIN") {
-        return path.into();
-    }
-    let tests = std::env::current_exe().expect("a test is a file");
-    let path = tests.ancestors().nth(2).expect("it lies in target/debug/deps").join("weir");
-    assert!(path.exists(), "build weir first: cargo build -p weir");
-    path
-}
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ends a program as Ctrl-C does, and returns what it said on standard error.
 fn interrupt(mut child: Child) -> String {
@@ -45,22 +37,23 @@ fn interrupt(mut child: Child) -> String {
 /// Original length and bytes.
 type Frame = (u32, Vec<u8>);
 
+/// Frames that are in the file so far: one that is being written has not come yet.
 fn frames_of_weir(path: &Path) -> Vec<Frame> {
     let mut reader = PcapNgReader::new(File::open(path).expect("weir wrote it")).expect("it is pcapng");
     let mut frames = Vec::new();
-    while let Some(block) = reader.next_block() {
-        if let Block::EnhancedPacket(packet) = block.expect("it is whole") {
+    while let Some(Ok(block)) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block {
             frames.push((packet.original_len, packet.data.to_vec()));
         }
     }
     frames
 }
 
+/// The same of tcpdump.
 fn frames_of_tcpdump(path: &Path) -> Vec<Frame> {
     let mut reader = PcapReader::new(File::open(path).expect("tcpdump wrote it")).expect("it is pcap");
     let mut frames = Vec::new();
-    while let Some(packet) = reader.next_packet() {
-        let packet = packet.expect("it is whole");
+    while let Some(Ok(packet)) = reader.next_packet() {
         frames.push((packet.orig_len, packet.data.to_vec()));
     }
     frames

@@ -5,7 +5,6 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::unix::process::CommandExt as _,
-    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
@@ -19,12 +18,13 @@ use nix::{
 use serde_json::Value;
 use weir_integration::{
     Namespace, Neighbours, Veth,
+    agent::{binary, copy_binary},
     memory::peak_kib,
     require_root,
     traffic::{ManyFlows, UdpFlow, Until},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Port of the knocks: nobody listens, and no other traffic of a test goes there.
 const KNOCK: u16 = 9;
@@ -34,16 +34,6 @@ struct Weir {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<Value>,
-}
-
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("WEIR_BIN") {
-        return path.into();
-    }
-    let tests = std::env::current_exe().expect("a test is a file");
-    let path = tests.ancestors().nth(2).expect("it lies in target/debug/deps").join("weir");
-    assert!(path.exists(), "build weir first: cargo build -p weir");
-    path
 }
 
 fn lines(stdout: ChildStdout) -> Receiver<String> {
@@ -287,7 +277,7 @@ fn blocks_and_durations_end_by_themselves() {
     }
     let stage = stage();
     for (arguments, blocks) in
-        [(["--blocks", "3", "--interval", "200ms"], 3), (["--duration", "1s", "--interval", "500ms"], 2)]
+        [(["--blocks", "3", "--interval", "200ms"], 3), (["--duration", "2s", "--interval", "1s"], 2)]
     {
         let mut weir = stage.left.command(binary());
         let output = weir.args(["watch", "-o", "log"]).args(arguments).output().expect("weir runs");
@@ -321,8 +311,7 @@ fn without_privilege_the_capability_is_named() {
     }
     // Nobody may read the directory of the test, so the binary goes where anybody may.
     let directory = tempfile::tempdir().expect("there is room");
-    let copy = directory.path().join("weir");
-    std::fs::copy(binary(), &copy).expect("there is room");
+    let copy = copy_binary(directory.path());
     for path in [directory.path(), copy.as_path()] {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
