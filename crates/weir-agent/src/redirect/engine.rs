@@ -65,13 +65,16 @@ pub struct Orders {
 /// A listener that the kernel knows.
 #[derive(Clone, Debug)]
 struct Listening {
-    listener: Listener,
     /// Whose it is; nobody's if it is leaving.
     owner: Option<Arc<Rule>>,
-    /// Its settings, table left out.
+    /// Its settings, and the table of those who share its new connections.
     state: RuleState,
-    table: Table,
+    /// These, with their weights.
+    members: Arc<[Member]>,
 }
+
+/// Who shares new connections, where it is, and its weight.
+type Member = (BackendId, SocketAddr, u16);
 
 /// A backend that the kernel knows.
 #[derive(Clone, Debug)]
@@ -85,13 +88,6 @@ struct Serving {
     drain_timeout: Duration,
     /// Whether it could take connections when the control process found it, if it was there before.
     was_up: bool,
-}
-
-/// Who shares the new connections of a rule, and the table of that.
-#[derive(Clone, Debug, Default)]
-struct Table {
-    members: Arc<[(BackendId, SocketAddr, u16)]>,
-    places: Arc<[BackendId]>,
 }
 
 /// How a backend is doing, and why.
@@ -114,16 +110,21 @@ impl Serving {
     }
 }
 
-impl Table {
+impl Listening {
+    /// Nobody owns it yet, and nobody shares its new connections.
+    fn new(state: &RuleState) -> Self {
+        Self { owner: None, state: RuleState { table: [].into(), ..state.clone() }, members: [].into() }
+    }
+
     /// Makes the table anew if others share it, or otherwise than before.
-    fn update(&mut self, members: &[(BackendId, SocketAddr, u16)]) {
+    fn share(&mut self, members: &[Member]) {
         if *self.members == *members {
             return;
         }
         let weights: Vec<(SocketAddr, u16)> =
             members.iter().map(|(_, address, weight)| (*address, *weight)).collect();
-        let places = maglev::table(&weights).into_iter().map(|position| members[position].0).collect();
-        *self = Self { members: members.into(), places };
+        let places = maglev::table(&weights).into_iter().map(|position| members[position].0);
+        (self.state.table, self.members) = (places.collect(), members.into());
     }
 }
 
@@ -143,11 +144,7 @@ impl Engine {
         for rule in &published.rules {
             engine.ids.take_rule(rule.id);
             engine.by_listener.insert(rule.listener, rule.id);
-            let state = RuleState { table: [].into(), ..rule.clone() };
-            let table = Table::default();
-            engine
-                .listening
-                .insert(rule.id, Listening { listener: rule.listener, owner: None, state, table });
+            engine.listening.insert(rule.id, Listening::new(rule));
         }
         for backend in &published.backends {
             engine.ids.take_backend(backend.id);
@@ -227,7 +224,7 @@ impl Engine {
         for id in rule.listeners.iter().filter_map(|listener| self.by_listener.get(listener)) {
             if let Some(listening) = self.listening.get_mut(id) {
                 listening.owner = None;
-                self.owned.remove(&listening.listener);
+                self.owned.remove(&listening.state.listener);
             }
             for backend in &rule.backends {
                 if let Some(serving) = self.serving.get_mut(&(*id, backend.address)) {
@@ -242,9 +239,9 @@ impl Engine {
         for listener in &rule.listeners {
             let id = *self.by_listener.entry(*listener).or_insert_with(|| self.ids.rule());
             let state = settings(id, *listener, rule);
-            let table = self.listening.remove(&id).map(|before| before.table).unwrap_or_default();
-            let owner = Some(Arc::clone(rule));
-            self.listening.insert(id, Listening { listener: *listener, owner, state, table });
+            let listening = self.listening.entry(id).or_insert_with(|| Listening::new(&state));
+            let table = Arc::clone(&listening.state.table);
+            (listening.owner, listening.state) = (Some(Arc::clone(rule)), RuleState { table, ..state });
             self.owned.add(*listener, ());
             for backend in &rule.backends {
                 let ids = &mut self.ids;
@@ -354,14 +351,14 @@ impl Engine {
 
     /// The listener of this number.
     pub fn listener(&self, id: RuleId) -> Option<Listener> {
-        self.listening.get(&id).map(|listening| listening.listener)
+        self.listening.get(&id).map(|listening| listening.state.listener)
     }
 
     /// Backends that belong to no rule any more: at which listener they were, and since when.
     pub fn leaving(&self) -> impl Iterator<Item = (Listener, SocketAddr, BackendId, Instant)> {
         self.serving.iter().filter_map(|((rule, address), serving)| {
             let listening = self.listening.get(rule)?;
-            Some((listening.listener, *address, serving.id, serving.left?))
+            Some((listening.state.listener, *address, serving.id, serving.left?))
         })
     }
 
@@ -374,7 +371,7 @@ impl Engine {
             let Some(left) = serving.left else { return true };
             let away = now.saturating_duration_since(left);
             let is_unused = connections(serving.id) == 0 && away >= SETTLED;
-            let is_udp = listening.get(rule).is_none_or(|it| it.listener.transport == Transport::Udp);
+            let is_udp = listening.get(rule).is_none_or(|it| it.state.listener.transport == Transport::Udp);
             if serving.ended.is_none() && (away >= serving.drain_timeout || is_udp) {
                 serving.ended = Some(now);
                 has_changed = true;
@@ -392,7 +389,7 @@ impl Engine {
             let has_backends = serving.range((*id, lowest)..).next().is_some_and(|((rule, _), _)| rule == id);
             let stays = listening.owner.is_some() || has_backends;
             if !stays {
-                by_listener.remove(&listening.listener);
+                by_listener.remove(&listening.state.listener);
                 ids.free_rule(*id);
                 has_changed = true;
             }
@@ -430,11 +427,10 @@ impl Engine {
                 members.extend(weight.map(|weight| (serving.id, *address, weight)));
                 add(backend, standing);
             }
+            listening.share(&members);
             if listening.owner.is_some() {
-                listening.table.update(&members);
-                let table = Arc::clone(&listening.table.places);
-                desired.rules.push(RuleState { table, ..listening.state.clone() });
-            } else if self.owned.overlapping(&listening.listener).is_none() {
+                desired.rules.push(listening.state.clone());
+            } else if self.owned.overlapping(&listening.state.listener).is_none() {
                 // What leaves must not meet what took its place.
                 desired.rules.push(RuleState { on_empty: OnEmpty::Pass, ..listening.state.clone() });
             }
@@ -463,7 +459,7 @@ impl Engine {
             _ if serving.left.is_some() || serving.ended.is_some() => serving.standing_without_rule(),
             Condition::Up | Condition::Weightless => Standing::Up,
             // Nobody hears what is sent to a dead one, and UDP does not notice: its senders get another.
-            Condition::Down(_) if listening.listener.transport == Transport::Udp => Standing::Gone,
+            Condition::Down(_) if listening.state.listener.transport == Transport::Udp => Standing::Gone,
             Condition::Down(_) | Condition::Draining => Standing::Draining,
         };
         (standing, weight)

@@ -183,9 +183,14 @@ impl Proxy {
 
     /// Notes which rules have other endpoints than are in effect.
     fn look_at_endpoints(&mut self) {
-        let now = self.services.expand_changed(&self.written, self.engine.rules());
-        let changed = unlike(self.engine.rules(), &now);
-        self.waiting.have_endpoints(changed.into_iter().filter_map(|(_, after)| after.cloned()).collect());
+        let mut others = Vec::new();
+        // Thousands of rules need not be compared where none has any.
+        if self.written.values().any(|rule| !rule.services.is_empty()) {
+            let now = self.services.expand_changed(&self.written, self.engine.rules());
+            let changed = unlike(self.engine.rules(), &now);
+            others.extend(changed.into_iter().filter_map(|(_, after)| after.cloned()));
+        }
+        self.waiting.have_endpoints(others);
     }
 
     /// Checks backends and follows services of the rules as they are now.
