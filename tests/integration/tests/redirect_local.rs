@@ -500,11 +500,13 @@ fn another_cgroup_takes_the_place_of_the_one_before() {
         host.namespace.ip("route add blackhole 10.0.0.10/32");
         assert!(host.caller().order("tcp a 10.0.0.10:12345").starts_with("error "));
         drop(redirect);
-        // A cgroup that goes away takes its programs along; the next start finds that out.
+        // A cgroup that goes away takes its programs along, a moment later; the next start finds that out.
         drop(second);
-        let left =
-            Redirect::peek(&host.file_system.root()).expect("it works in a test").expect("it is pinned");
-        assert!(!left.local().is_alive);
+        let root = host.file_system.root();
+        wait("the programs are off", || {
+            let left = Redirect::peek(&root).expect("it works in a test").expect("it is pinned");
+            !left.local().is_alive
+        });
         drop(host.open());
         assert_eq!(host.caller().order("tcp a 10.0.0.10:12345"), "10.0.0.10:12345");
 
