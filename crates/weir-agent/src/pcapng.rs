@@ -30,8 +30,11 @@ const OPTION_RESOLUTION: u16 = 9;
 
 const NANOSECONDS: u8 = 9;
 
-/// Bytes of the block of a packet in front of its content: interface, time, two lengths.
-pub const PACKET_HEADER: usize = 20;
+/// Bytes of a block in front of what it holds: its kind and its length.
+const FRAME: usize = 8;
+
+/// Bytes of the block of a packet in front of its content: the frame, then interface, time, two lengths.
+pub const PACKET_HEADER: usize = FRAME + 20;
 
 /// Longest text in bytes; the format ends at 65,535.
 const LONGEST_TEXT: usize = 4096;
@@ -43,6 +46,7 @@ pub struct CaptureWriter<W> {
     snap_length: u32,
     /// Index and name; the place is the number of the interface in the file.
     interfaces: Vec<(u32, String)>,
+    /// The block that is being made, with room for its frame.
     block: Vec<u8>,
 }
 
@@ -96,11 +100,11 @@ pub struct Statistics {
 impl<W: Write> CaptureWriter<W> {
     /// Begins a file whose packets have at most `snap_length` bytes.
     pub fn new(out: W, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
-        let mut writer = Self { out, snap_length, interfaces: Vec::new(), block: Vec::new() };
+        let mut writer = Self { out, snap_length, interfaces: Vec::new(), block: vec![0; FRAME] };
         writer.u32(BYTE_ORDER_MAGIC);
         // Version 1.0, and a section of unknown length.
         writer.u32(1);
-        writer.block.extend([0xff; 8]);
+        writer.block.extend_from_slice(&[0xff; 8]);
         writer.text(OPTION_HARDWARE, std::env::consts::ARCH);
         writer.text(OPTION_SYSTEM, notes.system);
         writer.text(OPTION_USER_APPLICATION, concat!("weir ", env!("CARGO_PKG_VERSION")));
@@ -113,7 +117,7 @@ impl<W: Write> CaptureWriter<W> {
     /// Writes a packet, and before the first of an interface a description of that.
     pub fn write(&mut self, packet: &WrittenPacket<'_>) -> io::Result<()> {
         self.begin(packet.ifindex, packet.interface, packet.link, packet.time_ns)?;
-        self.data().extend(packet.data);
+        self.data().extend_from_slice(packet.data);
         self.end(packet.direction, Some(packet.original_length), packet.comment)
     }
 
@@ -123,7 +127,7 @@ impl<W: Write> CaptureWriter<W> {
         self.u32(interface);
         self.time(time_ns);
         // Both lengths, which are not known yet.
-        self.block.extend([0; 8]);
+        self.block.extend_from_slice(&[0; 8]);
         Ok(())
     }
 
@@ -140,10 +144,10 @@ impl<W: Write> CaptureWriter<W> {
         comment: &str,
     ) -> io::Result<()> {
         let captured = length(self.block.get(PACKET_HEADER..).unwrap_or_default());
-        let lengths = [captured, original_length.unwrap_or(captured)].map(u32::to_le_bytes).concat();
-        self.block[PACKET_HEADER - lengths.len()..PACKET_HEADER].copy_from_slice(&lengths);
-        let padding = self.block.len().next_multiple_of(4) - self.block.len();
-        self.block.extend(&[0; 3][..padding]);
+        let original = original_length.unwrap_or(captured);
+        self.block[PACKET_HEADER - 8..PACKET_HEADER - 4].copy_from_slice(&captured.to_le_bytes());
+        self.block[PACKET_HEADER - 4..PACKET_HEADER].copy_from_slice(&original.to_le_bytes());
+        self.pad();
         let direction: u32 = match direction {
             Direction::Ingress => 1,
             Direction::Egress => 2,
@@ -223,11 +227,11 @@ impl<W: Write> CaptureWriter<W> {
     }
 
     fn u16(&mut self, value: u16) {
-        self.block.extend(value.to_le_bytes());
+        self.block.extend_from_slice(&value.to_le_bytes());
     }
 
     fn u32(&mut self, value: u32) {
-        self.block.extend(value.to_le_bytes());
+        self.block.extend_from_slice(&value.to_le_bytes());
     }
 
     /// A time takes two numbers, the upper half first.
@@ -244,27 +248,28 @@ impl<W: Write> CaptureWriter<W> {
         }
     }
 
-    fn padded(&mut self, bytes: &[u8]) {
-        self.block.extend(bytes);
-        let padding = bytes.len().next_multiple_of(4) - bytes.len();
-        self.block.extend(&[0; 3][..padding]);
+    /// Everything is in units of four bytes.
+    fn pad(&mut self) {
+        self.block.resize(self.block.len().next_multiple_of(4), 0);
     }
 
     fn option(&mut self, code: u16, value: &[u8]) {
         self.u16(code);
         self.u16(u16::try_from(value.len()).unwrap_or(u16::MAX));
-        self.padded(value);
+        self.block.extend_from_slice(value);
+        self.pad();
     }
 
     /// Puts the frame round the block, writes it, begins the next.
     fn finish_block(&mut self, kind: u32) -> io::Result<()> {
-        let length = (length(&self.block) + 12).to_le_bytes();
-        self.out.write_all(&kind.to_le_bytes())?;
-        self.out.write_all(&length)?;
-        self.out.write_all(&self.block)?;
-        self.out.write_all(&length)?;
-        self.block.clear();
-        Ok(())
+        // The length stands at both ends.
+        let length = (length(&self.block) + 4).to_le_bytes();
+        self.block[..4].copy_from_slice(&kind.to_le_bytes());
+        self.block[4..FRAME].copy_from_slice(&length);
+        self.block.extend_from_slice(&length);
+        let written = self.out.write_all(&self.block);
+        self.block.truncate(FRAME);
+        written
     }
 }
 

@@ -150,7 +150,7 @@ impl Tap {
 
     /// Hands over what waits, and returns how much. Of one socket, its opening comes before its bytes, and its closing
     /// after them. Bytes lie in memory that the kernel writes again once `visit` returns.
-    pub fn read(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<usize, TapError> {
+    pub fn read(&mut self, visit: &mut dyn FnMut(&Event<'_>)) -> Result<usize, TapError> {
         self.loaded.reader.read(visit)
     }
 
@@ -181,7 +181,7 @@ impl Tap {
     }
 
     /// Detaches, hands over what still waits, and returns the last counts.
-    pub fn close(mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<Totals, TapError> {
+    pub fn close(mut self, visit: &mut dyn FnMut(&Event<'_>)) -> Result<Totals, TapError> {
         let skipped = hooks::skipped(&self.loaded.object);
         // A hook that stays while this process lives spoils nothing of what is there.
         let detached = hooks::detach(&mut self.loaded.object);

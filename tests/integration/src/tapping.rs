@@ -206,7 +206,7 @@ impl Recorder {
     /// Takes what waits.
     pub fn read(&mut self) -> usize {
         let Self { tap, told, .. } = self;
-        tap.read(&mut |event| take(told, &event)).expect("the rings can be read")
+        tap.read(&mut |event| take(told, event)).expect("the rings can be read")
     }
 
     /// Takes what comes until something holds. Panics if it does not in time.
@@ -233,7 +233,7 @@ impl Recorder {
     /// Closes the tap and returns what it told altogether.
     pub fn close(self) -> (BTreeMap<SocketId, Told>, Totals) {
         let Self { tap, mut told, .. } = self;
-        let totals = tap.close(&mut |event| take(&mut told, &event)).expect("it can be closed");
+        let totals = tap.close(&mut |event| take(&mut told, event)).expect("it can be closed");
         (told, totals)
     }
 }

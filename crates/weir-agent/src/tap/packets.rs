@@ -129,17 +129,17 @@ impl Packets {
         let data = self.file.data();
         let before = data.len();
         push_ip(data, source.0, destination.0, if is_datagram { 17 } else { 6 });
-        data.extend(source.1.to_be_bytes());
-        data.extend(destination.1.to_be_bytes());
+        data.extend_from_slice(&source.1.to_be_bytes());
+        data.extend_from_slice(&destination.1.to_be_bytes());
         if is_datagram {
             // Length, and no checksum.
-            data.extend([0; 4]);
+            data.extend_from_slice(&[0; 4]);
         } else {
-            data.extend(wrapped(sequence).to_be_bytes());
+            data.extend_from_slice(&wrapped(sequence).to_be_bytes());
             let acknowledged = if flags & ACK == 0 { 0 } else { wrapped(acknowledged) };
-            data.extend(acknowledged.to_be_bytes());
+            data.extend_from_slice(&acknowledged.to_be_bytes());
             // Five words of header, the flags, the largest window, no checksum.
-            data.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            data.extend_from_slice(&[5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
         }
         Some(data.len() - before)
     }
@@ -288,18 +288,18 @@ fn half(length: usize) -> u16 {
 fn push_ip(data: &mut Vec<u8>, source: IpAddr, destination: IpAddr, protocol: u8) {
     if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) {
         // Version and length, then flags "do not fragment", time to live.
-        data.extend([0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
-        data.extend(source.octets());
-        data.extend(destination.octets());
+        data.extend_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        data.extend_from_slice(&source.octets());
+        data.extend_from_slice(&destination.octets());
         return;
     }
-    data.extend([0x60, 0, 0, 0, 0, 0, protocol, 64]);
+    data.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, protocol, 64]);
     for end in [source, destination] {
         let end = match end {
             IpAddr::V4(end) => end.to_ipv6_mapped(),
             IpAddr::V6(end) => end,
         };
-        data.extend(end.octets());
+        data.extend_from_slice(&end.octets());
     }
 }
 

@@ -176,7 +176,7 @@ pub fn run(
     // Whatever ended it: nothing stays attached, the note says so, and what was taken is handed on.
     let Tapping { tap, mut session, output, .. } = tapping;
     let counted = tap.totals();
-    let closed = tap.close(&mut |event| session.take(&event, output));
+    let closed = tap.close(&mut |event| session.take(event, output));
     let left = session.open();
     let end = now::tick();
     session.finish(end, output);
@@ -214,7 +214,7 @@ impl Tapping<'_> {
         let mut next_look = Instant::now() + LOOK;
         loop {
             tap.wait(WAIT).map_err(RunError::Wait)?;
-            tap.read(&mut |event| session.take(&event, *output))?;
+            tap.read(&mut |event| session.take(event, *output))?;
             let now = Instant::now();
             if now >= next_flush {
                 next_flush = now + FLUSH;

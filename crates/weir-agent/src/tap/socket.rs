@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use weir_datapath::tap::{Closed, Opened, Side};
 use weir_flow::{Monotonic, Tick};
 use weir_l7::{
-    Call, Chunk, Conversation, GapReason, Load, Protocol, Reassembly, Recognised, Sink, Way, conversation,
+    Call, Chunk, Conversation, GapReason, Load, Protocol, Reassembly, Recognised, Sink, StreamLedger, Way,
+    conversation,
 };
 
 use super::{At, Counts, Ended, Head, Output};
@@ -171,22 +172,22 @@ impl Stream {
             Chunk::Gap { .. } => self.gaps[way as usize] += chunk.length(),
         }
         let stream = &mut self.ways[way as usize];
-        let before = *stream.ledger();
+        let before = Marks::of(stream);
         self.talk.with(passing, |conversation, outlet| {
             stream.push(chunk, &mut |chunk| conversation.push(way, chunk, outlet));
         });
-        count(&before, stream, passing.counts);
+        before.count(stream, passing.counts);
     }
 
     /// Gives up on holes that are open for too long.
     pub(super) fn expire(&mut self, now: Monotonic, passing: &mut Passing<'_>) {
         for way in [Way::Sent, Way::Received] {
             let stream = &mut self.ways[way as usize];
-            let before = *stream.ledger();
+            let before = Marks::of(stream);
             self.talk.with(passing, |conversation, outlet| {
                 stream.expire(now, &mut |chunk| conversation.push(way, chunk, outlet));
             });
-            count(&before, stream, passing.counts);
+            before.count(stream, passing.counts);
         }
     }
 
@@ -207,7 +208,7 @@ impl Stream {
         for way in [Way::Sent, Way::Received] {
             let index = way as usize;
             let stream = &mut self.ways[index];
-            let before = *stream.ledger();
+            let before = Marks::of(stream);
             let side = closed.map(|closed| if way == Way::Sent { closed.sent } else { closed.received });
             let tail = self.talk.with(passing, |conversation, outlet| {
                 let mut pass = |chunk: Chunk<'_>| conversation.push(way, chunk, outlet);
@@ -228,7 +229,7 @@ impl Stream {
                 }
                 left
             });
-            count(&before, stream, passing.counts);
+            before.count(stream, passing.counts);
             passing.counts.missing += tail;
             let ledger = stream.ledger();
             is_balanced &= ledger.is_balanced();
@@ -265,13 +266,28 @@ fn told(captured: u64, gaps: u64) -> Side {
     side
 }
 
-/// Adds what changed in the ledger of a stream.
-fn count(before: &weir_l7::StreamLedger, stream: &Reassembly, counts: &mut Counts) {
-    let after = stream.ledger();
-    counts.delivered += after.delivered - before.delivered;
-    counts.duplicate += after.duplicate - before.duplicate;
-    counts.waiting = counts.waiting + after.waiting - before.waiting;
-    counts.missing += after.found_gaps - before.found_gaps;
+/// What is counted of the ledger of a stream, at one moment.
+struct Marks {
+    delivered: u64,
+    duplicate: u64,
+    waiting: u64,
+    found_gaps: u64,
+}
+
+impl Marks {
+    const fn of(stream: &Reassembly) -> Self {
+        let StreamLedger { delivered, duplicate, waiting, found_gaps, .. } = *stream.ledger();
+        Self { delivered, duplicate, waiting, found_gaps }
+    }
+
+    /// Adds what has changed since.
+    const fn count(&self, stream: &Reassembly, counts: &mut Counts) {
+        let after = Self::of(stream);
+        counts.delivered += after.delivered - self.delivered;
+        counts.duplicate += after.duplicate - self.duplicate;
+        counts.waiting = counts.waiting + after.waiting - self.waiting;
+        counts.missing += after.found_gaps - self.found_gaps;
+    }
 }
 
 impl Datagrams {

@@ -92,7 +92,7 @@ impl Reader {
     }
 
     /// Hands over what is there.
-    pub(super) fn read(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> Result<usize, TapError> {
+    pub(super) fn read(&mut self, visit: &mut dyn FnMut(&Event<'_>)) -> Result<usize, TapError> {
         // In this order: what happened before `moment` is in front of `until`, and the opening of everything in front of
         // `until` was told before `control_until`.
         let moment = now::monotonic().0;
@@ -107,7 +107,7 @@ impl Reader {
         while let Some(record) = data.next(until) {
             let (time, event) = bytes(record)?;
             count += hand_over(events, waiting, (time, control_until), visit)?;
-            visit(event);
+            visit(&event);
             count += 1;
             if data.position().wrapping_sub(turn) >= TURN_BYTES {
                 turn = data.position();
@@ -136,12 +136,12 @@ fn hand_over(
     events: &mut Ring,
     waiting: &mut Waiting,
     (time, until): (u64, usize),
-    visit: &mut dyn FnMut(Event<'_>),
+    visit: &mut dyn FnMut(&Event<'_>),
 ) -> Result<usize, TapError> {
     let mut count = 0;
     loop {
         while let Some((_, control)) = waiting.pop_front_if(|(earlier, _)| *earlier <= time) {
-            visit(control);
+            visit(&control);
             count += 1;
         }
         if !waiting.is_empty() || events.has_reached(until) || !take_control(events, waiting, until)? {

@@ -14,6 +14,7 @@ use super::{
 };
 
 /// A record of the ring of bytes. `None` for what trials of the hooks left behind.
+#[inline]
 pub(super) fn bytes(record: &[u8]) -> Result<(u64, Event<'_>), TapError> {
     let cannot_be = || TapError::Record(record.len());
     let (header, rest) = RecordHeader::read_from_prefix(record).ok().ok_or_else(cannot_be)?;

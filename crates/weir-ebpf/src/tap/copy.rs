@@ -9,7 +9,7 @@ use aya_ebpf::{
 use weir_common::tap::{CLASSES, Caller, DATA, Ends, GAP, RECEIVED, RecordHeader, Rule, SEGMENTS, reason};
 
 use crate::{
-    assembly::opaque,
+    assembly::{copy_words, opaque},
     maps::{CALLS, RING},
     peer::named_peer,
     places::place,
@@ -232,8 +232,8 @@ fn write<const N: usize>(call: &mut Call, length: u64) {
     let record: *mut Record<N> = MaybeUninit::as_mut_ptr(&mut entry);
     // SAFETY: the reserved memory starts with room for a header.
     let header = unsafe { &raw mut (*record).header };
-    // SAFETY: as above; nobody else knows the reservation yet.
-    unsafe { header.write(call.header) };
+    // Nobody else knows the reservation yet.
+    copy_words(header, &raw const call.header);
     // SAFETY: as above.
     let header = unsafe { &mut *header };
     header.position = call.header.position.wrapping_add(call.done);
@@ -272,9 +272,8 @@ fn gap(call: &mut Call, length: u64, reason: u8) {
         return;
     };
     let header: *mut RecordHeader = MaybeUninit::as_mut_ptr(&mut entry);
+    copy_words(header, &raw const call.header);
     // SAFETY: the reserved memory has room for a header.
-    unsafe { header.write(call.header) };
-    // SAFETY: as above.
     let header = unsafe { &mut *header };
     header.position = call.header.position.wrapping_add(call.done);
     header.offset = call.done as u32;

@@ -9,7 +9,7 @@ use weir_common::tap::{
 };
 
 use crate::{
-    assembly::opaque,
+    assembly::{opaque, zero},
     maps::{CALLS, COMMANDS, CONTROL, NETWORKS, NUMBERS, RULE_SETS},
     places::{current_task, place, read},
     socket::AF_UNIX,
@@ -50,8 +50,9 @@ pub(crate) extern "C" fn weir_tap_caller(slot: u64, commands: u64, cgroups: u64)
     let numbers = unsafe { bpf_get_current_pid_tgid() };
     caller.pid = (numbers >> 32) as u32;
     caller.tid = numbers as u32;
-    caller.command = [0; 2];
-    caller.cgroup = 0;
+    let zero = zero();
+    caller.command = [zero; 2];
+    caller.cgroup = zero;
     caller.user = 0;
     if commands != 0 {
         caller.command = command(current_task());

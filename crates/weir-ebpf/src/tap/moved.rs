@@ -5,7 +5,7 @@ use weir_common::tap::{
 };
 
 use crate::{
-    assembly::{add, fetch_add},
+    assembly::{add, copy_words, fetch_add, zero},
     copy::{Call, weir_tap_copy},
     judge::{
         ANY_ENDS, NAMELESS, in_force, is_stale, judge, weir_tap_caller, weir_tap_describe, weir_tap_judge,
@@ -96,7 +96,7 @@ pub(crate) fn moved<S: Socket>(
         add(&raw mut entry.sides[side].rejected, u64::from(amount));
         return;
     }
-    call.rule = set.rules[usize::from(verdict - 1) & (RULES - 1)];
+    copy_words(&raw mut call.rule, &raw const set.rules[usize::from(verdict - 1) & (RULES - 1)]);
     let cookie = identity(entry, socket);
     if entry.told == 0 {
         ends(socket, family, protocol, &mut call.ends);
@@ -202,19 +202,20 @@ fn begin(call: &mut Call, way: u8, amount: u32, cookie: u64, position: u64, mess
     header.reason = 0;
     header.reserved = 0;
     call.amount = amount.into();
-    call.done = 0;
-    call.captured = 0;
-    call.lost = 0;
-    call.faults = 0;
-    call.untold = 0;
-    call.gap = 0;
-    call.gap_reason = 0;
-    call.segments = 0;
-    call.left = 0;
-    call.name = 0;
+    let zero = zero();
+    call.done = zero;
+    call.captured = zero;
+    call.lost = zero;
+    call.faults = zero;
+    call.untold = zero;
+    call.gap = zero;
+    call.gap_reason = zero;
+    call.segments = zero;
+    call.left = zero;
+    call.name = zero;
     call.message = message;
-    call.has_more = 0;
-    call.is_broken = 0;
+    call.has_more = zero;
+    call.is_broken = zero;
 }
 
 /// How many of the bytes the rule lets be copied, and why not more.
