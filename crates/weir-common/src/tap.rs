@@ -18,7 +18,7 @@ pub use self::{
 
 /// Room that records have for bytes. Each takes the smallest that is enough for it. Constants, because the kernel reserves
 /// nothing else in a ring.
-pub const CLASSES: [usize; 4] = [256, 1024, 4096, 16_384];
+pub const CLASSES: [usize; 5] = [96, 256, 1024, 4096, 16_384];
 
 /// Most rules of a set.
 pub const RULES: usize = 64;

@@ -25,6 +25,9 @@ const SNAP_LENGTH: u32 = 262_144;
 /// The interface of all packets.
 const INTERFACE: (u32, &str) = (0, "tap");
 
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const PUSH: u8 = 8;
@@ -55,11 +58,28 @@ struct Open {
     comment: String,
 }
 
-/// What was said of a connection in comments.
+/// What was said of a connection in comments, and what all its packets begin with, by [`Way`].
 #[derive(Debug, Default)]
 struct Told {
     is_named: [bool; 2],
     gap: [Option<(u64, GapReason)>; 2],
+    headers: [Vec<u8>; 2],
+}
+
+impl Told {
+    /// Who it is, if that was not said yet of this way, and what is missing before this.
+    fn comment(&mut self, head: &Head, way: Way) -> String {
+        let mut comment = String::new();
+        if !std::mem::replace(&mut self.is_named[way as usize], true) {
+            comment = head.who();
+        }
+        if let Some((length, reason)) = self.gap[way as usize].take() {
+            let separator = if comment.is_empty() { "" } else { "; " };
+            write!(comment, "{separator}before this {length} bytes are missing: {}", reason.name())
+                .expect("a string takes any text");
+        }
+        comment
+    }
 }
 
 impl Packets {
@@ -74,35 +94,11 @@ impl Packets {
     /// A packet without payload.
     fn flags(&mut self, at: &At<'_>, way: Way, time: Monotonic, numbers: (u64, u64), flags: u8) {
         self.end();
-        let headers = self.begin(at, way, time, numbers, flags);
-        self.open = headers.map(|headers| Open {
-            connection: at.head.number,
-            way,
-            next: u64::MAX,
-            payload: 0,
-            headers,
-            is_datagram: false,
-            comment: self.name(at.head, way),
-        });
+        self.begin(at, way, time, numbers, flags);
         self.end();
     }
 
-    /// Who it is, if that was not said yet of this way.
-    fn name(&mut self, head: &Head, way: Way) -> String {
-        let told = self.told.entry(head.number).or_default();
-        let mut comment = String::new();
-        if !std::mem::replace(&mut told.is_named[way as usize], true) {
-            comment = head.who();
-        }
-        if let Some((length, reason)) = told.gap[way as usize].take() {
-            let separator = if comment.is_empty() { "" } else { "; " };
-            write!(comment, "{separator}before this {length} bytes are missing: {}", reason.name())
-                .expect("a string takes any text");
-        }
-        comment
-    }
-
-    /// Begins a packet with its headers; gives back how long they are.
+    /// Begins a packet with its headers. The numbers are those of its first byte and of the first one that the other end has not said.
     fn begin(
         &mut self,
         at: &At<'_>,
@@ -110,38 +106,30 @@ impl Packets {
         time: Monotonic,
         (sequence, acknowledged): (u64, u64),
         flags: u8,
-    ) -> Option<usize> {
+    ) {
         let begun = self.file.begin(INTERFACE.0, INTERFACE.1, Link::Ip, at.tick.wall_of(time).0);
         if let Err(error) = begun {
             self.failure.get_or_insert(error);
-            return None;
+            return;
         }
-        let (local, remote) = at.head.ends();
-        let (source, destination) = match way {
-            Way::Sent => ((local.ip(), local.port()), remote.map(|end| (end.ip(), end.port()))),
-            Way::Received => {
-                let remote = remote.map_or((unspecified(local.ip()), 0), |end| (end.ip(), end.port()));
-                (remote, Some((local.ip(), local.port())))
-            }
-        };
-        let destination = destination.unwrap_or((unspecified(source.0), 0));
+        let told = self.told.entry(at.head.number).or_default();
+        let comment = told.comment(at.head, way);
+        let header = &mut told.headers[way as usize];
+        if header.is_empty() {
+            *header = headers(at.head, way);
+        }
         let is_datagram = at.head.opened.transport == Transport::Udp;
-        let data = self.file.data();
-        let before = data.len();
-        push_ip(data, source.0, destination.0, if is_datagram { 17 } else { 6 });
-        data.extend_from_slice(&source.1.to_be_bytes());
-        data.extend_from_slice(&destination.1.to_be_bytes());
-        if is_datagram {
-            // Length, and no checksum.
-            data.extend_from_slice(&[0; 4]);
-        } else {
-            data.extend_from_slice(&wrapped(sequence).to_be_bytes());
+        if !is_datagram {
             let acknowledged = if flags & ACK == 0 { 0 } else { wrapped(acknowledged) };
-            data.extend_from_slice(&acknowledged.to_be_bytes());
-            // Five words of header, the flags, the largest window, no checksum.
-            data.extend_from_slice(&[5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            let tcp = header.len() - TCP_HEADER;
+            header[tcp + 4..tcp + 8].copy_from_slice(&wrapped(sequence).to_be_bytes());
+            header[tcp + 8..tcp + 12].copy_from_slice(&acknowledged.to_be_bytes());
+            header[tcp + 13] = flags;
         }
-        Some(data.len() - before)
+        self.file.data().extend_from_slice(header);
+        let (connection, headers) = (at.head.number, header.len());
+        let next = sequence.wrapping_sub(1);
+        self.open = Some(Open { connection, way, next, payload: 0, headers, is_datagram, comment });
     }
 
     /// Writes the packet that is open.
@@ -181,10 +169,7 @@ impl Packets {
                 self.end();
                 let other = at.head.next[way.reversed() as usize];
                 let numbers = (position + 1, other + 1);
-                let Some(headers) = self.begin(at, way, time, numbers, PUSH | ACK) else { return };
-                let comment = self.name(at.head, way);
-                let (connection, payload, next) = (at.head.number, 0, position);
-                self.open = Some(Open { connection, way, next, payload, headers, is_datagram, comment });
+                self.begin(at, way, time, numbers, PUSH | ACK);
             }
             let Some(open) = &mut self.open else { return };
             let (now, later) = rest.split_at((MOST_PAYLOAD - open.payload).min(rest.len()));
@@ -284,22 +269,47 @@ fn half(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
+/// What packets of a connection begin with, one way: lengths and numbers are zero.
+fn headers(head: &Head, way: Way) -> Vec<u8> {
+    let (local, remote) = head.ends();
+    let remote = remote.map_or((unspecified(local.ip()), 0), |end| (end.ip(), end.port()));
+    let local = (local.ip(), local.port());
+    let (source, destination) = match way {
+        Way::Sent => (local, remote),
+        Way::Received => (remote, local),
+    };
+    let is_datagram = head.opened.transport == Transport::Udp;
+    let mut headers = Vec::new();
+    push_ip(&mut headers, source.0, destination.0, if is_datagram { 17 } else { 6 });
+    headers.extend(source.1.to_be_bytes());
+    headers.extend(destination.1.to_be_bytes());
+    if is_datagram {
+        // Length, and no checksum.
+        headers.extend([0; 4]);
+    } else {
+        headers.extend([0; 8]);
+        // Five words of header, the flags, the largest window, no checksum.
+        headers.extend([5 << 4, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    }
+    headers
+}
+
 /// The header of a packet of one version, whatever the ends are; its length comes later.
 fn push_ip(data: &mut Vec<u8>, source: IpAddr, destination: IpAddr, protocol: u8) {
     if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) {
         // Version and length, then flags "do not fragment", time to live.
-        data.extend_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
-        data.extend_from_slice(&source.octets());
-        data.extend_from_slice(&destination.octets());
+        data.extend([0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        data.extend(source.octets());
+        data.extend(destination.octets());
         return;
     }
-    data.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, protocol, 64]);
+    data.extend([0x60, 0, 0, 0, 0, 0, protocol, 64]);
     for end in [source, destination] {
         let end = match end {
             IpAddr::V4(end) => end.to_ipv6_mapped(),
             IpAddr::V6(end) => end,
         };
-        data.extend_from_slice(&end.octets());
+        data.extend(end.octets());
     }
 }
 

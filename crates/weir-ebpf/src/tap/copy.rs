@@ -198,8 +198,8 @@ extern "C" fn step(_number: u64, context: *mut Loop) -> i64 {
     if call.left < length {
         length = call.left;
     }
-    if length > CLASSES[3] as u64 {
-        length = CLASSES[3] as u64;
+    if length > CLASSES[4] as u64 {
+        length = CLASSES[4] as u64;
     }
     piece(call, length);
     call.source = call.source.wrapping_add(length);
@@ -218,8 +218,10 @@ fn piece(call: &mut Call, length: u64) {
         write::<{ CLASSES[1] }>(call, length);
     } else if length <= CLASSES[2] as u64 {
         write::<{ CLASSES[2] }>(call, length);
-    } else {
+    } else if length <= CLASSES[3] as u64 {
         write::<{ CLASSES[3] }>(call, length);
+    } else {
+        write::<{ CLASSES[4] }>(call, length);
     }
 }
 
