@@ -157,7 +157,6 @@ impl Packets {
     }
 
     fn bytes(&mut self, at: &At<'_>, way: Way, (position, time): (u64, Monotonic), data: &[u8]) {
-        let is_datagram = at.head.opened.transport == Transport::Udp;
         let mut position = position;
         let mut rest = data;
         while !rest.is_empty() {
