@@ -144,7 +144,7 @@ fn an_archive_has_the_calls() {
 fn without_payload_connections_are_told_and_nothing_of_what_is_said() {
     let Some((namespace, _nginx)) = nginx() else { return };
     let curl = curl(&namespace, &["http://127.0.0.1:8080/text"]);
-    let tap = TapCommand::start(&["--pid", &curl.pid(), "-o", "json"]);
+    let tap = TapCommand::start(&["--pid", &curl.pid(), "--payload", "none", "-o", "json"]);
     curl.go("");
     tap.wait(|said| said.contains("8080"));
     let tapped = tap.end();
@@ -165,7 +165,8 @@ fn what_psql_does_are_statements() {
     let Some(_postgres) = namespace.run(|| Postgres::start_at(5432)) else { return };
     let psql =
         Waiting::program(&namespace, "psql", &["-h", "127.0.0.1", "-U", "weir", "-d", "weir", "-XAtq"]);
-    let tap = TapCommand::start(&["--pid", &psql.pid(), "--payload", "full", "-o", "json"]);
+    // Calls as JSON are wanted, so headers are copied without more words.
+    let tap = TapCommand::start(&["--pid", &psql.pid(), "-o", "json"]);
     let script = format!(
         "CREATE TABLE t (n int);\nINSERT INTO t SELECT generate_series(1, 100);\nSELECT n FROM t;\nSELECT 1/0;\n\
          ALTER ROLE weir PASSWORD '{CANARY}';\n"

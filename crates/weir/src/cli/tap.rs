@@ -63,9 +63,9 @@ pub(crate) struct TapOptions {
     /// Only where the tapped end is a client, or a server
     #[arg(long, value_enum, default_value_t = RoleArg::Both, help_heading = "Whose traffic")]
     pub(crate) role: RoleArg,
-    /// What to copy of what is said; calls are seen with headers or full
-    #[arg(long, value_enum, default_value_t = PayloadArg::None, help_heading = "How much")]
-    pub(crate) payload: PayloadArg,
+    /// What to copy of what is said; calls are seen with headers or full [default: none, with -o json headers]
+    #[arg(long, value_enum, help_heading = "How much")]
+    pub(crate) payload: Option<PayloadArg>,
     /// Copy at most so many bytes of one call of the system
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_limit, help_heading = "How much")]
     pub(crate) limit: u32,
@@ -249,12 +249,12 @@ pub(crate) const TAP_EXAMPLES: &str = "\
 Examples:
   weir tap --comm curl --payload headers
   weir tap --pid 4711 --payload full -w trace.pcapng
-  weir tap --comm psql --payload full -o json
+  weir tap --comm psql -o json
   weir tap --pod shop/web-7d9f --payload headers --role server port=8080
   weir tap --all --ttl 1m
 
-Nothing is copied before --payload asks for it. Secrets become asterisks before anything is shown or
-written. Encrypted connections are seen as what they are: bytes without meaning. At the end the ledger
+Nothing is copied before --payload or -o json asks for it. Secrets become asterisks before anything is
+shown or written. Encrypted connections are seen as what they are: bytes without meaning. At the end the ledger
 says what became of every byte.";
 
 const SELFCHECK_EXAMPLES: &str = "\

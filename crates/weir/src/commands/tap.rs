@@ -130,7 +130,7 @@ fn order(options: &TapOptions) -> Result<Order> {
         },
         wanted: wanted(&filter).map_err(UsageError)?,
         role: options.role.into(),
-        payload: options.payload.into(),
+        payload: payload(options),
         limits: Limits {
             call: options.limit,
             connection: options.connection_limit,
@@ -156,6 +156,12 @@ fn owner() -> Owner {
 }
 
 /// What was asked for, or what the name of the file says.
+/// Nothing is copied that nobody asked for. Calls as JSON are made of what is copied, so whoever wants them asks for it.
+fn payload(options: &TapOptions) -> Payload {
+    let usual = if options.output == Some(TapFormat::Json) { Payload::Headers } else { Payload::None };
+    options.payload.map_or(usual, Into::into)
+}
+
 fn format(options: &TapOptions) -> TapFormat {
     let by_name = || match options.write.as_deref()?.extension()?.to_str()? {
         "har" => Some(TapFormat::Har),
