@@ -10,8 +10,10 @@ mod form;
 mod http;
 mod json;
 mod names;
+mod needles;
 mod postgresql;
 mod redis;
+mod scan;
 mod sql;
 #[cfg(test)]
 mod tests;

@@ -29,10 +29,14 @@ impl Parts {
 
     /// A line that is one word.
     pub(super) fn line(&mut self, word: &Word) {
-        // Of a long word only the end is known.
-        if word.as_str().starts_with("--") || word.as_str().len() >= MOST_NAME {
+        if Self::may_be_boundary(word.as_bytes().iter()) {
             self.boundary = word.clone();
         }
+    }
+
+    /// Whether a word may separate parts. Of a long one only the end is known.
+    pub(super) fn may_be_boundary<'w>(word: impl Iterator<Item = &'w u8> + Clone) -> bool {
+        word.clone().take(2).filter(|letter| **letter == b'-').count() == 2 || word.count() >= MOST_NAME
     }
 
     /// Whether there was a line that may separate parts.

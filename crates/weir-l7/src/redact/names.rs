@@ -37,6 +37,9 @@ const KINDS_OF_KEYS: &[&str] = &["access", "api", "encryption", "private", "sign
 /// What follows `token` in names of things that are none: kinds of them, places where to get one, and how many there are.
 const BEHIND_TOKEN: &[&str] = &["count", "endpoint", "ize", "type", "uri", "url"];
 
+/// What follows `pass` in names of secrets.
+const BEHIND_PASS: &[&str] = &["code", "phrase", "wd", "word"];
+
 /// How many letters at the end of a name are compared.
 pub(super) const MOST_NAME: usize = 48;
 
@@ -129,8 +132,7 @@ fn secret_part(name: &[u8]) -> bool {
         let back = |letters: usize| place.checked_sub(letters + 1);
         match pairs {
             0b0001 => {
-                has(back(2), b"pass")
-                    && [&b"word"[..], b"wd", b"phrase", b"code"].iter().any(|rest| has(Some(place + 1), rest))
+                has(back(2), b"pass") && BEHIND_PASS.iter().any(|rest| has(Some(place + 1), rest.as_bytes()))
             }
             // What sites may see of each other's answers has such a name, too.
             0b0010 => {
@@ -165,23 +167,32 @@ fn is_about_tokens(behind: &[u8]) -> bool {
     behind.eq_ignore_ascii_case(b"s") || BEHIND_TOKEN.iter().any(begins)
 }
 
-fn is_secret(name: &str) -> bool {
-    ENDS.iter().any(|end| name.ends_with(end)) || secret_part(name.as_bytes())
+fn is_secret(name: &[u8]) -> bool {
+    let is_end = |end: &&str| {
+        let last = name.len().checked_sub(end.len()).and_then(|from| name.get(from..));
+        last.is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
+    };
+    ENDS.iter().any(is_end) || secret_part(name)
 }
 
-/// Whether the value of a header is a secret.
-pub(super) fn is_secret_header(name: &str) -> bool {
-    HEADERS.contains(&name) || name.starts_with("x-auth") || is_secret(name)
+fn is_in(list: &[&str], name: &[u8]) -> bool {
+    list.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
+}
+
+/// Whether the value of a header is a secret. Letters may be of either case, here and below.
+pub(super) fn is_secret_header(name: &[u8]) -> bool {
+    let is_for_x_auth = || name.get(..6).is_some_and(|begin| begin.eq_ignore_ascii_case(b"x-auth"));
+    is_in(HEADERS, name) || is_for_x_auth() || is_secret(name)
 }
 
 /// Whether the value of a key in a query or a form is a secret.
-pub(super) fn is_secret_in_query(name: &str) -> bool {
-    QUERY_KEYS.contains(&name) || is_secret_in_json(name)
+pub(super) fn is_secret_in_query(name: &[u8]) -> bool {
+    is_in(QUERY_KEYS, name) || is_secret_in_json(name)
 }
 
 /// Whether the value of a key in JSON is a secret.
-pub(super) fn is_secret_in_json(name: &str) -> bool {
-    KEYS.contains(&name) || is_secret(name)
+pub(super) fn is_secret_in_json(name: &[u8]) -> bool {
+    is_in(KEYS, name) || is_secret(name)
 }
 
 /// The last letters of a word that is compared, in lower case.
@@ -224,9 +235,22 @@ impl Word {
 
     /// The word, of a long one its end; empty if it is none.
     pub(super) fn as_str(&self) -> &str {
-        let letters = &self.letters[self.length.saturating_sub(MOST_NAME)..self.length];
-        std::str::from_utf8(letters).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
+
+    /// The same as bytes.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.letters[self.length.saturating_sub(MOST_NAME)..self.length]
+    }
+}
+
+/// What there is, of each, in names of keys of JSON whose values are secrets.
+#[cfg(test)]
+pub(super) fn secret_keys() -> Vec<String> {
+    let with_pass = BEHIND_PASS.iter().map(|rest| format!("pass{rest}"));
+    let of_keys = KINDS_OF_KEYS.iter().flat_map(|kind| [format!("{kind}_key"), format!("{kind}key")]);
+    let others = KEYS.iter().chain(ENDS).chain(&["secret", "credential", "token"]);
+    others.map(|name| (*name).to_owned()).chain(with_pass).chain(of_keys).collect()
 }
 
 #[cfg(test)]
@@ -279,8 +303,8 @@ mod tests {
         for (names, expected) in [(&secrets[..], true), (&plain[..], false)] {
             for name in names {
                 let lower = name.to_ascii_lowercase();
-                assert_eq!(is_secret_in_json(&lower), expected, "{name}");
-                assert_eq!(is_secret_header(&lower), expected, "{name}");
+                assert_eq!(is_secret_in_json(lower.as_bytes()), expected, "{name}");
+                assert_eq!(is_secret_header(lower.as_bytes()), expected, "{name}");
                 let (length, may_be) = measure(format!("{name}: x").as_bytes());
                 assert_eq!(length, name.len());
                 assert!(may_be || !expected, "{name}");
@@ -295,7 +319,7 @@ mod tests {
             let mut word = Word::new();
             name.as_bytes().chunks(piece).for_each(|letters| word.extend(letters));
             assert_eq!(word.as_str(), name[name.len() - MOST_NAME..].to_ascii_lowercase(), "by {piece}");
-            assert!(is_secret_in_json(word.as_str()));
+            assert!(is_secret_in_json(word.as_bytes()));
         }
     }
 }

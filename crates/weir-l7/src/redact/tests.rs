@@ -1,6 +1,7 @@
 //! `Z` stands for every letter of a secret, and nowhere else. What is left of it is a star.
 
 mod http;
+mod pieces;
 
 use proptest::prelude::*;
 

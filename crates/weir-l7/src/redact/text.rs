@@ -4,21 +4,27 @@
 //! every line, keys and values in every query, form and JSON text (be it a string within another), and authorities with a user
 //! wherever `://` stands.
 
+mod pass;
 mod value;
 
 use super::{
-    BehindGap, Held, Writer, first,
+    BehindGap, Held, Writer,
     form::{Form, Parts},
     json::Quotes,
-    names::{Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query, measure},
+    names::{Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query},
 };
 use crate::{
     Chunk,
     detect::{begins_http, may_begin_http},
 };
 
+use pass::PART_HEADER;
+
 /// Most bytes that wait to be known: of an authority, or of a line that may end a part of a form. More are masked.
 const MOST_HELD: usize = 512;
+
+/// Fewer bytes than this are taken one by one.
+const LEAST_PASSED: usize = 32;
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -186,30 +192,27 @@ impl TextMask {
         let mut run = 0;
         let mut is_run_secret = false;
         let mut next = 0;
+        // Up to here it is known that nothing matters.
+        let mut settled = 0;
         while let Some(byte) = data.get(next) {
             let index = next;
-            next += 1;
-            if self.is_passing() {
-                let end = self.pass_over(data, index);
-                if end > index {
-                    if is_run_secret {
-                        writer.write(&data[run..index], true);
-                        (run, is_run_secret) = (index, false);
-                    }
-                    next = end;
-                    continue;
-                }
-            } else if self.state == State::Plain && is_letter(*byte) {
+            if data.len() - index >= LEAST_PASSED && index >= settled && self.is_harmless() {
+                (next, settled) = self.pass_over(data, index);
+            }
+            if next == index && self.state == State::Plain && is_letter(*byte) {
                 let rest = &data[index..];
                 let letters = rest.iter().position(|byte| !is_letter(*byte)).unwrap_or(rest.len());
+                self.letters(&rest[..letters]);
+                next = index + letters;
+            }
+            if next > index {
                 if is_run_secret {
                     writer.write(&data[run..index], true);
                     (run, is_run_secret) = (index, false);
                 }
-                self.letters(&rest[..letters]);
-                next = index + letters;
                 continue;
             }
+            next += 1;
             let verdict = self.take(*byte);
             if verdict == Verdict::Held {
                 // What stands before it goes out first.
@@ -233,60 +236,6 @@ impl TextMask {
             }
         }
         writer.write(&data[run..], is_run_secret);
-    }
-
-    /// Where, from here on, something begins that matters, and cannot be told to be harmless at a glance. Nearly everything
-    /// is passed over by this, and nothing of it is looked at twice.
-    fn pass_over(&mut self, data: &[u8], from: usize) -> usize {
-        let mut next = from;
-        loop {
-            #[expect(
-                clippy::needless_bitwise_bool,
-                reason = "branches would be in the way of comparing a block at once"
-            )]
-            let is_one =
-                |byte| (byte == b'\n') | (byte == b':') | (byte == b'?') | (byte == b'&') | (byte == b'"');
-            let Some(at) = first(data, next, is_one) else { return data.len() };
-            match (data[at], data.get(at + 1)) {
-                // The colon of an authority has slashes behind it; the one of a header comes before anything is passed over.
-                (b':', Some(behind)) if *behind != b'/' => next = at + 1,
-                (b'"', Some(_)) => {
-                    let begin = at + 1;
-                    let (length, may_be_secret) = measure(&data[begin..]);
-                    let end = begin + length;
-                    let Some(behind) = data.get(end) else { return at };
-                    // The quote may have a backslash, where all this is a string within another.
-                    if matches!(behind, b'"' | b'\\') && may_be_secret {
-                        return at;
-                    }
-                    if *behind == b'"' {
-                        match data.get(end + 1) {
-                            Some(behind) if *behind != b'"' && !is_letter(*behind) => {
-                                next = end + 1;
-                            }
-                            _ => {
-                                // The quote that ends one word may begin another.
-                                self.not_a_name(Before::Quote);
-                                return end + 1;
-                            }
-                        }
-                    } else {
-                        // It goes on, so it is no name.
-                        next = end;
-                    }
-                }
-                _ => return at,
-            }
-        }
-    }
-
-    /// Whether nothing matters before one of a few bytes: the word that is being read cannot be a name.
-    fn is_passing(&self) -> bool {
-        self.state == State::Plain
-            && self.before == Before::Other
-            && !self.is_name
-            && self.scheme == 0
-            && self.parts.form != Form::Head
     }
 
     fn begin_word(&mut self, before: Before) {
@@ -335,9 +284,9 @@ impl TextMask {
             _ if is_letter(byte) => self.word.push(byte),
             b':' if self.is_name && self.before == Before::LineStart => {
                 self.is_name = false;
-                if is_secret_header(self.word.as_str()) {
+                if is_secret_header(self.word.as_bytes()) {
                     self.state = State::HeaderStart;
-                } else if self.word.as_str() == "content-disposition" {
+                } else if self.word.as_str() == PART_HEADER {
                     self.parts.form = Form::Head;
                 }
                 self.word.clear();
@@ -346,7 +295,7 @@ impl TextMask {
             b'=' => {
                 let is_part = self.parts.form == Form::Head && self.word.as_str() == "name";
                 if matches!(self.before, Before::Separator | Before::LineStart)
-                    && is_secret_in_query(self.word.as_str())
+                    && is_secret_in_query(self.word.as_bytes())
                 {
                     self.state = State::Query;
                 }
@@ -356,17 +305,17 @@ impl TextMask {
             b'"' => match self.before {
                 Before::PartName if self.word.is_empty() => self.not_a_name(Before::PartQuote),
                 Before::PartQuote => {
-                    self.parts.named(is_secret_in_query(self.word.as_str()));
+                    self.parts.named(is_secret_in_query(self.word.as_bytes()));
                     self.not_a_name(Before::Other);
                 }
-                Before::Quote if is_secret_in_json(self.word.as_str()) => {
+                Before::Quote if is_secret_in_json(self.word.as_bytes()) => {
                     self.state = State::JsonColon;
                     self.quotes = Quotes::new();
                     self.not_a_name(Before::Other);
                 }
                 _ => self.not_a_name(Before::Quote),
             },
-            b'\\' if self.before == Before::Quote && is_secret_in_json(self.word.as_str()) => {
+            b'\\' if self.before == Before::Quote && is_secret_in_json(self.word.as_bytes()) => {
                 self.state = State::JsonKeyEnd;
                 self.quotes = Quotes::new();
                 self.quotes.backslash();
@@ -378,7 +327,7 @@ impl TextMask {
             }
             b' ' if self.has_commands
                 && self.before == Before::LineStart
-                && matches!(self.word.as_str(), "auth" | "pass") =>
+                && matches!(self.word.as_bytes(), b"auth" | b"pass") =>
             {
                 self.state = State::HeaderStart;
                 self.not_a_name(Before::Other);
@@ -388,7 +337,7 @@ impl TextMask {
             _ => {
                 if self.before == Before::PartName {
                     // A name without quotes.
-                    self.parts.named(is_secret_in_query(self.word.as_str()));
+                    self.parts.named(is_secret_in_query(self.word.as_bytes()));
                 }
                 self.not_a_name(Before::Other);
             }
@@ -400,7 +349,7 @@ impl TextMask {
     fn line_end(&mut self, byte: u8, is_empty: bool) {
         match self.before {
             Before::LineStart if self.is_name && !is_empty => self.parts.line(&self.word),
-            Before::PartName => self.parts.named(is_secret_in_query(self.word.as_str())),
+            Before::PartName => self.parts.named(is_secret_in_query(self.word.as_bytes())),
             _ => {}
         }
         self.scheme = 0;

@@ -4,7 +4,11 @@
 //! A card is 13 to 19 digits, in groups or not, that begin as one of the large issuers' do and whose check digit is right
 //! (ISO/IEC 7812-1); digits of anything else are not held back for longer than they go on.
 
-use super::{Held, Writer, first, table};
+use super::{
+    Held, Writer, first,
+    scan::{self, Window},
+    table,
+};
 use crate::Chunk;
 
 /// How tokens begin: `{"` in base64.
@@ -27,6 +31,9 @@ const KEY: [bool; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
 
 /// Longest beginning, with the byte before it.
 const REMEMBERED: usize = 5;
+
+/// Fewer bytes than this are looked at one by one.
+const LEAST_SCANNED: usize = 32;
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -97,6 +104,15 @@ impl Card {
         (13..=19).any(|digits| Self::is_issued(prefix, digits))
     }
 
+    /// Whether a card may begin with these bytes, as far as there are enough of them.
+    fn may_be(bytes: &[u8]) -> bool {
+        let digit =
+            |prefix: u16, byte: &u8| byte.is_ascii_digit().then(|| prefix * 10 + u16::from(*byte - b'0'));
+        bytes
+            .first_chunk::<4>()
+            .is_none_or(|first| first.iter().try_fold(0, digit).is_some_and(Self::may_begin))
+    }
+
     fn take(&mut self, byte: u8) -> Verdict {
         if byte.is_ascii_digit() {
             let digit = byte - b'0';
@@ -154,6 +170,23 @@ impl State {
     }
 }
 
+/// Digits that cards begin with, and the last letters of the beginnings above.
+#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
+fn is_beginning(byte: u8) -> bool {
+    (byte.wrapping_sub(b'2') < 5) | (byte == b'J') | (byte == b'A')
+}
+
+/// Whether there are two of the letters above, or behind a byte digits as a card has them: at least four, perhaps two more, perhaps
+/// a separator, and at least four more. A few of them are looked at.
+#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
+fn may_matter(window: &Window, place: usize) -> bool {
+    let (byte, next) = (window[place], window[place + 1]);
+    let is_digit = |ahead: usize| window[place + ahead].wrapping_sub(b'0') < 10;
+    (byte == b'y') & (next == b'J')
+        | (byte == b'I') & (next == b'A')
+        | !is_digit(0) & (next.wrapping_sub(b'2') < 5) & is_digit(2) & is_digit(4) & is_digit(8)
+}
+
 impl TokenMask {
     pub(super) const fn new() -> Self {
         Self { state: State::Plain, before: [b' '; REMEMBERED], held: Held::new() }
@@ -203,13 +236,7 @@ impl TokenMask {
         while next < data.len() {
             match self.state {
                 State::Plain => {
-                    // Digits that cards begin with, and the last letters of the beginnings above.
-                    #[expect(
-                        clippy::needless_bitwise_bool,
-                        reason = "branches would be in the way of comparing a block at once"
-                    )]
-                    let is_one = |byte: u8| (byte.wrapping_sub(b'2') < 5) | (byte == b'J') | (byte == b'A');
-                    let Some(at) = first(data, next, is_one) else { break };
+                    let Some(at) = self.next_beginning(data, next) else { break };
                     self.state = self.begins(data, at);
                     next = match self.state {
                         State::Card(_) => at,
@@ -284,6 +311,27 @@ impl TokenMask {
         self.held.release_partly(secret, out);
         self.before = [b' '; REMEMBERED];
         self.bytes(&rest, &mut Writer { position, time, out });
+    }
+
+    /// Where, from here on, something may begin: at the first digit of a card, or behind these letters.
+    fn next_beginning(&self, data: &[u8], from: usize) -> Option<usize> {
+        if data.len() - from < LEAST_SCANNED {
+            return first(data, from, is_beginning);
+        }
+        // What is before the chunk is looked at by itself.
+        if from == 0 && is_beginning(data[0]) {
+            return Some(0);
+        }
+        scan::find(data, from.saturating_sub(1), b'0', may_matter, |before| {
+            let at = before + 1;
+            let begins = (from..data.len()).contains(&at)
+                && match self.begins(data, at) {
+                    State::Card(_) => Card::may_be(&data[at..]),
+                    State::Plain => false,
+                    State::Secret(_) | State::Key(_) => true,
+                };
+            begins.then_some(at)
+        })
     }
 
     /// What begins at a byte that matters, or behind it.

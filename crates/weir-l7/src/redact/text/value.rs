@@ -2,6 +2,11 @@
 
 use super::{Before, State, TextMask, Verdict, is_letter};
 
+/// Whether an authority is over with this byte.
+pub(super) const fn ends_authority(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b'\\')
+}
+
 impl TextMask {
     /// What a byte is, and what it begins.
     pub(super) fn take(&mut self, byte: u8) -> Verdict {
@@ -32,9 +37,7 @@ impl TextMask {
                     self.held.is_secret = true;
                     return Verdict::Plain;
                 }
-                if is_control
-                    || matches!(byte, b'/' | b'?' | b'#' | b' ' | b'\t' | b'"' | b'\'' | b'<' | b'>' | b'\\')
-                {
+                if ends_authority(byte) {
                     self.held.is_secret = false;
                     return self.plain(byte);
                 }

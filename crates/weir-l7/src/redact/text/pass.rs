@@ -1,0 +1,239 @@
+//! Passing over what is harmless: nearly everything, at a glance.
+//!
+//! A secret comes behind its name, and what stands in front of the name tells that it may be one: the beginning of a line, `?`, `&`,
+//! a quote, or `://` in place of a name. Behind each of them the state is known, whatever came before. So nothing is read
+//! up to the place where a name of a secret begins; from there on it is read byte by byte.
+
+use std::ops::Range;
+
+use super::{Before, Form, MOST_HELD, Parts, State, TextMask, value::ends_authority};
+use crate::redact::{
+    names::{MOST_NAME, Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query, measure},
+    needles::{is_needle, is_pair},
+    scan::{self, Window},
+    table,
+};
+
+/// The header that names a part of a form.
+pub(super) const PART_HEADER: &str = "content-disposition";
+
+/// Letters of words, and what else may be in the name of a header, or of a key at the beginning of a line: it may have spaces, and
+/// others within it.
+const NAME: [bool; 256] = table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. \t[]%");
+
+/// Whether something may begin at a byte.
+#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
+fn may_matter(window: &Window, place: usize) -> bool {
+    let (byte, next) = (window[place], window[place + 1]);
+    // Indented lines, objects and elements are not of headers.
+    (byte == b'\n') & (next != b' ') & (next != b'{') & (next != b'<')
+        | (byte == b'?')
+        | (byte == b'&')
+        | (byte == b':') & (next == b'/')
+        | is_pair(byte, next)
+}
+
+/// Up to where something was looked at.
+struct Seen {
+    /// The end of what may have been a name at the beginning of the last line that begins with one.
+    name: usize,
+    /// The end of the last authority.
+    authority: usize,
+    /// Within the last word with a needle.
+    word: usize,
+    /// The last line that may be a boundary.
+    boundary: Range<usize>,
+}
+
+impl TextMask {
+    /// Whether no secret is under way, and no name that was begun matters.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.state == State::Plain
+            && self.scheme == 0
+            && self.parts.form == Form::None
+            && !self.is_folded
+            && match self.before {
+                Before::Other => true,
+                Before::LineStart | Before::Quote | Before::Separator => self.word.is_empty(),
+                Before::PartName | Before::PartQuote => false,
+            }
+    }
+
+    /// Goes on to where something begins that is to be read, or else to near the end. Gives back that place, and up to where it is
+    /// known that nothing begins.
+    pub(super) fn pass_over(&mut self, data: &[u8], from: usize) -> (usize, usize) {
+        let mut seen = Seen { name: from, authority: from, word: from, boundary: from..from };
+        let begins_here = match self.before {
+            Before::LineStart => self.is_secret_line(data, from, &mut seen),
+            Before::Quote => is_key(data, from),
+            Before::Separator => is_parameter(data, from),
+            Before::Other | Before::PartName | Before::PartQuote => false,
+        };
+        if begins_here {
+            return (from, from);
+        }
+        let found = scan::find(data, from, 0, may_matter, |place| self.look(data, place, &mut seen));
+        self.parts.line(&joined(&data[seen.boundary.clone()]));
+        match found {
+            Some((place, state, before)) => {
+                self.goes_on(before);
+                self.state = state;
+                (place, place)
+            }
+            None => (self.settle(data, from, &seen), data.len()),
+        }
+    }
+
+    /// Whether something begins here that is to be read: where, and what is known there.
+    #[inline(never)]
+    fn look(&self, data: &[u8], place: usize, seen: &mut Seen) -> Option<(usize, State, Before)> {
+        if place < seen.authority {
+            return None;
+        }
+        let next = place + 1;
+        let (begin, before, is_secret) = match data[place] {
+            b'\n' => (next, Before::LineStart, self.is_secret_line(data, next, seen)),
+            b'?' | b'&' => (next, Before::Separator, is_parameter(data, next)),
+            b':' => {
+                let begin = next + 2;
+                match harmless_authority(data[next..].strip_prefix(b"//")?) {
+                    Some(length) => seen.authority = begin + length,
+                    None => return Some((begin, State::Authority, Before::Other)),
+                }
+                return None;
+            }
+            _ if is_needle(data, place) => {
+                // Without a beginning the word was looked at before.
+                let floor = seen.authority.max(seen.word);
+                seen.word = next;
+                let begin = floor + 1 + data[floor..place].iter().rposition(|byte| !is_letter(*byte))?;
+                (begin, Before::Quote, data[begin - 1] == b'"' && is_key(data, begin))
+            }
+            _ => return None,
+        };
+        is_secret.then_some((begin, State::Plain, before))
+    }
+
+    /// Nothing begins before the end: goes back to where it is known what the state is.
+    fn settle(&mut self, data: &[u8], from: usize, seen: &Seen) -> usize {
+        for place in (seen.authority..data.len()).rev() {
+            let before = match data[place] {
+                b'\n' => Before::LineStart,
+                b'"' => Before::Quote,
+                b'?' | b'&' => Before::Separator,
+                b' ' | b'\t' if place >= seen.name => Before::Other,
+                // A scheme may go on here.
+                b'/' if place > seen.authority && !matches!(data[place - 1], b':' | b'/') => Before::Other,
+                b':' | b'/' | b'\r' => continue,
+                byte if is_in_name(&byte) => continue,
+                _ => Before::Other,
+            };
+            self.goes_on(before);
+            return place + 1;
+        }
+        if seen.authority > from {
+            self.goes_on(Before::Other);
+        }
+        seen.authority
+    }
+
+    fn goes_on(&mut self, before: Before) {
+        match before {
+            Before::LineStart => self.line_start(),
+            _ => self.not_a_name(before),
+        }
+    }
+
+    /// Whether a line that begins here may be of a header with a secret, or a command that says one.
+    fn is_secret_line(&self, data: &[u8], begin: usize, seen: &mut Seen) -> bool {
+        // The first half of an end of a line is not yet a line.
+        let returns = data[begin..].iter().take_while(|byte| **byte == b'\r').count();
+        let line = &data[begin + returns..];
+        let length = match line.first() {
+            None | Some(b' ' | b'\t') => 0,
+            Some(_) => line.iter().position(|byte| !is_in_name(byte)).unwrap_or(line.len()),
+        };
+        seen.name = begin + returns + length;
+        let (name, behind) = line.split_at(length);
+        let Some(letter) = name.first() else { return false };
+        if self.has_commands && matches!(letter | 0x20, b'a' | b'p') && may_be_command(name) {
+            return true;
+        }
+        match behind.first() {
+            Some(b':') => {
+                let is_secret =
+                    |name: &[u8]| is_secret_header(name) || name.eq_ignore_ascii_case(PART_HEADER.as_bytes());
+                is_secret_name(name, b"cx", is_secret)
+            }
+            Some(b'=') => is_secret_name(name, b"", is_secret_in_query),
+            Some(b'\r' | b'\n') => {
+                if Parts::may_be_boundary(name.iter().filter(|byte| !is_space(byte))) {
+                    seen.boundary = begin + returns..seen.name;
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+fn is_in_name(byte: &u8) -> bool {
+    NAME[usize::from(*byte)]
+}
+
+const fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// A name without the spaces in it.
+fn joined(name: &[u8]) -> Word {
+    let mut word = Word::new();
+    name.split(is_space).for_each(|letters| word.extend(letters));
+    word
+}
+
+/// What is compared of a word.
+fn end_of(word: &[u8]) -> &[u8] {
+    &word[word.len().saturating_sub(MOST_NAME)..]
+}
+
+/// Whether a name is of a secret, without its spaces. Most can be told not to be by their last letters, but for those with other
+/// first letters.
+fn is_secret_name(name: &[u8], firsts: &[u8], is_secret: impl Fn(&[u8]) -> bool) -> bool {
+    let is_secret = |name: &[u8]| {
+        let (length, may_be_secret) = measure(name);
+        let has_first = name.first().is_some_and(|letter| firsts.contains(&(letter | 0x20)));
+        (may_be_secret || has_first || length < name.len()) && is_secret(name)
+    };
+    if name.iter().any(is_space) { is_secret(joined(name).as_bytes()) } else { is_secret(end_of(name)) }
+}
+
+/// Whether a line may be a command that says a secret.
+fn may_be_command(name: &[u8]) -> bool {
+    let is_one = |command: &&[u8; 4]| {
+        let mut letters = name.iter().filter(|byte| !is_space(byte));
+        command.iter().all(|letter| letters.next().is_some_and(|one| one.eq_ignore_ascii_case(letter)))
+    };
+    [b"auth", b"pass"].iter().any(is_one)
+}
+
+/// Whether the word that begins here, behind a quote, is a key of JSON whose value is a secret.
+fn is_key(data: &[u8], begin: usize) -> bool {
+    let (length, may_be_secret) = measure(&data[begin..]);
+    let (word, behind) = data[begin..].split_at(length);
+    let is_whole = matches!(behind.first(), Some(b'"' | b'\\'));
+    is_whole && (may_be_secret || length > MOST_NAME) && is_secret_in_json(end_of(word))
+}
+
+/// Whether the word that begins here, behind a separator, is a key of a query or a form whose value is a secret.
+fn is_parameter(data: &[u8], begin: usize) -> bool {
+    let rest = &data[begin..];
+    let length = rest.iter().position(|byte| !is_in_name(byte) || is_space(byte)).unwrap_or(rest.len());
+    rest.get(length) == Some(&b'=') && is_secret_name(&rest[..length], b"", is_secret_in_query)
+}
+
+/// How long an authority is that has no user, if that can be seen.
+fn harmless_authority(rest: &[u8]) -> Option<usize> {
+    let length = rest.iter().take(MOST_HELD).position(|byte| *byte == b'@' || ends_authority(*byte))?;
+    (rest[length] != b'@').then_some(length)
+}
