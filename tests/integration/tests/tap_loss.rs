@@ -237,7 +237,8 @@ fn thousands_of_short_connections_are_all_opened_and_closed_and_balanced() {
         return;
     }
     let (listener, address) = listener();
-    let settings = Settings { ring: 16 << 20, ..Settings::default() };
+    // Room for all of it, however seldom the reader has its turn.
+    let settings = Settings { ring: 64 << 20, ..Settings::default() };
     let Some(mut recorder) = Recorder::open(&settings, &[rule(address)]) else { return };
     short_connections(&listener, || {
         recorder.read();
