@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Stdio},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,7 +17,11 @@ use weir_integration::{
     agent::Agent,
     http::{self, Events},
     require_root, require_tool,
+    tcp::wait_until,
 };
+
+/// Longest step of the kernel's clock, and a little more.
+const KERNEL_TICK: Duration = Duration::from_millis(20);
 
 /// A client, a node that forwards, and a server.
 struct Stage {
@@ -163,6 +168,8 @@ fn lookups_are_counted_once_and_flows_to_what_they_found_have_its_name() {
     // Known before the next lookup: the beginning of a flow is told in steps of the kernel's jiffies.
     assert_eq!(name_of(&first).as_deref(), Some("www.weir.test"), "it began under that name");
     stage.dig_expecting("alias.weir.test A", "www.weir.test.");
+    let later = Instant::now() + KERNEL_TICK;
+    wait_until("the kernel's clock is later", || Instant::now() > later);
     let second = connect(&stage, &listener, target);
     assert_eq!(name_of(&second).as_deref(), Some("alias.weir.test"), "the name that was asked for");
     let has_name = |event: &http::ServerEvent| {
