@@ -14,7 +14,7 @@ use std::{
 use crate::Namespace;
 
 /// Longest wait for one step of a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Listens at a port of every address of its namespace, and says its name, then whatever it hears. It ends with the
 /// process, or when nobody can reach it any more.
@@ -110,6 +110,8 @@ pub struct Heard {
 impl Callers {
     /// Begins to call, this many at a time.
     pub fn start(namespace: &Namespace, address: SocketAddr, callers: usize) -> Self {
+        // A port is free again a second after its connection is over, so that there are enough, however long this takes.
+        namespace.sysctl("net/ipv4/tcp_tw_reuse", "1");
         let is_over = Arc::<AtomicBool>::default();
         let heard = Arc::<Mutex<Heard>>::default();
         let threads = (0..callers)
