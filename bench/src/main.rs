@@ -1,13 +1,15 @@
 //! Side-by-side benchmarks. Run them by `cargo xtask bench`, which builds in release mode and asks for root.
 //!
 //! `micro` measures one packet, `drain` one drain, `live` real traffic, `store` the agent's history, `postgres` and `otlp` two
-//! of its sinks, `enrich` names, `redirect` a redirected packet, `proxy` and `tap` what they do to connections; `docs/internals/performance.md` explains the results.
+//! of its sinks, `enrich` names, `redirect` a redirected packet, `proxy` and `tap` what they do to connections, `masks` text in which
+//! secrets are looked for; `docs/internals/performance.md` explains the results.
 
 mod drain;
 mod enrich;
 mod frame;
 mod live;
 mod machine;
+mod masks;
 mod memory;
 mod micro;
 mod otlp;
@@ -63,6 +65,8 @@ enum Bench {
     Proxy(proxy::Arguments),
     /// Traffic whose server is tapped, beside tcpdump and beside nobody who looks
     Tap(tap::Arguments),
+    /// Looking for secrets in text: bytes a second, by what the text is
+    Masks(masks::Arguments),
     /// The agent's store: appending, room on the disk, questions, memory
     Store(store::Arguments),
 }
@@ -104,6 +108,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Redirect(arguments) => redirect::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Proxy(arguments) => proxy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Tap(arguments) => tap::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Bench::Masks(arguments) => masks::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Store(arguments) => store::run(&arguments).map(|()| ExitCode::SUCCESS),
         Bench::Drain { rounds } => {
             let drained = Namespace::new().run(|| drain::measure(rounds))?;

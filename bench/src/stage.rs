@@ -109,7 +109,8 @@ impl Stage {
     }
 }
 
-fn thread_time() -> anyhow::Result<f64> {
+/// Nanoseconds of processor time of the calling thread.
+pub(crate) fn thread_time() -> anyhow::Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     #[expect(clippy::cast_precision_loss, reason = "some seconds in nanoseconds")]
     Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)

@@ -201,7 +201,7 @@ fn requests(address: SocketAddr, end: Instant) -> anyhow::Result<f64> {
 }
 
 /// So many bytes of text such as services exchange.
-fn records(bytes: usize) -> Vec<u8> {
+pub(crate) fn records(bytes: usize) -> Vec<u8> {
     let record = |number: usize| {
         let (price, day) = (number % 1000, number % 9 + 1);
         format!(

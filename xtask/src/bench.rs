@@ -11,6 +11,7 @@ Examples:
   cargo xtask bench proxy     diverted connections, beside direct ones, nftables DNAT, HAProxy and socat
   cargo xtask bench otlp      flows to a local OpenTelemetry Collector, in several ways
   cargo xtask bench tap       traffic whose server is tapped, beside tcpdump
+  cargo xtask bench masks     looking for secrets in text
   cargo xtask bench redirect  cost of redirecting a packet
   cargo xtask bench           lists the benchmarks")]
 pub(crate) struct Arguments {

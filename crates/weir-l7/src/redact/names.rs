@@ -10,6 +10,9 @@ const HEADERS: &[&str] = &[
     "x-functions-key",
 ];
 
+/// The header that names a part of a form, which may be a secret.
+pub(super) const PART_HEADER: &str = "content-disposition";
+
 /// Keys of queries and forms.
 const QUERY_KEYS: &[&str] = &[
     "auth",
@@ -46,7 +49,7 @@ pub(super) const MOST_NAME: usize = 48;
 /// The last two letters of all names in these lists: most words end otherwise, and need not be compared.
 const LAST_LETTERS: [bool; 1 << 10] = {
     let mut table = [false; 1 << 10];
-    let lists = [HEADERS, QUERY_KEYS, KEYS, ENDS];
+    let lists = [HEADERS, QUERY_KEYS, KEYS, ENDS, &[PART_HEADER]];
     let mut list = 0;
     while list < lists.len() {
         let mut place = 0;
@@ -118,6 +121,16 @@ pub(super) fn measure(data: &[u8]) -> (usize, bool) {
     }
     let name = &data[..length];
     (length, LAST_LETTERS[last_letters(name)] || found != 0 && secret_part(name))
+}
+
+/// Whether letters that stand in several pieces may be the name of a secret.
+pub(super) fn may_be_secret<'l>(letters: impl Iterator<Item = &'l u8>) -> bool {
+    let (mut found, mut last) = (0, [0; 2]);
+    for letter in letters {
+        found |= (CLASSES[usize::from(last[1])] >> 4) & CLASSES[usize::from(*letter)] & 0xf;
+        last = [last[1], *letter];
+    }
+    found != 0 || LAST_LETTERS[last_letters(&last)]
 }
 
 /// Whether a name, in letters of either case, says anywhere that it is of a secret.

@@ -1,8 +1,11 @@
 //! What keys of JSON that are secrets have in them, so that all other text can be passed over.
 
+/// What there is around two letters, and where in it they are.
+type Around = (&'static [u8], usize);
+
 /// Letters that every such name has, by two of them that are rare in text: the first, what the second may be, and what there is
-/// around them, with the place of the first.
-const NEEDLES: [(u8, [u8; 2], &[(&[u8], usize)]); 6] = [
+/// around them.
+const NEEDLES: [(u8, [u8; 2], &[Around]); 6] = [
     (b'c', [b'r'; 2], &[(b"secret", 2), (b"credential", 0)]),
     (b'g', [b'n'; 2], &[(b"signature", 2)]),
     (b'k', [b'e'; 2], &[(b"key", 0), (b"token", 2)]),
@@ -12,6 +15,7 @@ const NEEDLES: [(u8, [u8; 2], &[(&[u8], usize)]); 6] = [
 ];
 
 /// Whether two bytes may be in the middle of a needle. It has no branches, so that the compiler can test many places at once.
+#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of that")]
 pub(super) fn is_pair(first: u8, second: u8) -> bool {
     let (first, second) = (first | 0x20, second | 0x20);
     NEEDLES.iter().fold(false, |is_one, (one, [other, another], _)| {
@@ -21,7 +25,7 @@ pub(super) fn is_pair(first: u8, second: u8) -> bool {
 
 /// Whether there is a needle around this place, where a pair begins.
 pub(super) fn is_needle(data: &[u8], place: usize) -> bool {
-    let is_around = |(needle, at): &(&[u8], usize)| {
+    let is_around = |(needle, at): &Around| {
         let there = place.checked_sub(*at).and_then(|begin| data.get(begin..begin + needle.len()));
         there.is_some_and(|there| there.eq_ignore_ascii_case(needle))
     };

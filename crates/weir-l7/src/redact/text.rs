@@ -11,14 +11,12 @@ use super::{
     BehindGap, Held, Writer,
     form::{Form, Parts},
     json::Quotes,
-    names::{Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query},
+    names::{PART_HEADER, Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query},
 };
 use crate::{
     Chunk,
     detect::{begins_http, may_begin_http},
 };
-
-use pass::PART_HEADER;
 
 /// Most bytes that wait to be known: of an authority, or of a line that may end a part of a form. More are masked.
 const MOST_HELD: usize = 512;

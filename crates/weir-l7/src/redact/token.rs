@@ -32,8 +32,8 @@ const KEY: [bool; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
 /// Longest beginning, with the byte before it.
 const REMEMBERED: usize = 5;
 
-/// Fewer bytes than this are looked at one by one.
-const LEAST_SCANNED: usize = 32;
+/// Fewer bytes than this are not tested by blocks at once.
+const LEAST_SCANNED: usize = 128;
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -315,9 +315,8 @@ impl TokenMask {
 
     /// Where, from here on, something may begin: at the first digit of a card, or behind these letters.
     fn next_beginning(&self, data: &[u8], from: usize) -> Option<usize> {
-        if data.len() - from < LEAST_SCANNED {
-            return first(data, from, is_beginning);
-        }
+        // In a few bytes there is often nothing at all, which is seen at once.
+        let from = if data.len() - from < LEAST_SCANNED { first(data, from, is_beginning)? } else { from };
         // What is before the chunk is looked at by itself.
         if from == 0 && is_beginning(data[0]) {
             return Some(0);

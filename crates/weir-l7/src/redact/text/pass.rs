@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use super::{Before, Form, MOST_HELD, Parts, State, TextMask, value::ends_authority};
 use crate::redact::{
-    names::{MOST_NAME, Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query, measure},
+    names::{
+        MOST_NAME, PART_HEADER, Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query,
+        may_be_secret, measure,
+    },
     needles::{is_needle, is_pair},
     scan::{self, Window},
     table,
 };
-
-/// The header that names a part of a form.
-pub(super) const PART_HEADER: &str = "content-disposition";
 
 /// Letters of words, and what else may be in the name of a header, or of a key at the beginning of a line: it may have spaces, and
 /// others within it.
@@ -125,7 +125,7 @@ impl TextMask {
                 // A scheme may go on here.
                 b'/' if place > seen.authority && !matches!(data[place - 1], b':' | b'/') => Before::Other,
                 b':' | b'/' | b'\r' => continue,
-                byte if is_in_name(&byte) => continue,
+                byte if is_in_name(byte) => continue,
                 _ => Before::Other,
             };
             self.goes_on(before);
@@ -151,7 +151,7 @@ impl TextMask {
         let line = &data[begin + returns..];
         let length = match line.first() {
             None | Some(b' ' | b'\t') => 0,
-            Some(_) => line.iter().position(|byte| !is_in_name(byte)).unwrap_or(line.len()),
+            Some(_) => line.iter().position(|byte| !is_in_name(*byte)).unwrap_or(line.len()),
         };
         seen.name = begin + returns + length;
         let (name, behind) = line.split_at(length);
@@ -161,13 +161,15 @@ impl TextMask {
         }
         match behind.first() {
             Some(b':') => {
+                // Of a name that begins so, the end says nothing.
+                let may_begin = *letter | 0x20 == b'x' || length > MOST_NAME;
                 let is_secret =
                     |name: &[u8]| is_secret_header(name) || name.eq_ignore_ascii_case(PART_HEADER.as_bytes());
-                is_secret_name(name, b"cx", is_secret)
+                is_secret_name(name, is_secret) || may_begin && is_secret(joined(name).as_bytes())
             }
-            Some(b'=') => is_secret_name(name, b"", is_secret_in_query),
+            Some(b'=') => is_secret_name(name, is_secret_in_query),
             Some(b'\r' | b'\n') => {
-                if Parts::may_be_boundary(name.iter().filter(|byte| !is_space(byte))) {
+                if Parts::may_be_boundary(name.iter().filter(|byte| !is_space(**byte))) {
                     seen.boundary = begin + returns..seen.name;
                 }
                 false
@@ -177,18 +179,18 @@ impl TextMask {
     }
 }
 
-fn is_in_name(byte: &u8) -> bool {
-    NAME[usize::from(*byte)]
+fn is_in_name(byte: u8) -> bool {
+    NAME[usize::from(byte)]
 }
 
-const fn is_space(byte: &u8) -> bool {
+const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
 /// A name without the spaces in it.
 fn joined(name: &[u8]) -> Word {
     let mut word = Word::new();
-    name.split(is_space).for_each(|letters| word.extend(letters));
+    name.split(|byte| is_space(*byte)).for_each(|letters| word.extend(letters));
     word
 }
 
@@ -197,21 +199,15 @@ fn end_of(word: &[u8]) -> &[u8] {
     &word[word.len().saturating_sub(MOST_NAME)..]
 }
 
-/// Whether a name is of a secret, without its spaces. Most can be told not to be by their last letters, but for those with other
-/// first letters.
-fn is_secret_name(name: &[u8], firsts: &[u8], is_secret: impl Fn(&[u8]) -> bool) -> bool {
-    let is_secret = |name: &[u8]| {
-        let (length, may_be_secret) = measure(name);
-        let has_first = name.first().is_some_and(|letter| firsts.contains(&(letter | 0x20)));
-        (may_be_secret || has_first || length < name.len()) && is_secret(name)
-    };
-    if name.iter().any(is_space) { is_secret(joined(name).as_bytes()) } else { is_secret(end_of(name)) }
+/// Whether a name is of a secret, without its spaces. Most can be told not to be at a glance.
+fn is_secret_name(name: &[u8], is_secret: impl Fn(&[u8]) -> bool) -> bool {
+    may_be_secret(name.iter().filter(|byte| !is_space(**byte))) && is_secret(joined(name).as_bytes())
 }
 
 /// Whether a line may be a command that says a secret.
 fn may_be_command(name: &[u8]) -> bool {
     let is_one = |command: &&[u8; 4]| {
-        let mut letters = name.iter().filter(|byte| !is_space(byte));
+        let mut letters = name.iter().filter(|byte| !is_space(**byte));
         command.iter().all(|letter| letters.next().is_some_and(|one| one.eq_ignore_ascii_case(letter)))
     };
     [b"auth", b"pass"].iter().any(is_one)
@@ -228,8 +224,8 @@ fn is_key(data: &[u8], begin: usize) -> bool {
 /// Whether the word that begins here, behind a separator, is a key of a query or a form whose value is a secret.
 fn is_parameter(data: &[u8], begin: usize) -> bool {
     let rest = &data[begin..];
-    let length = rest.iter().position(|byte| !is_in_name(byte) || is_space(byte)).unwrap_or(rest.len());
-    rest.get(length) == Some(&b'=') && is_secret_name(&rest[..length], b"", is_secret_in_query)
+    let length = rest.iter().position(|byte| !is_in_name(*byte) || is_space(*byte)).unwrap_or(rest.len());
+    rest.get(length) == Some(&b'=') && is_secret_name(&rest[..length], is_secret_in_query)
 }
 
 /// How long an authority is that has no user, if that can be seen.
