@@ -171,6 +171,12 @@ fn headers_queries_and_authorities_keep_their_form() {
         (HTTP, Part::Client, "Cookie: Z\r\n Z\r\nHost: a\r\n", "Cookie: *\r\n *\r\nHost: a\r\n"),
         (
             HTTP,
+            Part::Client,
+            "Cookie: Z\ra=\"b\"\r\n Z\r\n c: d\r\n",
+            "Cookie: *\ra=\"b\"\r\n *\r\n ****\r\n",
+        ),
+        (
+            HTTP,
             Part::Server,
             "{\"key\": \"k\", \"api_key\": \"Z\\\"Z\", \"id\": \"token\"}",
             "{\"key\": \"k\", \"api_key\": \"****\", \"id\": \"token\"}",

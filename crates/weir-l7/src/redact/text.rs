@@ -250,7 +250,7 @@ impl TextMask {
 
     /// Letters of a word, outside of secrets.
     fn letters(&mut self, letters: &[u8]) {
-        self.is_folded = false;
+        self.is_folded &= self.before != Before::LineStart;
         self.scheme = 0;
         self.word.extend(letters);
     }
@@ -267,7 +267,8 @@ impl TextMask {
             self.state = State::Line;
             return Verdict::Plain;
         }
-        self.is_folded = false;
+        // Half an end of a line leaves it open what the next one is.
+        self.is_folded &= !is_at_start;
         self.scheme = match (self.scheme, byte) {
             (_, b':') => 1,
             (1, b'/') => 2,

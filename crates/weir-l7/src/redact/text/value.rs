@@ -45,7 +45,10 @@ impl TextMask {
             }
             State::Part | State::PartLine => self.part(byte),
             // A line ended in the gap, or ends here.
-            State::Unknown(_) if is_control => self.plain(byte),
+            State::Unknown(_) if is_control => {
+                self.is_folded &= matches!(byte, b'\r' | b'\n');
+                self.plain(byte)
+            }
             State::Unknown(left) => {
                 self.state = State::Unknown(left - 1);
                 if left <= 1 {
