@@ -15,6 +15,7 @@ const NEEDLES: [(u8, [u8; 2], &[Around]); 6] = [
 ];
 
 /// Whether two bytes may be in the middle of a needle. It has no branches, so that the compiler can test many places at once.
+#[inline(always)]
 #[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of that")]
 pub(super) fn is_pair(first: u8, second: u8) -> bool {
     let (first, second) = (first | 0x20, second | 0x20);

@@ -13,7 +13,7 @@ const AHEAD: usize = 8;
 pub(super) type Window = [u8; BLOCK + AHEAD];
 
 /// Looks at each place that passes the test, in order, until something is found. Behind the end of the data stands the padding,
-/// again and again.
+/// again and again. The test has to be inlined: a block is tested at once only where no call is in between.
 pub(super) fn find<T>(
     data: &[u8],
     from: usize,

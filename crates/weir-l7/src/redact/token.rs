@@ -178,6 +178,7 @@ fn is_beginning(byte: u8) -> bool {
 
 /// Whether there are two of the letters above, or behind a byte digits as a card has them: at least four, perhaps two more, perhaps
 /// a separator, and at least four more. A few of them are looked at.
+#[inline(always)]
 #[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
 fn may_matter(window: &Window, place: usize) -> bool {
     let (byte, next) = (window[place], window[place + 1]);

@@ -22,6 +22,7 @@ use crate::redact::{
 const NAME: [bool; 256] = table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. \t[]%");
 
 /// Whether something may begin at a byte.
+#[inline(always)]
 #[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
 fn may_matter(window: &Window, place: usize) -> bool {
     let (byte, next) = (window[place], window[place + 1]);
