@@ -161,12 +161,18 @@ fn what_psql_does_are_statements() {
     if !require_root() || !require_tool("psql") {
         return;
     }
+    // Headers are copied without more words where calls as JSON are wanted.
+    for payload in [&["--payload", "full"][..], &[]] {
+        statements_of_psql(payload);
+    }
+}
+
+fn statements_of_psql(payload: &[&str]) {
     let namespace = Namespace::new();
     let Some(_postgres) = namespace.run(|| Postgres::start_at(5432)) else { return };
     let psql =
         Waiting::program(&namespace, "psql", &["-h", "127.0.0.1", "-U", "weir", "-d", "weir", "-XAtq"]);
-    // Calls as JSON are wanted, so headers are copied without more words.
-    let tap = TapCommand::start(&["--pid", &psql.pid(), "-o", "json"]);
+    let tap = TapCommand::start(&[&["--pid", &psql.pid(), "-o", "json"], payload].concat());
     let script = format!(
         "CREATE TABLE t (n int);\nINSERT INTO t SELECT generate_series(1, 100);\nSELECT n FROM t;\nSELECT 1/0;\n\
          ALTER ROLE weir PASSWORD '{CANARY}';\n"

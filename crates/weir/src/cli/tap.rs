@@ -63,7 +63,7 @@ pub(crate) struct TapOptions {
     /// Only where the tapped end is a client, or a server
     #[arg(long, value_enum, default_value_t = RoleArg::Both, help_heading = "Whose traffic")]
     pub(crate) role: RoleArg,
-    /// What to copy of what is said; calls are seen with headers or full [default: none, with -o json headers]
+    /// What to copy of what is said; calls are seen with headers or full [default: none, for JSON headers]
     #[arg(long, value_enum, help_heading = "How much")]
     pub(crate) payload: Option<PayloadArg>,
     /// Copy at most so many bytes of one call of the system
@@ -253,7 +253,7 @@ Examples:
   weir tap --pod shop/web-7d9f --payload headers --role server port=8080
   weir tap --all --ttl 1m
 
-Nothing is copied before --payload or -o json asks for it. Secrets become asterisks before anything is
+Nothing is copied before --payload asks for it, or whoever wants calls as JSON. Secrets become asterisks before anything is
 shown or written. Encrypted connections are seen as what they are: bytes without meaning. At the end the ledger
 says what became of every byte.";
 

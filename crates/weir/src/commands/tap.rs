@@ -155,13 +155,15 @@ fn owner() -> Owner {
     }
 }
 
-/// What was asked for, or what the name of the file says.
-/// Nothing is copied that nobody asked for. Calls as JSON are made of what is copied, so whoever wants them asks for it.
+/// Nothing is copied that nobody asked for. Calls as JSON are made of what is copied, so whoever wants them asks for it; whoever
+/// wants to see secrets has to say more.
 fn payload(options: &TapOptions) -> Payload {
-    let usual = if options.output == Some(TapFormat::Json) { Payload::Headers } else { Payload::None };
+    let are_calls_wanted = format(options) == TapFormat::Json && !options.no_redact;
+    let usual = if are_calls_wanted { Payload::Headers } else { Payload::None };
     options.payload.map_or(usual, Into::into)
 }
 
+/// What was asked for, or what the name of the file says.
 fn format(options: &TapOptions) -> TapFormat {
     let by_name = || match options.write.as_deref()?.extension()?.to_str()? {
         "har" => Some(TapFormat::Har),

@@ -65,13 +65,13 @@ impl TextMask {
     pub(super) fn pass_over(&mut self, data: &[u8], from: usize) -> (usize, usize) {
         let mut seen = Seen { name: from, authority: from, word: from, boundary: from..from };
         let begins_here = match self.before {
-            Before::LineStart => self.is_secret_line(data, from, &mut seen),
-            Before::Quote => is_key(data, from),
-            Before::Separator => is_parameter(data, from),
-            Before::Other | Before::PartName | Before::PartQuote => false,
+            Before::LineStart => self.secret_line(data, from, &mut seen),
+            Before::Quote => is_key(data, from).then_some(from),
+            Before::Separator => is_parameter(data, from).then_some(from),
+            Before::Other | Before::PartName | Before::PartQuote => None,
         };
-        if begins_here {
-            return (from, from);
+        if let Some(begin) = begins_here {
+            return (begin, begin);
         }
         let found = scan::find(data, from, 0, may_matter, |place| self.look(data, place, &mut seen));
         self.parts.line(&joined(&data[seen.boundary.clone()]));
@@ -93,7 +93,10 @@ impl TextMask {
         }
         let next = place + 1;
         let (begin, before, is_secret) = match data[place] {
-            b'\n' => (next, Before::LineStart, self.is_secret_line(data, next, seen)),
+            b'\n' => {
+                let begin = self.secret_line(data, next, seen)?;
+                (begin, Before::LineStart, true)
+            }
             b'?' | b'&' => (next, Before::Separator, is_parameter(data, next)),
             b':' => {
                 let begin = next + 2;
@@ -145,8 +148,8 @@ impl TextMask {
         }
     }
 
-    /// Whether a line that begins here may be of a header with a secret, or a command that says one.
-    fn is_secret_line(&self, data: &[u8], begin: usize, seen: &mut Seen) -> bool {
+    /// Where the name begins, if a line that begins here may be of a header with a secret, or a command that says one.
+    fn secret_line(&self, data: &[u8], begin: usize, seen: &mut Seen) -> Option<usize> {
         // The first half of an end of a line is not yet a line.
         let returns = data[begin..].iter().take_while(|byte| **byte == b'\r').count();
         let line = &data[begin + returns..];
@@ -154,13 +157,14 @@ impl TextMask {
             None | Some(b' ' | b'\t') => 0,
             Some(_) => line.iter().position(|byte| !is_in_name(*byte)).unwrap_or(line.len()),
         };
-        seen.name = begin + returns + length;
+        let begin = begin + returns;
+        seen.name = begin + length;
         let (name, behind) = line.split_at(length);
-        let Some(letter) = name.first() else { return false };
+        let letter = name.first()?;
         if self.has_commands && matches!(letter | 0x20, b'a' | b'p') && may_be_command(name) {
-            return true;
+            return Some(begin);
         }
-        match behind.first() {
+        let is_secret = match behind.first() {
             Some(b':') => {
                 // Of a name that begins so, the end says nothing.
                 let may_begin = *letter | 0x20 == b'x' || length > MOST_NAME;
@@ -171,12 +175,13 @@ impl TextMask {
             Some(b'=') => is_secret_name(name, is_secret_in_query),
             Some(b'\r' | b'\n') => {
                 if Parts::may_be_boundary(name.iter().filter(|byte| !is_space(**byte))) {
-                    seen.boundary = begin + returns..seen.name;
+                    seen.boundary = begin..seen.name;
                 }
                 false
             }
             _ => false,
-        }
+        };
+        is_secret.then_some(begin)
     }
 }
 
