@@ -6,9 +6,13 @@
 #[cfg(test)]
 mod tests;
 
+use fearless_simd::{Simd, SimdBase as _};
 use weir_packet::dns::Message;
 
-use crate::{Part, Protocol};
+use crate::{
+    Part, Protocol,
+    scan::{self, Test},
+};
 
 /// Bytes of one side after which no more are waited for.
 pub const PATIENCE: usize = 64;
@@ -124,16 +128,21 @@ pub fn datagram(bytes: &[u8], hint: Option<Protocol>) -> Recognised {
     }
 }
 
+/// Whether no text has a byte: below the space, tabulators, ends of lines and pages (9 to 13) and the escape are all it has.
+#[derive(Clone, Copy)]
+struct IsNoText;
+
+impl Test for IsNoText {
+    #[inline(always)]
+    fn passes<S: Simd>(self, _: S, ahead: impl Fn(usize) -> S::u8s) -> S::mask8s {
+        let bytes = ahead(0);
+        bytes.simd_lt(b' ') & !(bytes - b'\t').simd_lt(5) & !bytes.simd_eq(0x1b)
+    }
+}
+
 /// Whether there is a byte that no text has.
 pub(crate) fn is_binary(bytes: Option<&[u8]>) -> bool {
-    /// Bytes that are looked at together: the compiler does that where nothing depends on one of them.
-    const BLOCK: usize = 64;
-    // Tabulators, ends of lines and pages are 9 to 13.
-    #[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of a block at once")]
-    let is_other =
-        |byte: &u8| u8::from((*byte < b' ') & (byte.wrapping_sub(b'\t') > b'\r' - b'\t') & (*byte != 0x1b));
-    let has_other = |bytes: &[u8]| bytes.iter().fold(0, |found, byte| found | is_other(byte)) != 0;
-    bytes.is_some_and(|bytes| bytes.chunks(BLOCK).any(has_other))
+    bytes.is_some_and(|bytes| scan::has(bytes, b' ', IsNoText))
 }
 
 /// Whether `bytes` begin with `whole`, or may when more come.

@@ -16,6 +16,7 @@ mod http1;
 mod postgresql;
 pub mod redact;
 mod redis;
+mod scan;
 mod sides;
 pub mod stream;
 

@@ -13,7 +13,6 @@ mod names;
 mod needles;
 mod postgresql;
 mod redis;
-mod scan;
 mod sql;
 #[cfg(test)]
 mod tests;

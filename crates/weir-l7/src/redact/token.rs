@@ -4,12 +4,13 @@
 //! A card is 13 to 19 digits, in groups or not, that begin as one of the large issuers' do and whose check digit is right
 //! (ISO/IEC 7812-1); digits of anything else are not held back for longer than they go on.
 
-use super::{
-    Held, Writer, first,
-    scan::{self, Window},
-    table,
+use fearless_simd::{Simd, SimdBase as _};
+
+use super::{Held, Writer, first, table};
+use crate::{
+    Chunk,
+    scan::{self, Pairs, Test},
 };
-use crate::Chunk;
 
 /// How tokens begin: `{"` in base64.
 const WEB_TOKEN: &[u8] = b"eyJ";
@@ -176,16 +177,26 @@ fn is_beginning(byte: u8) -> bool {
     (byte.wrapping_sub(b'2') < 5) | (byte == b'J') | (byte == b'A')
 }
 
-/// Whether there are two of the letters above, or behind a byte digits as a card has them: at least four, perhaps two more, perhaps
-/// a separator, and at least four more. A few of them are looked at.
-#[inline(always)]
-#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
-fn may_matter(window: &Window, place: usize) -> bool {
-    let (byte, next) = (window[place], window[place + 1]);
-    let is_digit = |ahead: usize| window[place + ahead].wrapping_sub(b'0') < 10;
-    (byte == b'y') & (next == b'J')
-        | (byte == b'I') & (next == b'A')
-        | !is_digit(0) & (next.wrapping_sub(b'2') < 5) & is_digit(2) & is_digit(4) & is_digit(8)
+/// Two of the letters above.
+const LETTERS: Pairs = Pairs::new([(b"y", b"J"), (b"I", b"A")]);
+
+/// Whether there are two of these, or behind a byte digits as a card has them: at least four, perhaps two more, perhaps a separator,
+/// and at least four more. A few of them are looked at.
+#[derive(Clone, Copy)]
+struct MayMatter;
+
+impl Test for MayMatter {
+    #[inline(always)]
+    fn passes<S: Simd>(self, simd: S, ahead: impl Fn(usize) -> S::u8s) -> S::mask8s {
+        let (bytes, next) = (ahead(0), ahead(1));
+        let is_digit = |bytes: S::u8s| (bytes - b'0').simd_lt(10);
+        LETTERS.begin(simd, bytes, next)
+            | !is_digit(bytes)
+                & (next - b'2').simd_lt(5)
+                & is_digit(ahead(2))
+                & is_digit(ahead(4))
+                & is_digit(ahead(8))
+    }
 }
 
 impl TokenMask {
@@ -322,7 +333,7 @@ impl TokenMask {
         if from == 0 && is_beginning(data[0]) {
             return Some(0);
         }
-        scan::find(data, from.saturating_sub(1), b'0', may_matter, |before| {
+        scan::find(data, from.saturating_sub(1), b'0', MayMatter, |before| {
             let at = before + 1;
             let begins = (from..data.len()).contains(&at)
                 && match self.begins(data, at) {

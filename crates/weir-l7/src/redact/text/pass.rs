@@ -6,32 +6,46 @@
 
 use std::ops::Range;
 
+use fearless_simd::{Simd, SimdBase as _};
+
 use super::{Before, Form, MOST_HELD, Parts, State, TextMask, value::ends_authority};
 use crate::redact::{
     names::{
         MOST_NAME, PART_HEADER, Word, is_letter, is_secret_header, is_secret_in_json, is_secret_in_query,
         may_be_secret, measure,
     },
-    needles::{is_needle, is_pair},
-    scan::{self, Window},
+    needles::{self, is_needle},
     table,
 };
+use crate::scan::{self, Pairs, Test};
 
 /// Letters of words, and what else may be in the name of a header, or of a key at the beginning of a line: it may have spaces, and
 /// others within it.
 const NAME: [bool; 256] = table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. \t[]%");
 
+/// What two bytes may have something behind them or around them: a needle, `://`, or a line that begins with a letter of a name, or
+/// with half an end of a line. Indented lines, objects and elements are not of headers.
+const MARKS: Pairs = Pairs::new([
+    needles::PAIRS[0],
+    needles::PAIRS[1],
+    needles::PAIRS[2],
+    needles::PAIRS[3],
+    (b":", b"/"),
+    (b"\n", b"\rABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmno"),
+    (b"\n", b"%-.123456789qrstuvwxyz"),
+    (b"\n", b"0p"),
+]);
+
 /// Whether something may begin at a byte.
-#[inline(always)]
-#[expect(clippy::needless_bitwise_bool, reason = "branches would be in the way of comparing a block at once")]
-fn may_matter(window: &Window, place: usize) -> bool {
-    let (byte, next) = (window[place], window[place + 1]);
-    // Indented lines, objects and elements are not of headers.
-    (byte == b'\n') & (next != b' ') & (next != b'{') & (next != b'<')
-        | (byte == b'?')
-        | (byte == b'&')
-        | (byte == b':') & (next == b'/')
-        | is_pair(byte, next)
+#[derive(Clone, Copy)]
+struct MayMatter;
+
+impl Test for MayMatter {
+    #[inline(always)]
+    fn passes<S: Simd>(self, simd: S, ahead: impl Fn(usize) -> S::u8s) -> S::mask8s {
+        let bytes = ahead(0);
+        MARKS.begin(simd, bytes, ahead(1)) | bytes.simd_eq(b'?') | bytes.simd_eq(b'&')
+    }
 }
 
 /// Up to where something was looked at.
@@ -73,7 +87,7 @@ impl TextMask {
         if let Some(begin) = begins_here {
             return (begin, begin);
         }
-        let found = scan::find(data, from, 0, may_matter, |place| self.look(data, place, &mut seen));
+        let found = scan::find(data, from, 0, MayMatter, |place| self.look(data, place, &mut seen));
         self.parts.line(&joined(&data[seen.boundary.clone()]));
         match found {
             Some((place, state, before)) => {
