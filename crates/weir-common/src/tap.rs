@@ -289,9 +289,9 @@ pub struct Budget {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Counts {
-    /// Calls that moved bytes of sockets that may be tapped.
-    pub calls: u64,
-    /// Those that no rule let through.
+    /// Calls that moved bytes of sockets, and that a rule let through.
+    pub accepted: u64,
+    /// Those that none let through.
     pub rejected: u64,
     /// Control records for which there was no room.
     pub untold: u64,

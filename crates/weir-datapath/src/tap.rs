@@ -144,7 +144,7 @@ impl Tap {
     }
 
     /// Waits until there is something to read, at most as long as `timeout`. A signal ends the wait early.
-    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         self.loaded.reader.wait(timeout)
     }
 
@@ -158,7 +158,7 @@ impl Tap {
     pub fn totals(&self) -> Result<Totals, TapError> {
         let counts = self.counts()?;
         let mut totals = Totals {
-            calls: counts.calls - self.before.calls,
+            calls: counts.accepted + counts.rejected - self.before.accepted - self.before.rejected,
             rejected: counts.rejected - self.before.rejected,
             untold: counts.untold - self.before.untold,
             unopened: counts.unopened - self.before.unopened,

@@ -18,10 +18,10 @@ use crate::{
     signals::Stop,
 };
 
-/// Longest wait for something to read: what waits in the ring is told this late at most.
-const WAIT: Duration = Duration::from_millis(5);
+/// Longest wait for something to read: how late it is seen that the end was asked for.
+const WAIT: Duration = Duration::from_millis(100);
 
-/// How often outputs are handed on.
+/// How soon outputs are handed on what was read.
 const FLUSH: Duration = Duration::from_millis(50);
 
 /// How often containers and pods are looked for again.
@@ -212,12 +212,15 @@ impl Tapping<'_> {
         let end = order.ttl.map(|ttl| Instant::now() + ttl);
         let mut next_flush = Instant::now();
         let mut next_look = Instant::now() + LOOK;
+        let mut is_new = false;
         loop {
-            tap.wait(WAIT).map_err(RunError::Wait)?;
-            tap.read(&mut |event| session.take(event, *output))?;
+            let wait = if is_new { next_flush.saturating_duration_since(Instant::now()) } else { WAIT };
+            tap.wait(wait).map_err(RunError::Wait)?;
+            is_new |= tap.read(&mut |event| session.take(event, *output))? > 0;
             let now = Instant::now();
             if now >= next_flush {
                 next_flush = now + FLUSH;
+                is_new = false;
                 session.tick(now::tick(), *output);
                 if output.flush().is_err() {
                     return Ok(Ending::Output);

@@ -70,7 +70,8 @@ pub(super) fn load(types: &KernelTypes, tier: Tier, settings: &Settings) -> Resu
     let tables = Tables::new(&mut object)?;
     let data = Ring::new(take(&mut object, "RING")?, ring_bytes).map_err(TapError::Ring)?;
     let events = Ring::new(take(&mut object, "EVENTS")?, event_bytes).map_err(TapError::Ring)?;
-    let reader = Reader::new(data, events, places.wake).map_err(TapError::Ring)?;
+    let reader =
+        Reader::new(data, events, map(&mut object, "ASLEEP")?, places.wake).map_err(TapError::Ring)?;
     let counts = map(&mut object, "COUNTS")?;
     let sides = map(&mut object, "RULE_SIDES")?;
     for hook in &hooks {

@@ -8,9 +8,11 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    time::{Duration, Instant},
+    sync::atomic::{Ordering, fence},
+    time::Duration,
 };
 
+use aya::maps::{Array, MapData};
 use weir_common::tap::OpenedRecord;
 
 use super::{
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::now;
 
-/// How long the kernel may leave bytes in the ring before it is looked at.
+/// How long the kernel may leave bytes in the ring before it is looked at, while it writes some now and then.
 const TURN: Duration = Duration::from_millis(5);
 
 /// How often a record that is being written is looked at again before the next turn.
@@ -41,10 +43,14 @@ pub(super) struct Reader {
     /// Bytes at which the kernel wakes us.
     wake: usize,
     wakeups: OwnedFd,
+    /// Tells the kernel that it is to wake us for the next record.
+    asleep: Array<MapData, u32>,
+    /// Whether nothing came for a while.
+    is_idle: bool,
 }
 
 impl Reader {
-    pub(super) fn new(data: Ring, events: Ring, wake: u32) -> io::Result<Self> {
+    pub(super) fn new(data: Ring, events: Ring, asleep: Array<MapData, u32>, wake: u32) -> io::Result<Self> {
         // SAFETY: makes a descriptor.
         let wakeups = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if wakeups < 0 {
@@ -55,33 +61,59 @@ impl Reader {
         // Only when the kernel wakes us, not while anything is there: it would always be.
         let interest = libc::EPOLLIN | libc::EPOLLET;
         let mut event = libc::epoll_event { events: interest.cast_unsigned(), u64: 0 };
-        let ring = data.descriptor().as_raw_fd();
-        // SAFETY: both descriptors are open, and the event outlives the call.
-        let outcome =
-            unsafe { libc::epoll_ctl(wakeups.as_raw_fd(), libc::EPOLL_CTL_ADD, ring, &raw mut event) };
-        if outcome < 0 {
-            return Err(io::Error::last_os_error());
+        for ring in [&data, &events] {
+            let ring = ring.descriptor().as_raw_fd();
+            // SAFETY: both descriptors are open, and the event outlives the call.
+            let outcome =
+                unsafe { libc::epoll_ctl(wakeups.as_raw_fd(), libc::EPOLL_CTL_ADD, ring, &raw mut event) };
+            if outcome < 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-        Ok(Self { data, events, waiting: VecDeque::new(), wake: wake as usize, wakeups })
+        let (waiting, wake) = (VecDeque::new(), wake as usize);
+        Ok(Self { data, events, waiting, wake, wakeups, asleep, is_idle: false })
     }
 
     /// Waits until there is something, at most as long as `timeout`.
-    pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let end = Instant::now() + timeout;
-        while self.data.waiting() < self.wake {
-            let left = end.saturating_duration_since(Instant::now());
-            let turn = i32::try_from(left.min(TURN).as_millis()).unwrap_or(0);
-            let mut event = libc::epoll_event { events: 0, u64: 0 };
-            // SAFETY: room for one event, which outlives the call.
-            let outcome = unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, turn) };
-            if outcome < 0 {
-                let error = io::Error::last_os_error();
-                return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+    ///
+    /// What comes in quick succession is taken together, a turn later; where nothing came for a turn, the next record ends the
+    /// wait at once, and until then nothing runs.
+    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.data.waiting() >= self.wake {
+            return Ok(());
+        }
+        let turn = if self.is_idle { Duration::ZERO } else { timeout.min(TURN) };
+        if !self.is_idle {
+            self.doze(turn)?;
+            self.is_idle = !self.is_any();
+        }
+        if self.is_idle && timeout > turn {
+            self.asleep.set(0, 1, 0).map_err(io::Error::other)?;
+            // What was written before the kernel knew of it has woken nobody.
+            fence(Ordering::SeqCst);
+            if !self.is_any() {
+                self.doze(timeout - turn)?;
             }
-            let is_any = self.data.waiting() + self.events.waiting() > 0 || !self.waiting.is_empty();
-            if is_any || left.is_zero() {
-                break;
-            }
+            self.asleep.set(0, 0, 0).map_err(io::Error::other)?;
+            self.is_idle = !self.is_any();
+        }
+        Ok(())
+    }
+
+    fn is_any(&self) -> bool {
+        self.data.waiting() + self.events.waiting() > 0 || !self.waiting.is_empty()
+    }
+
+    /// Sleeps until the kernel wakes us, a signal comes, or the time is over, rounded up to milliseconds.
+    fn doze(&self, timeout: Duration) -> io::Result<()> {
+        let turn = timeout.as_micros().div_ceil(1000);
+        let turn = i32::try_from(turn).unwrap_or(i32::MAX);
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for one event, which outlives the call.
+        let outcome = unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, turn) };
+        if outcome < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP},
     helpers::generated::{bpf_loop, bpf_probe_read_user, bpf_ringbuf_query},
 };
 use weir_common::tap::{CLASSES, Caller, DATA, Ends, GAP, RECEIVED, RecordHeader, Rule, SEGMENTS, reason};
@@ -15,6 +15,7 @@ use crate::{
     places::place,
     socket::is_of_datagrams,
     system_call::{SystemCall, current, is_compat, is_in_progress, locate},
+    tell::wakeup,
 };
 
 /// A call that is being looked at. Too much for the stack.
@@ -263,7 +264,7 @@ fn write<const N: usize>(call: &mut Call, length: u64) {
         header.length = length;
         call.faults += length;
     }
-    entry.submit(wakeup(size_of::<Record<N>>()));
+    entry.submit(wakeup_at(size_of::<Record<N>>()));
 }
 
 /// Tells of bytes that are not copied.
@@ -283,23 +284,19 @@ fn gap(call: &mut Call, length: u64, reason: u8) {
     header.captured = 0;
     header.kind = GAP;
     header.reason = reason;
-    entry.submit(wakeup(size_of::<RecordHeader>()));
+    entry.submit(wakeup_at(size_of::<RecordHeader>()));
 }
 
-/// User space looks at the ring every few milliseconds. It is woken before that when a record makes the ring as full as
-/// the settings say: waking it for every record costs more than all the rest.
+/// While there is something, user space looks at the ring every few milliseconds. It is woken before that when a record makes the
+/// ring as full as the settings say: waking it for every record costs more than all the rest.
 #[inline(always)]
-fn wakeup(length: usize) -> u64 {
+fn wakeup_at(length: usize) -> u64 {
     // SAFETY: the map is a ring.
     let waiting =
         unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
     let before = waiting.wrapping_sub(length as u64);
     let wake = u64::from(place!(wake));
-    if waiting >= wake && before < wake {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        u64::from(BPF_RB_NO_WAKEUP)
-    }
+    if waiting >= wake && before < wake { u64::from(BPF_RB_FORCE_WAKEUP) } else { wakeup() }
 }
 
 /// Reads memory of the process that runs this.

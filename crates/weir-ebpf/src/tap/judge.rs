@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     btf_maps::lpm_trie::Key,
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
+    helpers::generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+        bpf_get_current_uid_gid,
+    },
 };
 use weir_common::tap::{
     CGROUP, Caller, CommandKey, Control, Ends, Entry, NetworkKey, NumberKey, PID, PORT_STARTS, RuleSet,
@@ -11,8 +14,8 @@ use weir_common::tap::{
 use crate::{
     assembly::{opaque, zero},
     maps::{CALLS, COMMANDS, CONTROL, NETWORKS, NUMBERS, RULE_SETS},
-    places::{current_task, place, read},
-    socket::AF_UNIX,
+    places::{place, read},
+    socket::{AF_UNIX, typed},
     tell::count,
 };
 
@@ -55,7 +58,7 @@ pub(crate) extern "C" fn weir_tap_caller(slot: u64, commands: u64, cgroups: u64)
     caller.cgroup = zero;
     caller.user = 0;
     if commands != 0 {
-        caller.command = command(current_task());
+        caller.command = own_command();
     }
     if cgroups != 0 {
         // SAFETY: as above.
@@ -71,7 +74,7 @@ pub(crate) extern "C" fn weir_tap_describe(slot: u64) -> u64 {
     let Some(call) = CALLS.get_ptr_mut(slot as u32) else { return 0 };
     // SAFETY: a valid element, of this CPU and this program.
     let caller = unsafe { &mut (*call).caller };
-    caller.command = command(current_task());
+    caller.command = own_command();
     // SAFETY: no arguments, no preconditions.
     caller.cgroup = unsafe { bpf_get_current_cgroup_id() };
     // SAFETY: as above.
@@ -96,7 +99,16 @@ pub(crate) extern "C" fn weir_tap_other(slot: u64, task: u64) -> u64 {
     0
 }
 
-/// Command name of the process.
+/// Command name of the process that runs this. Its structures are read without a helper.
+#[inline(always)]
+fn own_command() -> [u64; 2] {
+    // SAFETY: no arguments, no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
+    let leader: *const u8 = typed(task, place!(task_leader));
+    [typed(leader, place!(task_command)), typed(leader, place!(task_command) + 8)]
+}
+
+/// Command name of a process.
 #[inline(always)]
 fn command(task: u64) -> [u64; 2] {
     read::<u64>(task, place!(task_leader))

@@ -18,6 +18,10 @@ pub(crate) static RING: RingBuf<[u8; 0], 4096> = RingBuf::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<[u8; 0], 4096> = RingBuf::new();
 
+/// Whether user space sleeps until there is something: 1, or 0 while it looks at the rings by itself.
+#[btf_map]
+pub(crate) static ASLEEP: Array<u32, 1> = Array::new();
+
 /// What is in force.
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1> = Array::new();

@@ -47,7 +47,6 @@ pub(crate) fn moved<S: Socket>(
     let Some(call) = CALLS.get_ptr_mut(slot) else { return };
     // SAFETY: a valid element, of this CPU and this program.
     let call = unsafe { &mut *call };
-    count(|counts| &raw mut counts.calls);
     let entry = socket.entry(true);
     if entry.is_null() {
         count(|counts| &raw mut counts.unfollowed);
@@ -90,12 +89,20 @@ pub(crate) fn moved<S: Socket>(
         let role = u64::from(entry.role) | if is_known { 0 } else { NAMELESS };
         verdict = (weir_tap_judge(slot.into(), current_task(), role) >> (8 * u64::from(way & 1))) as u8;
     }
-    let position = position(entry, socket, protocol, way, amount, behind);
+    let is_begun = protocol == TCP && entry.base != base::UNKNOWN && entry.positions[side] != 0;
+    let position = if verdict == 0 && is_begun {
+        // Nobody is told where it is; later ones are looked for near it.
+        entry.positions[side] = entry.positions[side].wrapping_add(amount.into());
+        0
+    } else {
+        position(entry, socket, protocol, way, amount, behind)
+    };
     if verdict == 0 {
         count(|counts| &raw mut counts.rejected);
         add(&raw mut entry.sides[side].rejected, u64::from(amount));
         return;
     }
+    count(|counts| &raw mut counts.accepted);
     copy_words(&raw mut call.rule, &raw const set.rules[usize::from(verdict - 1) & (RULES - 1)]);
     let cookie = identity(entry, socket);
     if entry.told == 0 {

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_query},
 };
 use weir_common::tap::{
@@ -12,7 +12,7 @@ use weir_common::tap::{
 
 use crate::{
     assembly::{add, fetch_add},
-    maps::{COUNTS, EVENTS},
+    maps::{ASLEEP, COUNTS, EVENTS},
     socket::{MPTCP, TCP},
 };
 
@@ -23,6 +23,22 @@ pub(crate) fn count(choose: impl FnOnce(&mut Counts) -> *mut u64) {
         // SAFETY: a valid element.
         add(choose(unsafe { &mut *counts }), 1);
     }
+}
+
+/// The flag for a record that was reserved just now: whether it wakes user space. That looks once more after it has said that it
+/// sleeps, so one of both sees the other; should each be too early by the time that memory takes, the record is seen when the wait
+/// is over.
+#[inline(always)]
+pub(crate) fn wakeup() -> u64 {
+    let Some(asleep) = ASLEEP.get_ptr_mut(0) else { return u64::from(BPF_RB_NO_WAKEUP) };
+    // SAFETY: a valid element; it is 0 or 1, whoever writes it.
+    if unsafe { asleep.read_volatile() } == 0 {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    // Once is enough.
+    // SAFETY: as above.
+    unsafe { asleep.write_volatile(0) };
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 /// The monotonic clock.
@@ -60,7 +76,7 @@ pub(crate) fn opened(entry: &mut Entry, socket: u64, rule: u8, caller: &Caller, 
     let record: *mut OpenedRecord = MaybeUninit::as_mut_ptr(&mut place);
     // SAFETY: the reserved memory has room for the record, and nobody else knows it yet.
     unsafe { record.write(opened_record(entry, socket, rule, caller, ends)) };
-    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+    place.submit(wakeup());
 }
 
 /// What is told of an opening.
@@ -102,7 +118,7 @@ pub(crate) fn finished(entry: &mut Entry, socket: u64, way: u8) {
     let record: *mut ControlHeader = MaybeUninit::as_mut_ptr(&mut place);
     // SAFETY: as above.
     unsafe { record.write(ControlHeader { time_ns: now(), socket, kind: FINISHED, detail: way as u32 }) };
-    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+    place.submit(wakeup());
 }
 
 /// Tells that a connection is gone, with its ledger.
@@ -129,5 +145,5 @@ pub(crate) fn closed(entry: &mut Entry, socket: u64) {
     record.header = header;
     record.sides = entry.sides;
     record.totals = entry.totals;
-    place.submit(u64::from(BPF_RB_NO_WAKEUP));
+    place.submit(wakeup());
 }
