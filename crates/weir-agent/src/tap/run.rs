@@ -27,8 +27,8 @@ const FLUSH: Duration = Duration::from_millis(50);
 /// How often containers and pods are looked for again.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The thread that reads comes before those that it taps.
-const NICE: i32 = -10;
+/// The thread that reads comes before those that it taps, by a little: they are not to wait for it.
+const NICE: i32 = -5;
 
 /// The only rule there is.
 const RULE: RuleId = RuleId(1);

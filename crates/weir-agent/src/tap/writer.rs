@@ -14,10 +14,11 @@ use std::{
 use crate::signals::Stop;
 
 /// Bytes that are written at once.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 512 << 10;
 
-/// Buffers that wait to be written.
-const QUEUE: usize = 32;
+/// Buffers that wait to be written. With many of them, bytes would have left the caches before they are written; the ring is where
+/// more of them wait.
+const QUEUE: usize = 4;
 
 /// How long the end waits for somebody who does not read, counted from the last time that he did.
 const PATIENCE: Duration = Duration::from_secs(3);

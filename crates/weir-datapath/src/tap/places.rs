@@ -8,7 +8,7 @@ use super::settings::{Settings, Tier};
 use crate::sockets::kernel_types::{KernelTypes, KernelTypesError};
 
 /// Bytes in the ring at which user space is woken. Less wakes it too often, more does not make it cheaper.
-const WAKE: u32 = 256 << 10;
+const WAKE: u32 = 512 << 10;
 
 /// Registers that hold the arguments of a system call on x86-64, in order.
 const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "r10", "r8", "r9"];
