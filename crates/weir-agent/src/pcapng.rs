@@ -34,20 +34,55 @@ const NANOSECONDS: u8 = 9;
 const FRAME: usize = 8;
 
 /// Bytes of the block of a packet in front of its content: the frame, then interface, time, two lengths.
-pub const PACKET_HEADER: usize = FRAME + 20;
+const PACKET_HEADER: usize = FRAME + 20;
 
 /// Longest text in bytes; the format ends at 65,535.
 const LONGEST_TEXT: usize = 4096;
 
+/// Where blocks are made, and go when they are whole.
+pub trait Blocks {
+    /// Memory for the next block, behind what is in it already.
+    fn room(&mut self) -> &mut Vec<u8>;
+
+    /// A block of so many bytes at the end of the room is whole.
+    fn whole(&mut self, length: usize) -> io::Result<()>;
+}
+
+/// Writes each block as it is whole.
+#[derive(Debug)]
+pub struct BlockByBlock<W> {
+    out: W,
+    block: Vec<u8>,
+}
+
+impl<W: Write> BlockByBlock<W> {
+    /// Nothing is written yet.
+    pub const fn new(out: W) -> Self {
+        Self { out, block: Vec::new() }
+    }
+}
+
+impl<W: Write> Blocks for BlockByBlock<W> {
+    fn room(&mut self) -> &mut Vec<u8> {
+        &mut self.block
+    }
+
+    fn whole(&mut self, _length: usize) -> io::Result<()> {
+        let written = self.out.write_all(&self.block);
+        self.block.clear();
+        written
+    }
+}
+
 /// A pcapng file that is being written.
 #[derive(Debug)]
-pub struct CaptureWriter<W> {
-    out: W,
+pub struct CaptureWriter<B> {
+    out: B,
     snap_length: u32,
     /// Index and name; the place is the number of the interface in the file.
     interfaces: Vec<(u32, String)>,
-    /// The block that is being made, with room for its frame.
-    block: Vec<u8>,
+    /// Where in the room the block begins that is being made.
+    start: usize,
 }
 
 /// One packet to write.
@@ -97,14 +132,22 @@ pub struct Statistics {
     pub written: u64,
 }
 
-impl<W: Write> CaptureWriter<W> {
+impl<W: Write> CaptureWriter<BlockByBlock<W>> {
+    /// Hands everything on.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.out.flush()
+    }
+}
+
+impl<B: Blocks> CaptureWriter<B> {
     /// Begins a file whose packets have at most `snap_length` bytes.
-    pub fn new(out: W, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
-        let mut writer = Self { out, snap_length, interfaces: Vec::new(), block: vec![0; FRAME] };
+    pub fn new(out: B, snap_length: u32, notes: &FileNotes<'_>) -> io::Result<Self> {
+        let mut writer = Self { out, snap_length, interfaces: Vec::new(), start: 0 };
+        writer.start_block();
         writer.u32(BYTE_ORDER_MAGIC);
         // Version 1.0, and a section of unknown length.
         writer.u32(1);
-        writer.block.extend_from_slice(&[0xff; 8]);
+        writer.add(&[0xff; 8]);
         writer.text(OPTION_HARDWARE, std::env::consts::ARCH);
         writer.text(OPTION_SYSTEM, notes.system);
         writer.text(OPTION_USER_APPLICATION, concat!("weir ", env!("CARGO_PKG_VERSION")));
@@ -117,23 +160,29 @@ impl<W: Write> CaptureWriter<W> {
     /// Writes a packet, and before the first of an interface a description of that.
     pub fn write(&mut self, packet: &WrittenPacket<'_>) -> io::Result<()> {
         self.begin(packet.ifindex, packet.interface, packet.link, packet.time_ns)?;
-        self.data().extend_from_slice(packet.data);
+        self.add(packet.data);
         self.end(packet.direction, Some(packet.original_length), packet.comment)
     }
 
-    /// Begins a packet; what is put behind [`CaptureWriter::data`] is its content, up to [`CaptureWriter::end`].
+    /// Begins a packet; what is given to [`CaptureWriter::add`] is its content, up to [`CaptureWriter::end`].
     pub fn begin(&mut self, ifindex: u32, interface: &str, link: Link, time_ns: u64) -> io::Result<()> {
         let interface = self.interface(ifindex, interface, link)?;
+        self.start_block();
         self.u32(interface);
         self.time(time_ns);
         // Both lengths, which are not known yet.
-        self.block.extend_from_slice(&[0; 8]);
+        self.add(&[0; 8]);
         Ok(())
     }
 
-    /// The packet so far, behind [`PACKET_HEADER`] bytes.
-    pub fn data(&mut self) -> &mut Vec<u8> {
-        &mut self.block
+    /// Adds bytes to the packet that was begun.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.out.room().extend_from_slice(bytes);
+    }
+
+    /// The packet so far.
+    pub fn packet(&mut self) -> &mut [u8] {
+        self.block().get_mut(PACKET_HEADER..).unwrap_or_default()
     }
 
     /// Writes the packet that was begun. Without `original_length`, everything of it is there.
@@ -143,10 +192,11 @@ impl<W: Write> CaptureWriter<W> {
         original_length: Option<u32>,
         comment: &str,
     ) -> io::Result<()> {
-        let captured = length(self.block.get(PACKET_HEADER..).unwrap_or_default());
+        let captured = length(self.packet());
         let original = original_length.unwrap_or(captured);
-        self.block[PACKET_HEADER - 8..PACKET_HEADER - 4].copy_from_slice(&captured.to_le_bytes());
-        self.block[PACKET_HEADER - 4..PACKET_HEADER].copy_from_slice(&original.to_le_bytes());
+        let block = self.block();
+        block[PACKET_HEADER - 8..PACKET_HEADER - 4].copy_from_slice(&captured.to_le_bytes());
+        block[PACKET_HEADER - 4..PACKET_HEADER].copy_from_slice(&original.to_le_bytes());
         self.pad();
         let direction: u32 = match direction {
             Direction::Ingress => 1,
@@ -167,6 +217,7 @@ impl<W: Write> CaptureWriter<W> {
         comment: &str,
     ) -> io::Result<()> {
         let Some(number) = self.place(ifindex, interface) else { return Ok(()) };
+        self.start_block();
         self.u32(number);
         self.time(statistics.end_ns);
         for (code, time_ns) in
@@ -190,13 +241,8 @@ impl<W: Write> CaptureWriter<W> {
     }
 
     /// Where it is written to.
-    pub const fn target(&mut self) -> &mut W {
+    pub const fn target(&mut self) -> &mut B {
         &mut self.out
-    }
-
-    /// Hands everything on.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 
     /// The number of an interface, if it is described already.
@@ -216,6 +262,7 @@ impl<W: Write> CaptureWriter<W> {
             Link::Ethernet => 1,
             Link::Ip => 101,
         };
+        self.start_block();
         self.u16(link_type);
         self.u16(0);
         self.u32(self.snap_length);
@@ -226,12 +273,23 @@ impl<W: Write> CaptureWriter<W> {
         Ok(number)
     }
 
+    /// Begins a block, with room for its frame.
+    fn start_block(&mut self) {
+        self.start = self.out.room().len();
+        self.add(&[0; FRAME]);
+    }
+
+    /// The block that is being made.
+    fn block(&mut self) -> &mut [u8] {
+        self.out.room().get_mut(self.start..).unwrap_or_default()
+    }
+
     fn u16(&mut self, value: u16) {
-        self.block.extend_from_slice(&value.to_le_bytes());
+        self.add(&value.to_le_bytes());
     }
 
     fn u32(&mut self, value: u32) {
-        self.block.extend_from_slice(&value.to_le_bytes());
+        self.add(&value.to_le_bytes());
     }
 
     /// A time takes two numbers, the upper half first.
@@ -250,26 +308,27 @@ impl<W: Write> CaptureWriter<W> {
 
     /// Everything is in units of four bytes.
     fn pad(&mut self) {
-        self.block.resize(self.block.len().next_multiple_of(4), 0);
+        let length = self.block().len();
+        self.add(&[0; 4][..length.next_multiple_of(4) - length]);
     }
 
     fn option(&mut self, code: u16, value: &[u8]) {
         self.u16(code);
         self.u16(u16::try_from(value.len()).unwrap_or(u16::MAX));
-        self.block.extend_from_slice(value);
+        self.add(value);
         self.pad();
     }
 
-    /// Puts the frame round the block, writes it, begins the next.
+    /// Puts the frame round the block, which is whole then.
     fn finish_block(&mut self, kind: u32) -> io::Result<()> {
         // The length stands at both ends.
-        let length = (length(&self.block) + 4).to_le_bytes();
-        self.block[..4].copy_from_slice(&kind.to_le_bytes());
-        self.block[4..FRAME].copy_from_slice(&length);
-        self.block.extend_from_slice(&length);
-        let written = self.out.write_all(&self.block);
-        self.block.truncate(FRAME);
-        written
+        let block = self.block();
+        let length = (length(block) + 4).to_le_bytes();
+        block[..4].copy_from_slice(&kind.to_le_bytes());
+        block[4..FRAME].copy_from_slice(&length);
+        self.add(&length);
+        let length = self.block().len();
+        self.out.whole(length)
     }
 }
 

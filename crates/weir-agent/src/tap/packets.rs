@@ -14,7 +14,7 @@ use weir_l7::{Chunk, GapReason, Way};
 use weir_packet::Link;
 
 use super::{At, Ended, Head, Output, Summary, Writer, WriterError};
-use crate::pcapng::{CaptureWriter, FileNotes, PACKET_HEADER, Statistics};
+use crate::pcapng::{CaptureWriter, FileNotes, Statistics};
 
 /// Most bytes of payload in a packet, with an IPv4 and a TCP header before them in 65,535 bytes.
 const MOST_PAYLOAD: usize = 65_495;
@@ -126,7 +126,7 @@ impl Packets {
             header[tcp + 8..tcp + 12].copy_from_slice(&acknowledged.to_be_bytes());
             header[tcp + 13] = flags;
         }
-        self.file.data().extend_from_slice(header);
+        self.file.add(header);
         let (connection, headers) = (at.head.number, header.len());
         let next = sequence.wrapping_sub(1);
         self.open = Some(Open { connection, way, next, payload: 0, headers, is_datagram, comment });
@@ -135,8 +135,7 @@ impl Packets {
     /// Writes the packet that is open.
     fn end(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let data = self.file.data();
-        let packet = &mut data[PACKET_HEADER..];
+        let packet = self.file.packet();
         let length = open.headers + open.payload;
         if packet[0] >> 4 == 4 {
             packet[2..4].copy_from_slice(&half(length).to_be_bytes());
@@ -172,7 +171,7 @@ impl Packets {
             }
             let Some(open) = &mut self.open else { return };
             let (now, later) = rest.split_at((MOST_PAYLOAD - open.payload).min(rest.len()));
-            self.file.data().extend_from_slice(now);
+            self.file.add(now);
             open.payload += now.len();
             position += now.len() as u64;
             open.next = position;
@@ -229,6 +228,8 @@ impl Output for Packets {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // What is handed on are whole blocks.
+        self.end();
         match self.failure.take() {
             Some(error) => Err(error),
             None => self.file.target().hand_on(),

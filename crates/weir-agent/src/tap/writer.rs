@@ -11,10 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::signals::Stop;
+use crate::{pcapng::Blocks, signals::Stop};
 
 /// Bytes that are written at once.
 const BUFFER: usize = 512 << 10;
+
+/// Room of a buffer: it is handed on when a block makes it full.
+const ROOM: usize = BUFFER + (128 << 10);
 
 /// Buffers that wait to be written. With many of them, bytes would have left the caches before they are written; the ring is where
 /// more of them wait.
@@ -81,7 +84,7 @@ impl Writer {
             .spawn(move || write_all(target, &buffers, &give_back))?;
         Ok(Self {
             name: name.to_owned(),
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: Vec::with_capacity(ROOM),
             full: Some(full),
             empty,
             thread: Some(thread),
@@ -156,7 +159,7 @@ impl Writer {
             self.buffer.clear();
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
+        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(ROOM));
         let buffer = mem::replace(&mut self.buffer, next);
         self.send(buffer)
     }
@@ -193,13 +196,21 @@ fn renew(deadline: &mut Option<Instant>) {
     }
 }
 
+impl Blocks for Writer {
+    fn room(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    fn whole(&mut self, length: usize) -> io::Result<()> {
+        self.taken += length as u64;
+        if self.buffer.len() >= BUFFER { self.hand_over() } else { Ok(()) }
+    }
+}
+
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
-        self.taken += bytes.len() as u64;
-        if self.buffer.len() >= BUFFER {
-            self.hand_over()?;
-        }
+        self.whole(bytes.len())?;
         Ok(bytes.len())
     }
 

@@ -1,6 +1,6 @@
 //! What is written reads back.
 
-use weir_agent::pcapng::{CaptureWriter, FileNotes, Statistics, WrittenPacket};
+use weir_agent::pcapng::{BlockByBlock, CaptureWriter, FileNotes, Statistics, WrittenPacket};
 use weir_flow::Direction;
 use weir_packet::Link;
 
@@ -27,7 +27,7 @@ fn what_is_written_reads_back() {
         ..packet
     };
     let mut file = Vec::new();
-    let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
+    let mut writer = CaptureWriter::new(BlockByBlock::new(&mut file), 128, &FileNotes::default()).unwrap();
     for packet in [&packet, &raw, &packet] {
         writer.write(packet).unwrap();
     }
@@ -51,7 +51,7 @@ fn what_is_written_reads_back() {
 #[test]
 fn statistics_are_laid_out_as_the_format_says() {
     let mut file = Vec::new();
-    let mut writer = CaptureWriter::new(&mut file, 128, &FileNotes::default()).unwrap();
+    let mut writer = CaptureWriter::new(BlockByBlock::new(&mut file), 128, &FileNotes::default()).unwrap();
     let data = [0; 60];
     let packet = WrittenPacket {
         ifindex: 7,

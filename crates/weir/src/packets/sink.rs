@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use weir_agent::pcapng::{CaptureWriter, FileNotes, Statistics, WrittenPacket};
+use weir_agent::pcapng::{BlockByBlock, CaptureWriter, FileNotes, Statistics, WrittenPacket};
 use weir_datapath::packets::{Packet, PacketLedger};
 use weir_flow::{Point, Record, Wall};
 
@@ -36,7 +36,7 @@ pub(crate) enum Sink {
     /// To a file.
     File {
         /// That is being written.
-        writer: Box<CaptureWriter<BufWriter<Box<dyn Write>>>>,
+        writer: Box<CaptureWriter<BlockByBlock<BufWriter<Box<dyn Write>>>>>,
         /// And is called so.
         name: String,
         /// When it was begun.
@@ -64,7 +64,8 @@ impl Sink {
         let filter = args.filter().text();
         let comment = if filter.is_empty() { filter } else { format!("filter: {filter}") };
         let notes = FileNotes { system: &system(), comment: &comment };
-        let writer = CaptureWriter::new(BufWriter::with_capacity(BUFFER, target), args.snaplen, &notes)
+        let target = BlockByBlock::new(BufWriter::with_capacity(BUFFER, target));
+        let writer = CaptureWriter::new(target, args.snaplen, &notes)
             .with_context(|| format!("cannot write {name}"))?;
         Ok(Self::File { writer: Box::new(writer), name, start: clock::now() })
     }
