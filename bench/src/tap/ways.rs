@@ -1,6 +1,7 @@
 //! Who looks at the traffic, and how much of it they keep.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -139,6 +140,11 @@ impl Stage {
                 (measured, Some(kept))
             }
         };
+        if file.exists() {
+            // Nobody is to wait for what the one before him has left to be written.
+            fs::remove_file(&file).context("cannot remove a capture")?;
+            nix::unistd::sync();
+        }
         // What clients exchange before they are counted is little.
         Ok(Taken { measured, kept: kept.map(|share| share.min(1.0)) })
     }
