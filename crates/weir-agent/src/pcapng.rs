@@ -41,7 +41,8 @@ const LONGEST_TEXT: usize = 4096;
 
 /// Where blocks are made, and go when they are whole.
 pub trait Blocks {
-    /// Memory for the next block, behind what is in it already.
+    /// Memory for the next block, behind what is in it already. While a block is being made, nobody else may put anything there or
+    /// take anything out.
     fn room(&mut self) -> &mut Vec<u8>;
 
     /// A block of so many bytes at the end of the room is whole.
@@ -240,7 +241,7 @@ impl<B: Blocks> CaptureWriter<B> {
         self.finish_block(INTERFACE_STATISTICS)
     }
 
-    /// Where it is written to.
+    /// Where it is written to; not to be used between [`CaptureWriter::begin`] and [`CaptureWriter::end`].
     pub const fn target(&mut self) -> &mut B {
         &mut self.out
     }

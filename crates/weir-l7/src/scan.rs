@@ -108,18 +108,18 @@ fn pad(rest: &[u8], padding: u8) -> Window {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What this processor can do, and less.
-    fn levels() -> impl Iterator<Item = Level> {
+    pub(crate) fn levels() -> impl Iterator<Item = Level> {
         let best = Level::new();
         let less = [best.as_sse4_2().map(Level::Sse4_2), best.as_avx2().map(Level::Avx2)];
         less.into_iter().flatten().chain([best, Level::baseline()])
     }
 
     /// All places that pass a test.
-    fn found(level: Level, data: &[u8], from: usize, padding: u8, test: impl Test) -> Vec<usize> {
+    pub(crate) fn found(level: Level, data: &[u8], from: usize, padding: u8, test: impl Test) -> Vec<usize> {
         let mut places = Vec::new();
         let all = find_by(level, data, (from, padding), test, &mut |place| {
             places.push(place);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_ahead_is_ahead_and_padding_behind_the_end() {
-        let data: Vec<u8> = (0..300_u32).map(|place| (place * place / 7) as u8 & 3).collect();
+        let data: Vec<u8> = (0..300_usize).map(|place| b"\0\x01\x02\x03"[place * place / 7 % 4]).collect();
         let is_again = |place: &usize| data[*place] == *data.get(place + AHEAD).unwrap_or(&2);
         for level in levels() {
             let seen = found(level, &data, 5, 2, IsAgain);

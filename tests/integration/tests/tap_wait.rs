@@ -48,7 +48,8 @@ fn until_asleep(thread: nix::unistd::Pid) {
     let end = Instant::now() + LONG;
     let is_asleep = || {
         let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).expect("it is there");
-        status.lines().any(|line| line.starts_with("State:") && line.contains('S'))
+        let mut states = status.lines().filter_map(|line| line.strip_prefix("State:"));
+        states.any(|state| state.trim_start().starts_with('S'))
     };
     while !is_asleep() {
         assert!(Instant::now() < end, "it never sleeps");
@@ -75,7 +76,7 @@ fn a_tap_to_which_nothing_comes_does_not_run() {
     let times = [before, after].map(|usage| usage.user_time() + usage.system_time());
     let micros = (times[1] - times[0]).tv_sec() * 1_000_000 + (times[1] - times[0]).tv_usec();
     // A thousandth of it is what it takes; it was a fifth once, when the end of each wait was waited for without sleeping.
-    assert!(micros < 50_000, "it ran for {micros} us of a second");
+    assert!(micros < 100_000, "it ran for {micros} us of a second");
 }
 
 #[test]

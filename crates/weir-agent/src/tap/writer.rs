@@ -58,6 +58,8 @@ pub struct Writer {
     buffer: Vec<u8>,
     full: Option<SyncSender<Vec<u8>>>,
     empty: Receiver<Vec<u8>>,
+    /// One that came back.
+    spare: Option<Vec<u8>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     stop: Stop,
     /// When the end comes by itself.
@@ -87,6 +89,7 @@ impl Writer {
             buffer: Vec::with_capacity(ROOM),
             full: Some(full),
             empty,
+            spare: None,
             thread: Some(thread),
             stop,
             end: ttl.map(|ttl| Instant::now() + ttl),
@@ -159,9 +162,11 @@ impl Writer {
             self.buffer.clear();
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(ROOM));
-        let buffer = mem::replace(&mut self.buffer, next);
-        self.send(buffer)
+        let buffer = mem::take(&mut self.buffer);
+        let sent = self.send(buffer);
+        let spare = self.spare.take().or_else(|| self.empty.try_recv().ok());
+        self.buffer = spare.unwrap_or_else(|| Vec::with_capacity(ROOM));
+        sent
     }
 
     fn send(&mut self, mut buffer: Vec<u8>) -> io::Result<()> {
@@ -180,7 +185,8 @@ impl Writer {
                     }
                     buffer = again;
                     // One that comes back makes room for one.
-                    if self.empty.recv_timeout(PAUSE).is_ok() {
+                    if let Ok(spare) = self.empty.recv_timeout(PAUSE) {
+                        self.spare = Some(spare);
                         renew(&mut self.deadline);
                     }
                 }

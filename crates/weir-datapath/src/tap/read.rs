@@ -7,9 +7,10 @@
 use std::{
     collections::VecDeque,
     io,
+    ops::ControlFlow,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::atomic::{Ordering, fence},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{Array, MapData};
@@ -25,6 +26,9 @@ use crate::now;
 
 /// How long the kernel may leave bytes in the ring before it is looked at, while it writes some now and then.
 const TURN: Duration = Duration::from_millis(5);
+
+/// How long it is slept at most while nothing comes: should the kernel and the reader miss each other.
+const SLEEP: Duration = Duration::from_millis(100);
 
 /// How often a record that is being written is looked at again before the next turn.
 const PATIENCE: usize = 1000;
@@ -74,28 +78,36 @@ impl Reader {
         Ok(Self { data, events, waiting, wake, wakeups, asleep, is_idle: false })
     }
 
-    /// Waits until there is something, at most as long as `timeout`.
+    /// Waits until there is something or a signal comes, at most as long as `timeout`, rounded up to milliseconds.
     ///
     /// What comes in quick succession is taken together, a turn later; where nothing came for a turn, the next record ends the
-    /// wait at once, and until then nothing runs.
+    /// wait at once, and until then hardly anything runs.
     pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let start = Instant::now();
         if self.data.waiting() >= self.wake {
             return Ok(());
         }
-        let turn = if self.is_idle { Duration::ZERO } else { timeout.min(TURN) };
         if !self.is_idle {
-            self.doze(turn)?;
-            self.is_idle = !self.is_any();
+            let turn = timeout.min(TURN);
+            if self.doze(turn)?.is_break() || self.is_any() {
+                return Ok(());
+            }
+            self.is_idle = turn == TURN;
         }
-        if self.is_idle && timeout > turn {
+        while self.is_idle {
+            let rest = timeout.saturating_sub(start.elapsed());
+            if rest.is_zero() {
+                break;
+            }
             self.asleep.set(0, 1, 0).map_err(io::Error::other)?;
             // What was written before the kernel knew of it has woken nobody.
             fence(Ordering::SeqCst);
-            if !self.is_any() {
-                self.doze(timeout - turn)?;
-            }
+            let is_over = !self.is_any() && self.doze(rest.min(SLEEP))?.is_break();
             self.asleep.set(0, 0, 0).map_err(io::Error::other)?;
             self.is_idle = !self.is_any();
+            if is_over {
+                break;
+            }
         }
         Ok(())
     }
@@ -104,18 +116,17 @@ impl Reader {
         self.data.waiting() + self.events.waiting() > 0 || !self.waiting.is_empty()
     }
 
-    /// Sleeps until the kernel wakes us, a signal comes, or the time is over, rounded up to milliseconds.
-    fn doze(&self, timeout: Duration) -> io::Result<()> {
-        let turn = timeout.as_micros().div_ceil(1000);
-        let turn = i32::try_from(turn).unwrap_or(i32::MAX);
+    /// Sleeps until the kernel wakes us or the time is over; a signal breaks it off.
+    fn doze(&self, timeout: Duration) -> io::Result<ControlFlow<()>> {
+        let timeout = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: room for one event, which outlives the call.
-        let outcome = unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, turn) };
-        if outcome < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        let outcome = unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, timeout) };
+        if outcome >= 0 {
+            return Ok(ControlFlow::Continue(()));
         }
-        Ok(())
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted { Ok(ControlFlow::Break(())) } else { Err(error) }
     }
 
     /// Takes in sockets that a walk has found.

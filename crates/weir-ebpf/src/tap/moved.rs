@@ -89,14 +89,7 @@ pub(crate) fn moved<S: Socket>(
         let role = u64::from(entry.role) | if is_known { 0 } else { NAMELESS };
         verdict = (weir_tap_judge(slot.into(), current_task(), role) >> (8 * u64::from(way & 1))) as u8;
     }
-    let is_begun = protocol == TCP && entry.base != base::UNKNOWN && entry.positions[side] != 0;
-    let position = if verdict == 0 && is_begun {
-        // Nobody is told where it is; later ones are looked for near it.
-        entry.positions[side] = entry.positions[side].wrapping_add(amount.into());
-        0
-    } else {
-        position(entry, socket, protocol, way, amount, behind)
-    };
+    let position = position(entry, socket, protocol, way, amount, behind);
     if verdict == 0 {
         count(|counts| &raw mut counts.rejected);
         add(&raw mut entry.sides[side].rejected, u64::from(amount));

@@ -26,8 +26,8 @@ pub(crate) fn count(choose: impl FnOnce(&mut Counts) -> *mut u64) {
 }
 
 /// The flag for a record that was reserved just now: whether it wakes user space. That looks once more after it has said that it
-/// sleeps, so one of both sees the other; should each be too early by the time that memory takes, the record is seen when the wait
-/// is over.
+/// sleeps, so one of both sees the other; should each be too early by the time that memory takes, the record is seen a little later,
+/// because nobody sleeps for long.
 #[inline(always)]
 pub(crate) fn wakeup() -> u64 {
     let Some(asleep) = ASLEEP.get_ptr_mut(0) else { return u64::from(BPF_RB_NO_WAKEUP) };

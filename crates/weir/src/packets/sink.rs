@@ -22,6 +22,9 @@ use crate::{
 /// Bytes that are collected before they are written; less where no more packets wait.
 const BUFFER: usize = 256 << 10;
 
+/// A file, a FIFO or standard output, by blocks.
+type Target = BlockByBlock<BufWriter<Box<dyn Write>>>;
+
 /// Where packets go.
 pub(crate) enum Sink {
     /// To standard output.
@@ -36,7 +39,7 @@ pub(crate) enum Sink {
     /// To a file.
     File {
         /// That is being written.
-        writer: Box<CaptureWriter<BlockByBlock<BufWriter<Box<dyn Write>>>>>,
+        writer: Box<CaptureWriter<Target>>,
         /// And is called so.
         name: String,
         /// When it was begun.

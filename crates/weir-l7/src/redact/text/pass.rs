@@ -253,3 +253,33 @@ fn harmless_authority(rest: &[u8]) -> Option<usize> {
     let length = rest.iter().take(MOST_HELD).position(|byte| *byte == b'@' || ends_authority(*byte))?;
     (rest[length] != b'@').then_some(length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::tests::{found, levels};
+
+    /// Everything that must not be passed over, whatever else is not.
+    #[test]
+    fn what_may_begin_something_is_looked_at_by_every_processor() {
+        let names = (0..=u8::MAX).filter(|byte| is_in_name(*byte) && !is_space(*byte) || *byte == b'\r');
+        let lines = names.map(|byte| [b'\n', byte]);
+        let pairs = needles::PAIRS.iter().flat_map(|(firsts, seconds)| {
+            firsts.iter().flat_map(|first| seconds.iter().map(|second| [*first, *second]))
+        });
+        let any = (0..=u8::MAX).flat_map(|byte| [[b'?', byte], [b'&', byte]]);
+        for pair in lines.chain(pairs).chain(any).chain([*b":/"]) {
+            for level in levels() {
+                for before in [0, 15, 63, 64] {
+                    let data = [&vec![b'x'; before][..], &pair].concat();
+                    let places = found(level, &data, 0, 0, MayMatter);
+                    assert!(
+                        places.contains(&before),
+                        "{:?} behind {before}",
+                        pair.escape_ascii().to_string()
+                    );
+                }
+            }
+        }
+    }
+}
