@@ -20,6 +20,7 @@ mod error;
 mod event;
 mod hooks;
 mod load;
+mod pace;
 mod places;
 mod read;
 mod record;
@@ -38,6 +39,7 @@ pub use error::TapError;
 pub use event::{
     Closed, Data, Event, Finished, Gap, GapReason, Opened, Place, Process, Side, SocketId, Transport,
 };
+pub use pace::interrupt_nobody;
 pub use rule::{
     HEADER_BYTES, Limits, MOST_CALL, MOST_RULES, Payload, Processes, Role, Rule, RuleError, RuleId, Way,
 };

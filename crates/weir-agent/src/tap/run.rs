@@ -7,7 +7,7 @@ use std::{
 
 use weir_datapath::{
     now,
-    tap::{Chosen, RuleId, Settings, Tap, TapError},
+    tap::{Chosen, RuleId, Settings, Tap, TapError, interrupt_nobody},
 };
 
 use super::{
@@ -27,7 +27,7 @@ const FLUSH: Duration = Duration::from_millis(50);
 /// How often containers and pods are looked for again.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The thread that reads comes before those that it taps, by a little: they are not to wait for it.
+/// The thread that reads has a larger share than those that it taps, by a little. It interrupts none of them.
 const NICE: i32 = -5;
 
 /// The only rule there is.
@@ -139,6 +139,7 @@ pub enum OpenError {
 pub fn open(settings: &Settings) -> Result<(Tap, Chosen), OpenError> {
     // Without the privilege for it, it goes at the pace of the others.
     rustix::process::setpriority_process(None, NICE).ok();
+    interrupt_nobody().ok();
     hide_memory()?;
     let opened = Tap::open(settings)?;
     give_up(|| opened.0.totals().is_ok())?;
