@@ -86,6 +86,16 @@ fn in_table(address: u64, create: bool) -> *mut Entry {
     SOCKET_TABLE.get_ptr_mut(address).unwrap_or_default()
 }
 
+/// The entry of a typed socket, where they are kept in the sockets.
+#[inline(always)]
+fn in_socket(socket: *mut u8, flags: u64) -> *mut Entry {
+    // SAFETY: a typed socket, which the verifier has seen to be there.
+    unsafe {
+        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), socket.cast(), ptr::null_mut(), flags)
+    }
+    .cast()
+}
+
 /// Forgets the entry of a socket that is gone, where entries are kept in a table.
 #[inline(always)]
 pub(crate) fn forget(socket: Typed) {
@@ -150,12 +160,12 @@ impl Socket for Typed {
         if place!(table) != 0 {
             return in_table(self.0 as u64, create);
         }
-        let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
-        // SAFETY: a typed socket, which the verifier has seen to be there.
-        unsafe {
-            bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), self.0.cast(), ptr::null_mut(), flags)
+        let entry = in_socket(self.0, if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 });
+        if create && entry.is_null() {
+            // Another CPU may have been quicker.
+            return in_socket(self.0, 0);
         }
-        .cast()
+        entry
     }
 
     #[inline(always)]
